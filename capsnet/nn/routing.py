@@ -1,0 +1,210 @@
+"""Squash and routing by agreement (Sabour, Frosst & Hinton 2017, section 2): functions, no weights.
+
+Legend of the suffixes: b image, i lower capsule, j upper capsule, p lower pose, d upper pose.
+
+`route_reference` is Procedure 1 in a few plain lines: the truth. `route` is the same function of
+the same arguments, with the same gradients, but it never stores the votes: the logits of pass k are
+votes . (v_1 + ... + v_{k-1}), so a pass needs only that running sum, the query, and the votes are
+computed anew in each pass, used while they are in the cache, and forgotten.
+
+Beyond the paper: `bias_jd` (the authors' code), `leaky` (the authors' code: a vote may go to no
+capsule at all), `log_prior_ij` (the paper's "log prior probabilities", zero by default), and
+`gradient="last"` (many reimplementations: the couplings count as constants in the backward pass).
+"""
+
+import torch
+from torch import Tensor
+
+GRADIENTS = ("all", "last")
+
+
+def squash(s: Tensor, dim: int = -1) -> Tensor:
+    """Shrink each vector to a length below 1 and keep its direction (Eq. 1).
+
+    `s * |s| / (1 + |s|^2)` is Eq. 1 with one norm cancelled: it needs no epsilon, zero maps to zero
+    and the gradient there is zero, not NaN. Returns the shape of `s`; a vector lies along `dim`.
+    """
+    length = torch.linalg.vector_norm(s, dim=dim, keepdim=True)
+    return s * (length / (1 + length**2))  # Eq. 1
+
+
+def route_reference(
+    lower_bip: Tensor,
+    weight_ijpd: Tensor,
+    *,
+    num_iterations: int,
+    bias_jd: Tensor | None = None,
+    log_prior_ij: Tensor | None = None,
+    leaky: bool = False,
+    gradient: str = "all",
+) -> Tensor:
+    """Route lower capsules [b, i, p] to upper capsules [b, j, d]: Procedure 1, written for the eye.
+
+    `weight_ijpd` holds one matrix per pair of capsules. r iterations are r passes with r - 1 logit
+    updates. `leaky` adds one more logit per lower capsule, always zero, whose share goes nowhere.
+    Raises ValueError for sizes that do not fit, no iterations, or an unknown `gradient`.
+    """
+    _check(lower_bip, weight_ijpd, num_iterations, bias_jd, log_prior_ij, gradient)
+    votes_bijd = torch.einsum("bip,ijpd->bijd", lower_bip, weight_ijpd)  # Eq. 2
+    fixed_votes_bijd = votes_bijd if gradient == "all" else votes_bijd.detach()
+    num_images, num_lower, num_upper, _ = votes_bijd.shape
+    logits_bij = votes_bijd.new_zeros(
+        num_images, num_lower, num_upper
+    )  # one set per image, never shared
+    if log_prior_ij is not None:
+        logits_bij = logits_bij + log_prior_ij
+    for iteration in range(num_iterations):
+        final = iteration == num_iterations - 1
+        coupling_bij = _coupling(logits_bij, leaky)
+        s_bjd = torch.einsum(
+            "bij,bijd->bjd", coupling_bij, votes_bijd if final else fixed_votes_bijd
+        )  # Eq. 2
+        if bias_jd is not None:
+            s_bjd = s_bjd + (bias_jd if final or gradient == "all" else bias_jd.detach())
+        capsules_bjd = squash(s_bjd)  # Eq. 1
+        if not final:
+            logits_bij = logits_bij + torch.einsum(
+                "bijd,bjd->bij", fixed_votes_bijd, capsules_bjd
+            )  # agreement
+    return capsules_bjd
+
+
+def route(
+    lower_bip: Tensor,
+    weight_ijpd: Tensor,
+    *,
+    num_iterations: int,
+    bias_jd: Tensor | None = None,
+    log_prior_ij: Tensor | None = None,
+    leaky: bool = False,
+    gradient: str = "all",
+) -> Tensor:
+    """Route lower capsules [b, i, p] to upper capsules [b, j, d], never storing votes [b, i, j, d].
+
+    Same arguments, value, gradients and errors as `route_reference`. Half precision is summed in
+    float32; the result has the dtype of `lower_bip`. The faster way has no second derivatives.
+    """
+    _check(lower_bip, weight_ijpd, num_iterations, bias_jd, log_prior_ij, gradient)
+    dtype = torch.promote_types(weight_ijpd.dtype, torch.float32)  # sums in float32 or better
+    lower, weight = lower_bip.to(dtype), weight_ijpd.to(dtype)
+    bias = (
+        weight.new_zeros(weight.shape[1], weight.shape[3]) if bias_jd is None else bias_jd.to(dtype)
+    )
+    log_prior = (
+        weight.new_zeros(weight.shape[:2]) if log_prior_ij is None else log_prior_ij.to(dtype)
+    )
+    # The one place that chooses the implementation. Only the reference has a gradient of the prior.
+    if lower.device.type == "cpu" and lower.numel() > 0 and not log_prior.requires_grad:
+        capsules_bjd = _RouteOnCPU.apply(
+            lower, weight, bias, log_prior, num_iterations, leaky, gradient
+        )
+    else:
+        capsules_bjd = route_reference(
+            lower,
+            weight,
+            num_iterations=num_iterations,
+            bias_jd=bias,
+            log_prior_ij=log_prior,
+            leaky=leaky,
+            gradient=gradient,
+        )
+    return capsules_bjd.to(lower_bip.dtype)
+
+
+def _check(lower_bip, weight_ijpd, num_iterations, bias_jd, log_prior_ij, gradient) -> None:
+    if lower_bip.dim() != 3 or weight_ijpd.dim() != 4:
+        raise ValueError(
+            f"route takes lower capsules [b, i, p] and weights [i, j, p, d], "
+            f"got {tuple(lower_bip.shape)} and {tuple(weight_ijpd.shape)}"
+        )
+    num_lower, num_upper, lower_dim, upper_dim = weight_ijpd.shape
+    if lower_bip.shape[1:] != (num_lower, lower_dim):
+        raise ValueError(
+            f"lower capsules {tuple(lower_bip.shape)} do not fit weights "
+            f"{tuple(weight_ijpd.shape)}: wanted [b, {num_lower}, {lower_dim}]"
+        )
+    if bias_jd is not None and bias_jd.shape != (num_upper, upper_dim):
+        raise ValueError(
+            f"bias has shape {tuple(bias_jd.shape)}, wanted [{num_upper}, {upper_dim}]"
+        )
+    if log_prior_ij is not None and log_prior_ij.shape != (num_lower, num_upper):
+        raise ValueError(
+            f"log prior has shape {tuple(log_prior_ij.shape)}, wanted [{num_lower}, {num_upper}]"
+        )
+    if num_iterations < 1:
+        raise ValueError(f"routing takes at least 1 iteration, got {num_iterations}")
+    if gradient not in GRADIENTS:
+        raise ValueError(f"gradient is {gradient!r}, wanted one of {', '.join(GRADIENTS)}")
+
+
+def _coupling(logits: Tensor, leaky: bool) -> Tensor:
+    """Softmax over the upper capsules, the last dimension of `logits`."""
+    if leaky:  # one more place to go, with logit zero: the couplings sum to less than 1
+        logits = torch.nn.functional.pad(logits, (1, 0))
+        return logits.softmax(dim=-1)[..., 1:]
+    return logits.softmax(dim=-1)  # Eq. 3: over upper capsules j
+
+
+class _RouteOnCPU(torch.autograd.Function):
+    """The passes and their order; the loops inside a pass are in routing_cpu.py.
+
+    Here [b, j, d] stands as [block, j, d, lane], 32 images to a block, so a pose is dimension 2.
+    """
+
+    @staticmethod
+    def forward(
+        ctx, lower_bip, weight_ijpd, bias_jd, log_prior_ij, num_iterations, leaky, gradient
+    ):
+        from capsnet.nn import (
+            routing_cpu as cpu,
+        )  # here, so that only those who route on a CPU load numba
+
+        ctx.leaky, ctx.gradient = leaky, gradient
+        ctx.sizes = len(lower_bip), weight_ijpd.shape
+        coupling_ij = _coupling(log_prior_ij, leaky)  # of pass 1: votes have no say in it
+        priors = log_prior_ij.contiguous(), coupling_ij.contiguous()
+        inputs = cpu.pack(lower_bip), cpu.pack_weight(weight_ijpd), *priors
+        bias = cpu.pack(bias_jd.unsqueeze(0))[..., :1]
+        sums = [cpu.scan(*inputs, leaky) + bias]  # Eq. 2
+        queries = [torch.zeros_like(sums[0])]
+        capsules = squash(sums[0], dim=2)
+        for _ in range(num_iterations - 1):
+            queries.append(queries[-1] + capsules)  # v_1 + ... + v_{k-1}
+            sums.append(cpu.scan(*inputs, leaky, queries[-1]) + bias)  # Eq. 2
+            capsules = squash(sums[-1], dim=2)
+        ctx.save_for_backward(*inputs, torch.stack(queries), torch.stack(sums))
+        return cpu.unpack(capsules, len(lower_bip), weight_ijpd.shape[3])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_capsules_bjd):
+        from capsnet.nn import routing_cpu as cpu
+
+        *inputs, queries, sums = ctx.saved_tensors
+        num_images, (_, _, lower_dim, upper_dim) = ctx.sizes
+        through_couplings = ctx.gradient == "all"
+        grad_capsules = cpu.pack(grad_capsules_bjd)
+        grad_sums = torch.zeros_like(sums)
+        grad_query = torch.zeros_like(grad_capsules)
+        for k in reversed(range(len(sums))):
+            grad_sums[k] = _squash_gradient(sums[k], grad_capsules)
+            if not through_couplings:
+                break
+            if k > 0:  # the query of a pass holds the capsules of every earlier pass
+                grad_query += cpu.scan(*inputs, ctx.leaky, queries[k], grad_sums[k])
+                grad_capsules = grad_query
+        if not through_couplings:  # an empty pass 1 and the last one
+            queries, grad_sums = queries[-2:], grad_sums[-2:]
+        grad_lower, grad_weight = cpu.gradients(
+            *inputs, ctx.leaky, queries, grad_sums, through_couplings
+        )
+        grad_bias = grad_sums.sum(dim=(0, 1, 4))[:, :upper_dim]
+        grad_lower = cpu.unpack(grad_lower, num_images, lower_dim)
+        grad_weight = grad_weight[:, :, :lower_dim, :upper_dim]
+        return grad_lower, grad_weight, grad_bias, None, None, None, None
+
+
+def _squash_gradient(s: Tensor, grad_capsules: Tensor) -> Tensor:
+    with torch.enable_grad():
+        s = s.detach().requires_grad_()
+        return torch.autograd.grad(squash(s, dim=2), s, grad_capsules)[0]

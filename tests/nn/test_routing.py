@@ -1,0 +1,309 @@
+"""Squash and routing: golden numbers, the known mistakes, and `route` against `route_reference`."""
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from capsnet.nn.routing import route, route_reference, squash
+
+BOTH = pytest.mark.parametrize("routing", [route_reference, route], ids=["reference", "route"])
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # of the largest magnitude of a tensor
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def draw(num_images=3, num_lower=6, num_upper=4, lower_dim=5, upper_dim=7, dtype=torch.float64):
+    lower_bip = torch.randn(num_images, num_lower, lower_dim, dtype=dtype)
+    weight_ijpd = torch.randn(num_lower, num_upper, lower_dim, upper_dim, dtype=dtype)
+    return lower_bip, weight_ijpd * 0.25
+
+
+def assert_near(found, wanted):
+    assert found.shape == wanted.shape and found.dtype == wanted.dtype
+    error = (found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30)
+    assert error <= TOLERANCE[wanted.dtype], f"relative error {error:.1e}"
+
+
+# ------------------------------------------------ squash (Eq. 1)
+
+
+def test_squash_of_3_4_has_length_25_26():
+    """|s| = 5, so |v| = 25 / (1 + 25), along s / 5 = (0.6, 0.8)."""
+    found = squash(torch.tensor([3.0, 4.0]))
+    assert_close(found, torch.tensor([0.6, 0.8]) * 25 / 26)
+
+
+def test_squash_works_along_the_given_dimension():
+    s = torch.randn(2, 3, 4)
+    assert_close(squash(s, dim=1), squash(s.transpose(1, 2)).transpose(1, 2))
+
+
+def test_squash_at_zero_is_zero_with_a_finite_gradient():
+    """v is about |s| s near zero, so value and gradient are zero there."""
+    s = torch.zeros(2, 3, requires_grad=True)
+    found = squash(s)
+    found.sum().backward()
+    assert_close(found.detach(), torch.zeros(2, 3))
+    assert_close(s.grad, torch.zeros(2, 3))
+
+
+# ------------------------------------------------ golden numbers of routing (Procedure 1)
+
+
+@BOTH
+def test_one_pass_has_uniform_couplings(routing):
+    """Softmax of zero logits: c = 1/J, so v_j = squash(sum of the votes for j / J)."""
+    lower, weight = draw(num_upper=4)
+    votes = torch.einsum("bip,ijpd->bijd", lower, weight)
+    assert_near(routing(lower, weight, num_iterations=1), squash(votes.sum(1) / 4))
+
+
+@BOTH
+def test_leaky_adds_one_place_to_go(routing):
+    """One more logit, also zero: c = 1/(J+1)."""
+    lower, weight = draw(num_upper=4)
+    votes = torch.einsum("bip,ijpd->bijd", lower, weight)
+    assert_near(routing(lower, weight, num_iterations=1, leaky=True), squash(votes.sum(1) / 5))
+
+
+@BOTH
+def test_log_prior_sets_the_first_couplings(routing):
+    """Prior (1/4, 3/4): its softmax is itself, so s_1 = vote/4 and s_2 = 3 vote/4."""
+    lower, weight = torch.ones(1, 1, 1).double(), torch.ones(1, 2, 1, 1).double()
+    log_prior = torch.tensor([[0.25, 0.75]]).double().log()
+    found = routing(lower, weight, num_iterations=1, log_prior_ij=log_prior)
+    assert_near(found, squash(torch.tensor([[[0.25], [0.75]]]).double()))
+
+
+@BOTH
+def test_two_passes_by_hand(routing):
+    """One lower capsule of pose 1, two upper ones with votes 2 and 0 (1-D poses, so |s| is s).
+
+    Pass 1: c = (1/2, 1/2), s = (1, 0), v = (1/2, 0). Agreement: (2 * 1/2, 0) = (1, 0).
+    Pass 2: c_1 = e/(e+1), s_1 = 2e/(e+1) = 1.4621171572600098, v_1 = s_1^2/(1+s_1^2) = 0.68.
+    A third pass gives c_1 = 1/(1+exp(-2*(0.5+0.68))), so v_1 = 0.77: the number of passes shows.
+    """
+    lower, weight = torch.ones(1, 1, 1).double(), torch.tensor([2.0, 0.0]).double().view(1, 2, 1, 1)
+    s = 1.4621171572600098
+    wanted = torch.tensor([[[s * s / (1 + s * s)], [0.0]]], dtype=torch.float64)
+    assert_near(routing(lower, weight, num_iterations=2), wanted)
+    assert routing(lower, weight, num_iterations=3)[0, 0, 0] > 0.76
+
+
+@BOTH
+def test_bias_is_added_in_each_pass_before_squash(routing):
+    """Votes 0: s = bias in every pass, so v = squash(bias)."""
+    lower, weight = torch.zeros(2, 3, 4), torch.ones(3, 2, 4, 5)
+    bias = torch.randn(2, 5)
+    found = routing(lower, weight, num_iterations=3, bias_jd=bias)
+    assert_near(found, squash(bias).expand(2, 2, 5))
+
+
+# ------------------------------------------------ what others got wrong
+
+
+@BOTH
+def test_couplings_compete_over_upper_capsules(routing):
+    """With one upper capsule the softmax has one term: c = 1 and v = squash(sum of votes).
+
+    A softmax over lower capsules would give a weighted mean of the votes instead of their sum.
+    """
+    lower, weight = draw(num_upper=1)
+    votes = torch.einsum("bip,ijpd->bijd", lower, weight)
+    assert_near(routing(lower, weight, num_iterations=3), squash(votes.sum(1)))
+
+
+@BOTH
+@pytest.mark.parametrize("num_images", [2, 33])
+def test_an_image_alone_gives_the_same_as_in_a_batch(routing, num_images):
+    lower, weight = draw(num_images=num_images)
+    batch = routing(lower, weight, num_iterations=3)
+    for b in {0, num_images - 1}:
+        alone = routing(lower[b : b + 1], weight, num_iterations=3)
+        assert alone.shape == (1, 4, 7)  # a batch of one stays a batch
+        assert_near(alone[0], batch[b])
+
+
+@BOTH
+def test_no_size_of_one_is_dropped(routing):
+    found = routing(torch.ones(1, 1, 1), torch.ones(1, 1, 1, 1), num_iterations=2)
+    assert_close(found, torch.full((1, 1, 1), 0.5))  # c = 1, s = 1, |v| = 1/2
+
+
+@BOTH
+def test_order_of_capsules(routing):
+    """Procedure 1 sums over i and treats every j alike."""
+    lower, weight = draw()
+    found = routing(lower, weight, num_iterations=3)
+    order = torch.randperm(6)
+    assert_near(routing(lower[:, order], weight[order], num_iterations=3), found)
+    order = torch.randperm(4)
+    assert_near(routing(lower, weight[:, order], num_iterations=3), found[:, order])
+
+
+@BOTH
+def test_zero_lower_capsules(routing):
+    """All s are zero: v is zero, and so are the gradients, not NaN."""
+    lower, weight = (
+        t.requires_grad_() for t in (torch.zeros(2, 6, 5), draw(dtype=torch.float32)[1])
+    )
+    found = routing(lower, weight, num_iterations=3)
+    gradients = torch.autograd.grad(found.sum(), (lower, weight))
+    for tensor in (found, *gradients):
+        assert_close(tensor, torch.zeros_like(tensor))
+
+
+# ------------------------------------------------ route is route_reference
+
+SIZES = {  # num_images, num_lower, num_upper, lower_dim, upper_dim
+    "one image, odd sizes": (1, 7, 3, 5, 6),
+    "odd batch, paper poses": (37, 9, 10, 8, 16),
+    "all ones": (1, 1, 1, 1, 1),
+}
+
+
+def value_and_gradients(routing, lower, weight, bias, grad, **options):
+    inputs = [t.clone().requires_grad_() for t in (lower, weight, bias) if t is not None]
+    capsules = routing(*inputs[:2], bias_jd=None if bias is None else inputs[2], **options)
+    return capsules.detach(), *torch.autograd.grad(capsules, inputs, grad, allow_unused=True)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("num_iterations", [1, 2, 3, 4, 5])
+def test_route_agrees_with_the_reference(num_iterations, dtype, sizes):
+    lower, weight = draw(*sizes, dtype=dtype)
+    _, num_lower, num_upper, _, upper_dim = sizes
+    some_bias = torch.randn(num_upper, upper_dim, dtype=dtype)
+    some_prior = torch.randn(num_lower, num_upper, dtype=dtype)
+    grad = torch.randn(len(lower), num_upper, upper_dim, dtype=dtype)
+    choices = itertools.product(
+        (None, some_bias), (None, some_prior), (False, True), ("all", "last")
+    )
+    for bias, prior, leaky, gradient in choices:
+        options = dict(
+            num_iterations=num_iterations, log_prior_ij=prior, leaky=leaky, gradient=gradient
+        )
+        found = value_and_gradients(route, lower, weight, bias, grad, **options)
+        wanted = value_and_gradients(route_reference, lower, weight, bias, grad, **options)
+        for one, other in zip(found, wanted, strict=True):
+            assert_near(one, other)
+
+
+@pytest.mark.parametrize("leaky", [False, True])
+def test_gradcheck(leaky):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        lower, weight = draw(2, 3, 2, 3, 2)
+        bias = torch.randn(2, 2).double()
+        prior = torch.randn(3, 2).double()
+
+        def routed(lower, weight, bias):
+            return route(
+                lower, weight, num_iterations=3, bias_jd=bias, log_prior_ij=prior, leaky=leaky
+            )
+
+        assert torch.autograd.gradcheck(routed, [t.requires_grad_() for t in (lower, weight, bias)])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_learned_log_prior_gets_its_gradient():
+    lower, weight = draw()
+    gradients = []
+    for routing in (route, route_reference):
+        prior = torch.zeros(6, 4).double().requires_grad_()
+        routing(lower, weight, num_iterations=2, log_prior_ij=prior).square().sum().backward()
+        gradients.append(prior.grad)
+    assert gradients[1].abs().max() > 0
+    assert_near(*gradients)
+
+
+def test_same_bits_again_and_for_any_number_of_threads():
+    threads = torch.get_num_threads()
+    lower, weight = draw(70, 40, 10, 8, 16, dtype=torch.float32)
+    bias, grad = torch.randn(10, 16), torch.randn(70, 10, 16)
+    runs = []
+    try:
+        for num_threads in (1, 1, 2, 3):
+            torch.set_num_threads(num_threads)
+            runs.append(value_and_gradients(route, lower, weight, bias, grad, num_iterations=3))
+    finally:
+        torch.set_num_threads(threads)
+    for run in runs[1:]:
+        for one, other in zip(run[:3], runs[0][:3], strict=True):  # capsules, lower, weight
+            assert torch.equal(one, other)
+    assert torch.equal(runs[0][3], runs[1][3])
+
+
+def test_bfloat16_is_summed_in_float32():
+    """So it is the float32 result rounded once: within 2^-8 of each number."""
+    lower, weight = (t.bfloat16() for t in draw(num_lower=200, dtype=torch.float32))
+    found = route(lower, weight, num_iterations=3)
+    wanted = route_reference(lower.float(), weight.float(), num_iterations=3)
+    assert found.dtype == torch.bfloat16
+    assert_close(found.float(), wanted, rtol=2**-8, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_non_finite_pose_is_not_hidden(bad):
+    lower, weight = draw(dtype=torch.float32)
+    lower[1, 2, 3] = bad
+    found = route(lower, weight, num_iterations=3)
+    assert found[1].isnan().all() and found[[0, 2]].isfinite().all()
+
+
+def test_strided_and_empty_inputs():
+    lower, weight = draw()
+    strided = lower.transpose(0, 1).contiguous().transpose(0, 1)
+    wanted = route_reference(lower, weight, num_iterations=2)
+    turned = weight.transpose(0, 1).contiguous().transpose(0, 1)
+    assert_near(route(strided, turned, num_iterations=2), wanted)
+    assert route(lower[:0], weight, num_iterations=2).shape == (0, 4, 7)
+
+
+def test_votes_are_never_stored():
+    """The largest tensor kept for the backward pass is far below [b, i, j, d]."""
+    lower, weight = draw(64, 50, 10, 8, 16, dtype=torch.float32)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.append(t.numel()) or t, lambda t: t
+    ):
+        route(lower, weight.requires_grad_(), num_iterations=3)
+    assert max(kept) <= 64 * 50 * 10 * 16 / 7
+
+
+def test_importing_routing_does_not_load_numba():
+    code = "import sys, capsnet.nn.routing; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# ------------------------------------------------ errors
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(lower_bip=torch.ones(6, 5)), r"got \(6, 5\) and \(6, 4, 5, 7\)"),
+        (dict(lower_bip=torch.ones(3, 7, 5)), r"\(3, 7, 5\) do not fit .* wanted \[b, 6, 5\]"),
+        (dict(lower_bip=torch.ones(3, 6, 4)), r"\(3, 6, 4\) do not fit .* wanted \[b, 6, 5\]"),
+        (dict(bias_jd=torch.ones(7, 4)), r"bias has shape \(7, 4\), wanted \[4, 7\]"),
+        (dict(log_prior_ij=torch.ones(4, 6)), r"log prior has shape \(4, 6\), wanted \[6, 4\]"),
+        (dict(num_iterations=0), "at least 1 iteration, got 0"),
+        (dict(gradient="some"), "gradient is 'some', wanted one of all, last"),
+    ],
+)
+def test_errors(routing, change, message):
+    lower, weight = draw(dtype=torch.float32)
+    arguments = dict(lower_bip=lower, weight_ijpd=weight, num_iterations=3) | change
+    with pytest.raises(ValueError, match=message):
+        routing(**arguments)
