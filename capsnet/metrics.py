@@ -1,0 +1,119 @@
+"""What is counted: tensors -> numbers. Errors are in percent.
+
+An example with k digits is right only if its k longest capsules are exactly its k labels ("exact
+match"): one right digit of two earns nothing. With k = 1 that is the usual classification error.
+"""
+
+from math import sqrt
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+INK = 0.5  # a pixel at least this bright belongs to the digit
+
+
+class Interval(NamedTuple):
+    """A share in percent with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def predict(lengths: Tensor, num_digits: int) -> Tensor:
+    """The classes of the `num_digits` longest capsules, in rising order: int64 [b, k]."""
+    return lengths.topk(num_digits, dim=1).indices.sort(dim=1).values
+
+
+def exact_match(lengths: Tensor, labels: Tensor) -> Tensor:
+    """Which examples have exactly their labels [b, k] as the k longest of `lengths` [b, j]: bool
+    [b].
+    """
+    return (predict(lengths, labels.shape[1]) == labels.sort(dim=1).values).all(dim=1)
+
+
+def error_percent(correct: Tensor) -> float:
+    """Share of False in percent; NaN for no examples."""
+    return 100 * (1 - correct.double().mean().item())
+
+
+def wilson_interval(num_errors: int, num_examples: int) -> Interval:
+    """Error in percent with the 95 % interval of Wilson (1927), which is right also near 0 % and
+    100 %.
+    """
+    if num_examples < 1:
+        raise ValueError(f"an error rate needs at least 1 example, got {num_examples}")
+    z = 1.959964  # 97.5 % quantile of the normal distribution
+    share = num_errors / num_examples
+    scale = 1 + z**2 / num_examples
+    centre = (share + z**2 / (2 * num_examples)) / scale
+    half = z / scale * sqrt(share * (1 - share) / num_examples + z**2 / (4 * num_examples**2))
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return Interval(100 * share, 100 * low, 100 * high)
+
+
+def confusion(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """How often a true digit (row) was called another (column): int64 [j, j]; both inputs int64 [b,
+    k].
+
+    A digit that was found counts on the diagonal. Of an example's digits that were missed, each
+    counts against the example's wrong predictions: with one missed that is exactly one cell, with
+    two missed nobody can say which stands for which, so they are paired in rising order.
+    """
+    truth = one_hot(labels, num_classes)
+    guess = one_hot(predictions, num_classes)
+    counts = torch.diag((truth & guess).sum(dim=0))
+    missed, wrong = (
+        (truth & ~guess).nonzero(),
+        (guess & ~truth).nonzero(),
+    )  # both ordered by example, class
+    assert torch.equal(missed[:, 0], wrong[:, 0]), "as many predictions as labels"
+    counts.index_put_(
+        (missed[:, 1], wrong[:, 1]), torch.ones(len(missed), dtype=torch.int64), accumulate=True
+    )
+    return counts
+
+
+def one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """Which classes an example has: bool [b, j] from int64 [b, k]."""
+    return torch.zeros(len(labels), num_classes, dtype=torch.bool).scatter_(1, labels, True)
+
+
+def error_by_class(correct_classes: Tensor, labels: Tensor, num_classes: int) -> list[float]:
+    """Error in percent among the examples that hold each class; `correct_classes` bool [b, k] per
+    digit.
+    """
+    errors = []
+    for digit in range(num_classes):
+        errors.append(error_percent(correct_classes[labels == digit]))
+    return errors
+
+
+def found(predictions: Tensor, labels: Tensor) -> Tensor:
+    """Which of an example's digits are among its predictions: bool [b, k]."""
+    return (labels.unsqueeze(2) == predictions.unsqueeze(1)).any(dim=2)
+
+
+def pair_error(correct: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Exact-match error in percent by unordered pair of classes: float64 [j, j], NaN where there is
+    none.
+    """
+    low, high = labels.min(dim=1).values, labels.max(dim=1).values
+    cell = low * num_classes + high
+    total = cell.bincount(minlength=num_classes**2).double()
+    wrong = cell.bincount(weights=(~correct).double(), minlength=num_classes**2)
+    error = (100 * wrong / total).view(num_classes, num_classes)
+    return torch.where(error.isnan(), error.T, error)
+
+
+def overlap(sources: Tensor) -> Tensor:
+    """How much two digits hide each other: shared ink over the ink of the smaller digit, [b] in [0,
+    1].
+
+    `sources` float [b, 2, h, w]; ink is every pixel of at least `INK`.
+    """
+    ink = sources >= INK
+    shared = ink.all(dim=1).sum(dim=(1, 2))
+    smaller = ink.sum(dim=(2, 3)).min(dim=1).values
+    return shared / smaller.clamp_min(1)

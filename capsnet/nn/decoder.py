@@ -1,0 +1,39 @@
+"""The decoder: the capsule of one digit -> the image of that digit (paper, section 4.1 and Figure
+2).
+
+Legend of the suffixes: b image, j class, d pose, k digit in the image, h w pixel.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Decoder(nn.Module):
+    """Three fully connected layers that see all digit capsules, all but one set to zero.
+
+    `decoder(capsules [b, j, d], labels [b, k]) -> [b, k, h, w]`: each digit is decoded on its own,
+    from its own capsule, by the same weights.
+    """
+
+    def __init__(
+        self, *, num_classes: int, pose_dim: int, hidden_sizes: Sequence[int], image_size: int
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        sizes = [num_classes * pose_dim, *hidden_sizes]
+        layers: list[nn.Module] = []
+        for size_in, size_out in itertools.pairwise(sizes):
+            layers += [nn.Linear(size_in, size_out), nn.ReLU()]
+        layers += [nn.Linear(sizes[-1], image_size**2), nn.Sigmoid()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, capsules_bjd: Tensor, labels_bk: Tensor) -> Tensor:
+        mask_bkj = torch.nn.functional.one_hot(labels_bk, capsules_bjd.shape[1])
+        masked_bkjd = mask_bkj.unsqueeze(-1) * capsules_bjd.unsqueeze(
+            1
+        )  # the other capsules stay zero
+        pixels = self.layers(masked_bkjd.flatten(2))
+        return pixels.unflatten(-1, (self.image_size, self.image_size))

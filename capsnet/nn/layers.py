@@ -1,0 +1,92 @@
+"""The two capsule layers: they own weights and call routing.
+
+Legend of the suffixes: b image, i lower capsule, j upper capsule, p lower pose, d upper pose, c
+channel, h w place.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from capsnet.nn.convolution import convolve
+from capsnet.nn.routing import route, squash
+
+COUPLINGS = ("agreement", "uniform", "random")
+
+
+class PrimaryCapsules(nn.Module):
+    """A convolution whose output channels are read as `num_types` capsules of `pose_dim` numbers at
+    each place.
+
+    Images [b, c, h, w] -> capsules [b, i, p], i counting type by type and row by row within a type.
+    The numbers of one capsule share their type and their place (paper, section 4); the convolution
+    has no ReLU, squash is its non-linearity. `scale` multiplies the output before squash (the
+    authors' code: 1/32; the paper: 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_types: int,
+        pose_dim: int,
+        kernel_size: int,
+        stride: int,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.num_types, self.pose_dim, self.scale = num_types, pose_dim, scale
+        self.convolution = nn.Conv2d(in_channels, num_types * pose_dim, kernel_size, stride)
+
+    def forward(self, features_bchw: Tensor) -> Tensor:
+        layer = self.convolution
+        output = convolve(features_bchw, layer.weight, layer.bias, stride=layer.stride[0]).float()
+        # Channels are type by type, so split them first and bring the pose last: a plain view of
+        # [b, c, h, w] as [b, i, p] would mix places into a capsule.
+        poses = output.unflatten(1, (self.num_types, self.pose_dim))  # [b, type, p, h, w]
+        capsules_bip = poses.permute(0, 1, 3, 4, 2).flatten(1, 3)
+        return squash(self.scale * capsules_bip)
+
+
+class DigitCapsules(nn.Module):
+    """One matrix per pair of capsules, and routing by agreement: [b, i, p] -> [b, j, d].
+
+    `coupling` "agreement" is the paper's; "uniform" (every coupling 1/J) and "random" (a fixed
+    softmax of normal numbers, drawn once) are controls: they have no agreement, so one pass is all
+    there is.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_lower: int,
+        num_upper: int,
+        lower_dim: int,
+        upper_dim: int,
+        num_iterations: int,
+        bias: bool = False,
+        coupling: str = "agreement",
+        leaky: bool = False,
+        gradient: str = "all",
+        weight_std: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if coupling not in COUPLINGS:
+            raise ValueError(f"coupling is {coupling!r}, wanted one of {', '.join(COUPLINGS)}")
+        self.num_iterations = num_iterations if coupling == "agreement" else 1
+        self.leaky, self.gradient = leaky, gradient
+        weight_ijpd = torch.empty(num_lower, num_upper, lower_dim, upper_dim)
+        self.weight = nn.Parameter(nn.init.trunc_normal_(weight_ijpd, std=weight_std))
+        self.bias = nn.Parameter(torch.full((num_upper, upper_dim), 0.1)) if bias else None
+        random = torch.randn(num_lower, num_upper) if coupling == "random" else None
+        self.register_buffer("log_prior", random)
+
+    def forward(self, lower_bip: Tensor) -> Tensor:
+        return route(
+            lower_bip,
+            self.weight,
+            num_iterations=self.num_iterations,
+            bias_jd=self.bias,
+            log_prior_ij=self.log_prior,
+            leaky=self.leaky,
+            gradient=self.gradient,
+        )

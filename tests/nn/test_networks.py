@@ -1,0 +1,177 @@
+"""The networks: parameter counts of the paper, and the mistakes that others made."""
+
+import pytest
+import torch
+
+from capsnet.losses import margin_loss, weighted_losses
+from capsnet.nn.baseline import BaselineCNN
+from capsnet.nn.capsnet import CapsNet
+from capsnet.nn.decoder import Decoder
+from capsnet.nn.layers import DigitCapsules, PrimaryCapsules
+from capsnet.nn.routing import squash
+
+
+def small_capsnet(**changes) -> CapsNet:
+    torch.manual_seed(0)
+    sizes = dict(conv_channels=8, primary_types=2, decoder_sizes=[16, 32]) | changes
+    return CapsNet(image_size=28, **sizes).eval()
+
+
+def num_parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (dict(image_size=28), 8_215_568),
+        (dict(image_size=28, decoder_sizes=None), 6_804_224),
+        (dict(image_size=28, bias=True), 8_215_728),
+        (dict(image_size=36), 11_361_808),
+        (dict(image_size=36, bias=True), 11_361_968),
+        (dict(image_size=40, bias=True), 13_475_808),
+    ],
+)
+def test_capsnet_has_the_papers_number_of_parameters(arguments, expected):
+    with torch.device("meta"):
+        assert num_parameters(CapsNet(**arguments)) == expected
+
+
+def test_baselines_have_the_papers_number_of_parameters():
+    with torch.device("meta"):
+        assert num_parameters(BaselineCNN(image_size=28)) == 35_445_522
+        assert num_parameters(BaselineCNN(image_size=36, num_digits=2)) == 24_563_978
+
+
+@pytest.mark.parametrize("num_digits", [1, 2])
+def test_baseline_scores_every_class(num_digits):
+    model = BaselineCNN(image_size=16, num_digits=num_digits).eval()
+    lengths, capsules = model(torch.rand(1, 1, 16, 16))
+    assert lengths.shape == (1, 10) and capsules is None and model.decoder is None
+
+
+def test_the_numbers_of_a_primary_capsule_share_type_and_place():
+    """A convolution that copies its input: channel t * P + p at (y, x) must become number p of the
+    capsule of type t at (y, x), which is capsule t * H * W + y * W + x."""
+    types, pose, height, width = 2, 4, 3, 5
+    layer = PrimaryCapsules(
+        in_channels=types * pose, num_types=types, pose_dim=pose, kernel_size=1, stride=1
+    )
+    torch.nn.init.dirac_(layer.convolution.weight)
+    torch.nn.init.zeros_(layer.convolution.bias)
+    features = torch.randn(2, types * pose, height, width)
+    capsules = layer(features)
+    assert capsules.shape == (2, types * height * width, pose)
+    for kind, y, x in [(0, 0, 0), (0, 2, 1), (1, 1, 4)]:
+        expected = squash(features[:, kind * pose : (kind + 1) * pose, y, x])
+        found = capsules[:, kind * height * width + y * width + x]
+        torch.testing.assert_close(found, expected)
+
+
+def test_primary_scale_is_applied_before_squash():
+    layer = PrimaryCapsules(
+        in_channels=4, num_types=1, pose_dim=4, kernel_size=1, stride=1, scale=1 / 32
+    )
+    features = torch.randn(1, 4, 1, 1)
+    expected = squash(layer.convolution(features).flatten() / 32)
+    torch.testing.assert_close(layer(features).flatten(), expected)
+
+
+def test_an_image_alone_equals_the_image_in_a_batch():
+    """Logits shared by the batch, or a squeeze that eats a batch of one, would show here."""
+    model, images = small_capsnet(), torch.rand(5, 1, 28, 28)
+    with torch.no_grad():
+        together, alone = model(images), model(images[2:3])
+    assert alone.lengths.shape == (1, 10) and alone.capsules.shape == (1, 10, 16)
+    torch.testing.assert_close(alone.capsules, together.capsules[2:3], rtol=1e-4, atol=1e-6)
+
+
+def test_lengths_are_the_capsules_lengths():
+    """No softmax, no square: below 1, and not summing to 1."""
+    prediction = small_capsnet()(torch.rand(3, 1, 28, 28))
+    torch.testing.assert_close(prediction.lengths, prediction.capsules.norm(dim=-1))
+    assert (prediction.lengths.sum(dim=1) - 1).abs().min() > 1e-3
+
+
+def test_the_control_couplings():
+    """Uniform is one pass whatever the iterations; random is a fixed draw that the seed decides."""
+    sizes = dict(num_lower=6, num_upper=3, lower_dim=4, upper_dim=5, num_iterations=3)
+    lower = torch.randn(2, 6, 4)
+
+    def capsules(coupling: str, iterations: int = 3) -> torch.Tensor:
+        torch.manual_seed(1)
+        return DigitCapsules(**sizes | {"num_iterations": iterations}, coupling=coupling)(lower)
+
+    torch.testing.assert_close(capsules("uniform"), capsules("agreement", iterations=1))
+    torch.testing.assert_close(capsules("random"), capsules("random"))
+    assert not torch.allclose(capsules("random"), capsules("uniform"))
+    assert not torch.allclose(capsules("agreement"), capsules("uniform"))
+    with pytest.raises(ValueError, match="coupling is 'sparse'"):
+        capsules("sparse")
+
+
+def test_random_couplings_are_no_parameters_but_are_saved():
+    layer = DigitCapsules(
+        num_lower=6, num_upper=3, lower_dim=4, upper_dim=5, num_iterations=1, coupling="random"
+    )
+    assert "log_prior" in layer.state_dict() and "log_prior" not in dict(layer.named_parameters())
+
+
+def test_the_decoder_sees_only_the_capsule_of_its_label():
+    decoder = Decoder(num_classes=10, pose_dim=4, hidden_sizes=[8], image_size=6)
+    capsules = torch.randn(2, 10, 4, requires_grad=True)
+    images = decoder(capsules, torch.tensor([[3, 7], [0, 1]]))
+    assert images.shape == (2, 2, 6, 6) and images.min() >= 0 and images.max() <= 1
+    images[0, 0].sum().backward()
+    touched = capsules.grad.abs().sum(dim=2).nonzero().tolist()
+    assert touched == [[0, 3]]
+
+
+def test_each_digit_is_decoded_on_its_own():
+    """Two digits of one image give the same two pictures as each alone."""
+    decoder = Decoder(num_classes=10, pose_dim=4, hidden_sizes=[8], image_size=6)
+    capsules = torch.randn(1, 10, 4)
+    both = decoder(capsules, torch.tensor([[3, 7]]))
+    alone = [decoder(capsules, torch.tensor([[digit]])) for digit in (3, 7)]
+    torch.testing.assert_close(both, torch.cat(alone, dim=1))
+
+
+def test_a_black_image_has_finite_gradients():
+    """Zero biases and a black image make every primary capsule zero: squash must survive that."""
+    model = small_capsnet()
+    for layer in (model.convolution, model.primary.convolution):
+        torch.nn.init.zeros_(layer.bias)
+    prediction = model(torch.zeros(1, 1, 28, 28))
+    assert prediction.lengths.max() == 0
+    margin_loss(prediction.lengths, torch.eye(10)[:1]).backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_too_small_an_image_says_so():
+    with pytest.raises(ValueError, match="too small"):
+        CapsNet(image_size=16)
+
+
+def test_one_batch_overfits():
+    """Ten random images with a label each are learnt by heart: the lengths reach the margins."""
+    torch.manual_seed(0)
+    model = small_capsnet(weight_std=0.1)
+    images, labels = torch.rand(10, 1, 28, 28), torch.arange(10)[:, None]
+    targets = torch.eye(10)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+    for _ in range(150):
+        prediction = model(images)
+        losses = weighted_losses(
+            prediction.lengths,
+            targets,
+            model.decoder(prediction.capsules, labels),
+            images,
+            classification=margin_loss,
+            reconstruction_weight=0.0005,
+        )
+        optimizer.zero_grad()
+        losses.total.backward()
+        optimizer.step()
+    assert losses.classification.item() < 0.05
+    assert (prediction.lengths.argmax(dim=1) == labels.flatten()).all()
