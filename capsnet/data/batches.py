@@ -1,0 +1,107 @@
+"""Digits on a device -> batches. Batch t is a function of (seed, t) alone.
+
+So a run can be stopped and continued at any step and is the same on one core or eight: no state is
+carried from one batch to the next, no worker draws a number. MNIST is the case of one digit to an
+image, MultiMNIST of two.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from capsnet.data.mnist import NUM_CLASSES, Digits
+from capsnet.data.multimnist import Composition, draw_partners, place
+
+EVALUATION_BLOCK = 1000  # examples drawn together; part of the protocol: it decides the test pairs
+
+
+class Batch(NamedTuple):
+    """Images float [b, 1, h, w] in [0, 1]; targets float [b, j] multi-hot over the classes; sources
+    float [b, k, h, w], one clean image for each of the k digits; labels int64 [b, k].
+    """
+
+    images: Tensor
+    targets: Tensor
+    sources: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:  # the number of images, not of fields
+        return self.labels.shape[0]
+
+
+def seeded_generator(*key: int | str) -> Generator:
+    """A CPU generator seeded by a hash of the key: neighbouring keys give unrelated numbers."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def training_batch(
+    digits: Digits,
+    step: int,
+    *,
+    seed: int,
+    batch_size: int,
+    num_digits: int,
+    image_size: int,
+    max_shift: int,
+) -> Batch:
+    """Batch number `step` (from 0).
+
+    Each epoch meets every digit once as the first digit, in a new order.
+    """
+    base = epoch_order(len(digits), step * batch_size, batch_size, seed)
+    generator = seeded_generator("batch", seed, step)
+    return _draw(digits, base, num_digits, image_size, max_shift, generator)
+
+
+def evaluation_batches(
+    digits: Digits,
+    *,
+    seed: int,
+    num_examples: int,
+    batch_size: int,
+    num_digits: int,
+    image_size: int,
+    max_shift: int,
+) -> Iterator[Batch]:
+    """A fixed set of examples, the same for every run and machine and for every batch size.
+
+    Example n has digit n (modulo the number of digits) as its first, so every digit is met equally
+    often. A block of 1,000 is always drawn whole, from a generator seeded by its place: fewer
+    examples are the first of more.
+    """
+    for block in range(0, num_examples, EVALUATION_BLOCK):
+        base = torch.arange(block, block + EVALUATION_BLOCK) % len(digits)
+        generator = seeded_generator("evaluation", seed, block)
+        whole = _draw(digits, base, num_digits, image_size, max_shift, generator)
+        end = min(EVALUATION_BLOCK, num_examples - block)
+        for start in range(0, end, batch_size):
+            yield Batch(*(field[start : min(start + batch_size, end)] for field in whole))
+
+
+def epoch_order(num_digits: int, start: int, count: int, seed: int) -> Tensor:
+    """Positions start .. start + count of an endless row of shuffled epochs: int64 [count]."""
+    parts = []
+    while count > 0:
+        epoch, offset = divmod(start, num_digits)
+        order = torch.randperm(num_digits, generator=seeded_generator("epoch", seed, epoch))
+        parts.append(order[offset : offset + count])
+        start += len(parts[-1])
+        count -= len(parts[-1])
+    return torch.cat(parts)
+
+
+def to_batch(composition: Composition) -> Batch:
+    """Bytes to floats in [0, 1], labels to multi-hot targets."""
+    canvases, sources, labels = composition
+    targets = torch.zeros(len(labels), NUM_CLASSES, device=labels.device).scatter_(1, labels, 1.0)
+    return Batch(canvases.unsqueeze(1) / 255, targets, sources / 255, labels)
+
+
+def _draw(digits, base, num_digits, image_size, max_shift, generator) -> Batch:
+    others = [draw_partners(digits.labels, base, generator) for _ in range(num_digits - 1)]
+    index = torch.stack([base, *others], dim=1)
+    return to_batch(place(*digits, index, image_size, max_shift, generator))

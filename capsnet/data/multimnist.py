@@ -1,0 +1,97 @@
+"""MultiMNIST: two digits of different classes over each other (paper, section 6).
+
+Each digit is shifted by up to `max_shift` pixels in each direction, on its own, on a canvas that
+leaves room for it; pixels are added and clipped at 255. The random numbers are drawn where
+`generator` lives (the CPU: the same numbers on every machine), the pixels are moved where the
+images live.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+
+class Composition(NamedTuple):
+    """Canvases uint8 [b, h, w], sources uint8 [b, k, h, w], labels int64 [b, k]."""
+
+    canvases: Tensor
+    sources: Tensor
+    labels: Tensor
+
+
+def compose(
+    images: Tensor, labels: Tensor, base: Tensor, *, max_shift: int, generator: Generator
+) -> Composition:
+    """Lay over each base digit another digit of a different class, both shifted (paper: 4 px).
+
+    `images` uint8 [n, 28, 28] and `labels` int64 [n] are one split's digits, `base` int64 [b] picks
+    the first digit of each pair; the second is drawn evenly from all digits of the other classes.
+    The canvas is 28 + 2 max_shift pixels wide. Raises ValueError when a base digit's class is the
+    only one.
+    """
+    index = torch.stack([base, draw_partners(labels, base, generator)], dim=1)
+    canvas_size = images.shape[-1] + 2 * max_shift
+    return place(images, labels, index, canvas_size, max_shift, generator)
+
+
+def draw_partners(labels: Tensor, base: Tensor, generator: Generator) -> Tensor:
+    """Draw for each base digit [b] one of another class, evenly among all of them: int64 [b]."""
+    labels, base = labels.cpu(), base.cpu()
+    counts = labels.bincount()
+    others = len(labels) - counts[labels[base]]
+    if (others == 0).any():
+        raise ValueError("every digit has the same class: MultiMNIST needs digits of two classes")
+    # With the digits sorted by class, the other classes are all positions but one block: draw among
+    # n - block positions and step over the block. No digit is ever rejected, so the count of draws
+    # is fixed.
+    by_class = labels.argsort(stable=True)
+    block_start = (counts.cumsum(0) - counts)[labels[base]]
+    uniform = torch.rand(
+        len(base), generator=generator, dtype=torch.float64, device=generator.device
+    )
+    position = (uniform.cpu() * others).long().clamp_(max=others - 1)
+    return by_class[position + (position >= block_start) * counts[labels[base]]]
+
+
+def place(
+    images: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    canvas_size: int,
+    max_shift: int,
+    generator: Generator,
+) -> Composition:
+    """Put the digits `index` [b, k] on canvases, each shifted on its own by -max_shift..max_shift
+    pixels.
+
+    Shift 0 is the centre; what leaves the canvas is cut off, what enters it is black.
+    """
+    shifts = torch.randint(
+        -max_shift, max_shift + 1, (*index.shape, 2), generator=generator, device=generator.device
+    )
+    sources = shift(images[index.to(images.device)], shifts.to(images.device), canvas_size)
+    canvases = sources.sum(dim=1, dtype=torch.int32).clamp_(max=255).to(torch.uint8)
+    return Composition(canvases, sources, labels[index.to(labels.device)])
+
+
+def shift(images: Tensor, shifts: Tensor, canvas_size: int) -> Tensor:
+    """Move images [..., h, w] by whole pixels `shifts` [..., 2] (down, right) onto black square
+    canvases.
+    """
+    height, width = images.shape[-2:]
+    canvas = torch.arange(canvas_size, device=images.device)
+    rows = (
+        canvas - (canvas_size - height) // 2 - shifts[..., 0, None]
+    )  # [..., canvas]: where it comes from
+    columns = canvas - (canvas_size - width) // 2 - shifts[..., 1, None]
+    inside = ((rows >= 0) & (rows < height))[..., :, None] & ((columns >= 0) & (columns < width))[
+        ..., None, :
+    ]
+    source = (
+        rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]
+    )
+    moved = (
+        images.flatten(-2).gather(-1, source.flatten(-2)).unflatten(-1, (canvas_size, canvas_size))
+    )
+    return moved * inside

@@ -1,0 +1,76 @@
+"""IDX files: what is read is what was written, and a broken file is named."""
+
+import gzip
+
+import numpy as np
+import pytest
+import torch
+
+from capsnet.data.mnist import Digits, load_digits, read_idx, split_validation, write_idx
+
+
+def write_split(folder, images, labels):
+    write_idx(folder / "t10k-images-idx3-ubyte.gz", images)
+    write_idx(folder / "t10k-labels-idx1-ubyte.gz", labels)
+
+
+def test_idx_by_hand(tmp_path):
+    """Magic 00 00 08 02, sizes 2 and 3 in big-endian, six bytes."""
+    path = tmp_path / "digits.gz"
+    path.write_bytes(gzip.compress(bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 255])))
+    assert read_idx(path).tolist() == [[1, 2, 3], [4, 5, 255]]
+
+
+def test_written_digits_come_back_and_the_bytes_are_the_same_each_time(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
+    write_split(tmp_path, images, np.array([3, 1, 4, 1, 5]))
+    first = (tmp_path / "t10k-images-idx3-ubyte.gz").read_bytes()
+    write_split(tmp_path, images, np.array([3, 1, 4, 1, 5]))
+    assert (tmp_path / "t10k-images-idx3-ubyte.gz").read_bytes() == first
+    digits = load_digits(tmp_path, "test")
+    assert digits.images.dtype == torch.uint8 and digits.labels.dtype == torch.int64
+    assert digits.labels.tolist() == [3, 1, 4, 1, 5] and len(digits) == 5
+    assert (digits.images.numpy() == images).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"not gzip", "not a whole gzip file"),
+        (gzip.compress(b"\x01\x02\x03\x04"), "starts with 01020304"),
+        (
+            gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 9, 7])),
+            "1 bytes of data, but its header says 9",
+        ),
+        (gzip.compress(b""), "starts with"),
+    ],
+)
+def test_a_broken_archive_is_named(tmp_path, content, message):
+    path = tmp_path / "broken.gz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        read_idx(path)
+    assert "broken.gz" in str(error.value)
+
+
+def test_a_missing_archive_says_how_to_get_it(tmp_path):
+    with pytest.raises(ValueError, match="missing: run `dvc repro download`"):
+        load_digits(tmp_path, "train")
+
+
+def test_images_and_labels_must_fit(tmp_path):
+    write_split(tmp_path, np.zeros((2, 28, 28)), np.zeros(3))
+    with pytest.raises(ValueError, match="2 test images but 3 labels"):
+        load_digits(tmp_path, "test")
+    write_split(tmp_path, np.zeros((2, 28, 28)), np.array([1, 10]))
+    with pytest.raises(ValueError, match="label 10"):
+        load_digits(tmp_path, "test")
+
+
+def test_validation_is_the_end_of_the_training_split():
+    digits = Digits(torch.zeros(20, 28, 28, dtype=torch.uint8), torch.arange(20))
+    training, validation = split_validation(digits, 0.25)
+    assert training.labels.tolist() == list(range(15)) and validation.labels.tolist() == [
+        *range(15, 20)
+    ]
+    assert len(split_validation(digits, 0.0)[1]) == 0
