@@ -1,0 +1,324 @@
+"""params.yaml as frozen dataclasses: every key is checked before anything runs.
+
+A wrong file stops with one line for each mistake: the path in the file, what was found, what is
+allowed.
+"""
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+
+class Range(NamedTuple):
+    """Allowed values from `low` to `high`, both included."""
+
+    low: float
+    high: float
+
+
+Positive = Range(1, 10**12)
+Share = Range(0, 1)
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    schedule: Literal["one_cycle"]
+    peak: Annotated[float, Range(0, 1)]
+    warmup: Annotated[float, Range(0, 0.9)]
+    floor: Annotated[float, Range(0, 1)]
+
+
+@dataclass(frozen=True)
+class Exponential:
+    schedule: Literal["exponential"]
+    peak: Annotated[float, Range(0, 1)]
+    factor: Annotated[float, Range(0, 1)]
+    every: Annotated[int, Positive]
+    floor: Annotated[float, Range(0, 1)]
+
+
+@dataclass(frozen=True)
+class TrainingExamples:
+    mnist: Annotated[int, Positive]
+    multimnist: Annotated[int, Positive]
+
+
+@dataclass(frozen=True)
+class Budget:
+    source: Literal["mnist", "scikit-learn"]
+    training_examples: TrainingExamples
+    batch_size: Annotated[int, Range(1, 65536)]
+    learning_rate: OneCycle | Exponential
+    test_pairs: Annotated[int, Positive]
+
+
+@dataclass(frozen=True)
+class Run:
+    task: Literal["mnist", "multimnist"]
+    network: Literal["capsnet", "baseline"]
+
+
+@dataclass(frozen=True)
+class Data:
+    mirrors: tuple[str, ...]
+    validation_fraction: Annotated[float, Range(0, 0.5)]
+
+
+@dataclass(frozen=True)
+class Augment:
+    mnist_shift: Annotated[int, Range(0, 14)]
+    multimnist_shift: Annotated[int, Range(0, 14)]
+
+
+@dataclass(frozen=True)
+class Network:
+    conv_channels: Annotated[int, Range(1, 4096)]
+    kernel_size: Annotated[int, Range(1, 14)]
+    primary_types: Annotated[int, Range(1, 1024)]
+    primary_dim: Annotated[int, Range(1, 256)]
+    primary_scale: Annotated[float, Range(0.000001, 1000)]
+    digit_dim: Annotated[int, Range(1, 256)]
+    decoder_sizes: tuple[Annotated[int, Range(1, 65536)], ...]
+    weight_std: Annotated[float, Range(0.000001, 10)]
+    dropout: Annotated[float, Range(0, 0.99)]
+
+
+@dataclass(frozen=True)
+class Routing:
+    iterations: Annotated[int, Range(1, 100)]
+    bias: bool
+    coupling: Literal["agreement", "uniform", "random"]
+    leaky: bool
+    gradient: Literal["all", "last"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    positive_margin: Annotated[float, Share]
+    negative_margin: Annotated[float, Share]
+    down_weight: Annotated[float, Range(0, 100)]
+    reconstruction_weight: Annotated[float, Range(0, 100)]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    beta1: Annotated[float, Range(0, 0.999999)]
+    beta2: Annotated[float, Range(0, 0.999999)]
+    epsilon: Annotated[float, Range(0, 1)]
+    precision: Literal["auto", "float32", "bfloat16"]
+    intervals: Annotated[int, Range(1, 10000)]
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    seed: Annotated[int, Range(0, 2**63 - 1)]
+    batch_size: Annotated[int, Range(1, 65536)]
+    multimnist_shift: Annotated[int, Range(0, 14)]
+    affine_degrees: Annotated[float, Range(0, 180)]
+    affine_translate: Annotated[float, Range(0, 1)]
+
+
+@dataclass(frozen=True)
+class Perturb:
+    range: Annotated[float, Range(0.0001, 10)]
+    step: Annotated[float, Range(0.0001, 10)]
+    examples: Annotated[int, Range(1, 10000)]
+
+
+@dataclass(frozen=True)
+class Params:
+    seed: Annotated[int, Range(0, 2**63 - 1)]
+    budget: str
+    budgets: dict[str, Budget]
+    runs: dict[str, Run]
+    data: Data
+    augment: Augment
+    network: Network
+    routing: Routing
+    loss: Loss
+    optimizer: Optimizer
+    evaluate: Evaluate
+    perturb: Perturb
+
+    @property
+    def chosen_budget(self) -> Budget:
+        return self.budgets[self.budget]
+
+
+class Task(NamedTuple):
+    """What a task is made of: digits in an image, image size in pixels, shifts in training and
+    test.
+    """
+
+    num_digits: int
+    image_size: int
+    training_shift: int
+    test_shift: int
+    training_examples: int
+    test_examples: int | None  # None: each test digit once
+
+
+def task_of(params: Params, run: str) -> Task:
+    """The task of one run, with its numbers drawn together from the sections of params.yaml."""
+    budget, examples = params.chosen_budget, params.chosen_budget.training_examples
+    if params.runs[run].task == "mnist":
+        return Task(1, 28, params.augment.mnist_shift, 0, examples.mnist, None)
+    return Task(
+        num_digits=2,
+        image_size=36,
+        training_shift=params.augment.multimnist_shift,
+        test_shift=params.evaluate.multimnist_shift,
+        training_examples=examples.multimnist,
+        test_examples=budget.test_pairs,
+    )
+
+
+def used_parameters(params: Params, run: str) -> dict[str, object]:
+    """What this run is made of: the chosen budget and the run itself stand in for all budgets and
+    runs.
+    """
+    everything = dataclasses.asdict(params)
+    everything["budgets"] = {params.budget: everything["budgets"][params.budget]}
+    everything["run"] = {"name": run, **everything.pop("runs")[run]}
+    return everything
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check the whole file. Raises ValueError with one line per mistake."""
+    try:
+        found = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: run from the repository root") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    mistakes: list[str] = []
+    params = _build(Params, found, "", mistakes)
+    if not mistakes:
+        mistakes += _contradictions(params)
+    if mistakes:
+        raise ValueError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
+    return params
+
+
+def _contradictions(params: Params) -> list[str]:
+    """What is wrong only between two values that are each allowed."""
+    mistakes = []
+    if params.budget not in params.budgets:
+        mistakes.append(f"budget: got {params.budget!r}, wanted one of {', '.join(params.budgets)}")
+    if not params.runs:
+        mistakes.append("runs: got none, wanted at least one")
+    for run in params.runs:
+        if not (run.isascii() and run.replace("_", "").isalnum()):
+            mistakes.append(f"runs.{run}: a name is letters, digits and _ (it becomes a file name)")
+    for name, budget in params.budgets.items():
+        if budget.learning_rate.floor > budget.learning_rate.peak:
+            mistakes.append(f"budgets.{name}.learning_rate.floor: higher than its peak")
+    steps = params.perturb.range / params.perturb.step
+    if abs(steps - round(steps)) > 1e-6:
+        mistakes.append(
+            f"perturb.step: got {params.perturb.step}, wanted a whole fraction of perturb.range "
+            f"{params.perturb.range}, so that the centre column is the unperturbed digit"
+        )
+    return mistakes
+
+
+def _build(wanted: Any, found: Any, path: str, mistakes: list[str]) -> Any:
+    """Turn a YAML value into the wanted type; note what does not fit."""
+    origin, arguments = get_origin(wanted), get_args(wanted)
+    if origin is Annotated:
+        return _in_range(arguments[0], found, arguments[1], path, mistakes)
+    if origin is Literal:
+        if found in arguments and isinstance(found, str):
+            return found
+        mistakes.append(f"{path}: got {_show(found)}, wanted {' or '.join(arguments)}")
+    elif origin in (Union, types.UnionType):
+        return _build_schedule(arguments, found, path, mistakes)
+    elif origin is dict:
+        if isinstance(found, Mapping):
+            return {
+                str(k): _build(arguments[1], v, _join(path, k), mistakes) for k, v in found.items()
+            }
+        mistakes.append(f"{path}: got {_show(found)}, wanted names with a section each")
+    elif origin is tuple:
+        if isinstance(found, list) and found:
+            return tuple(
+                _build(arguments[0], v, f"{path}[{n}]", mistakes) for n, v in enumerate(found)
+            )
+        mistakes.append(f"{path}: got {_show(found)}, wanted a list [..., ...] of at least one")
+    elif dataclasses.is_dataclass(wanted):
+        return _build_section(wanted, found, path, mistakes)
+    elif type(found) is wanted:
+        return found
+    else:
+        mistakes.append(f"{path}: got {_show(found)}, wanted {_WORDS[wanted]}")
+    return None
+
+
+def _build_section(wanted: type, found: Any, path: str, mistakes: list[str]) -> Any:
+    fields = get_type_hints(wanted, include_extras=True)
+    if not isinstance(found, Mapping):
+        mistakes.append(
+            f"{path or 'the file'}: got {_show(found)}, wanted the keys {', '.join(fields)}"
+        )
+        return None
+    for key in found:
+        if key not in fields:
+            mistakes.append(f"{_join(path, key)}: unknown key, allowed are {', '.join(fields)}")
+    values = {}
+    for key, field in fields.items():
+        if key in found:
+            values[key] = _build(field, found[key], _join(path, key), mistakes)
+        else:
+            mistakes.append(f"{_join(path, key)}: missing")
+    return wanted(**values) if len(values) == len(fields) else None
+
+
+def _build_schedule(choices: tuple[type, ...], found: Any, path: str, mistakes: list[str]) -> Any:
+    by_name = {get_args(get_type_hints(choice)["schedule"])[0]: choice for choice in choices}
+    name = found.get("schedule") if isinstance(found, Mapping) else None
+    if name in by_name:
+        return _build_section(by_name[name], found, path, mistakes)
+    mistakes.append(f"{path}.schedule: got {_show(name)}, wanted {' or '.join(by_name)}")
+    return None
+
+
+def _in_range(wanted: type, found: Any, allowed: Range, path: str, mistakes: list[str]) -> Any:
+    number = float(found) if wanted is float and type(found) is int else found
+    if type(number) is wanted and allowed.low <= number <= allowed.high:
+        return number
+    hint = ""
+    if wanted is float and isinstance(found, str) and _is_finite(found):
+        hint = f"; YAML reads {found} as text, write {float(found):.12f}".rstrip("0")
+    mistakes.append(
+        f"{path}: got {_show(found)}, wanted {_WORDS[wanted]} "
+        f"from {allowed.low:,} to {allowed.high:,}{hint}"
+    )
+    return None
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, str):
+        return f"the text {value!r}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "nothing" if value is None else repr(value)
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _join(path: str, key: object) -> str:
+    return f"{path}.{key}" if path else str(key)

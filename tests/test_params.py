@@ -1,0 +1,113 @@
+"""params.yaml: each mistake is one line with its path, what was found, what is allowed."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from capsnet.params import OneCycle, load_params, task_of, used_parameters
+
+ROOT = Path(__file__).parent.parent
+DELETE = object()
+
+
+def load_changed(tmp_path, place: str, value: object):
+    """Load the repository's params.yaml with one value changed (whatever a user has changed
+    before).
+    """
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"budget": "laptop"}
+    *sections, key = place.split("/")
+    section = tree
+    for name in sections:
+        section = section[name]
+    if value is DELETE:
+        del section[key]
+    else:
+        section[key] = value
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return load_params(path)
+
+
+def test_the_file_in_the_repository_is_sound():
+    params = load_params(ROOT / "params.yaml")
+    assert set(params.budgets) >= {"quick", "laptop", "paper"}
+    assert {"mnist", "multimnist"} <= set(params.runs)
+    for run in params.runs:
+        assert task_of(params, run).training_examples > 0
+
+
+RATE = "budgets/laptop/learning_rate"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "expected"),
+    [
+        ("routing/iterations", 0, "routing.iterations: got 0, wanted a whole number from 1"),
+        ("routing/iterations", 2.5, "routing.iterations: got 2.5, wanted a whole number"),
+        ("routing/iterations", True, "routing.iterations: got true, wanted a whole number"),
+        ("routing/bias", 1, "routing.bias: got 1, wanted true or false"),
+        ("routing/leeky", True, "routing.leeky: unknown key, allowed are iterations, bias"),
+        ("routing/leaky", DELETE, "routing.leaky: missing"),
+        ("speed", 1, "speed: unknown key"),
+        ("seed", None, "seed: got nothing, wanted a whole number"),
+        (f"{RATE}/peak", "1e-3", "learning_rate.peak: got the text '1e-3', wanted a number"),
+        (f"{RATE}/peak", "1e-3", "YAML reads 1e-3 as text, write 0.001"),
+        (f"{RATE}/floor", 0.9, "budgets.laptop.learning_rate.floor: higher than its peak"),
+        (f"{RATE}/schedule", "step", "learning_rate.schedule: got the text 'step'"),
+        ("routing/coupling", "dynamic", "got the text 'dynamic', wanted agreement or uniform"),
+        ("budget", "desktop", "budget: got 'desktop', wanted one of quick, laptop, paper"),
+        ("perturb/step", 0.04, "perturb.step: got 0.04, wanted a whole fraction"),
+        ("network/decoder_sizes", [], "network.decoder_sizes: got []"),
+        ("network/decoder_sizes", [512, "x"], "network.decoder_sizes[1]: got the text 'x'"),
+        ("network/dropout", float("nan"), "network.dropout: got nan"),
+        ("runs/mnist/task", "cifar", "runs.mnist.task: got the text 'cifar', wanted mnist or"),
+        ("runs/mnist", "mnist", "runs.mnist: got the text 'mnist', wanted the keys"),
+        ("runs/my run", {"task": "mnist", "network": "capsnet"}, "runs.my run: a name is"),
+        ("runs", {}, "runs: got none, wanted at least one"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path, place, value, expected):
+    with pytest.raises(ValueError) as error:
+        load_changed(tmp_path, place, value)
+    assert expected in str(error.value) and "params.yaml: " in str(error.value)
+
+
+def test_a_whole_number_will_do_where_a_number_is_wanted(tmp_path):
+    assert load_changed(tmp_path, "network/primary_scale", 1).network.primary_scale == 1.0
+
+
+def test_a_missing_or_broken_file(tmp_path):
+    with pytest.raises(ValueError, match="is missing"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [1")
+    with pytest.raises(ValueError, match="is not YAML"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("")
+    with pytest.raises(ValueError, match="the file: got nothing"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_the_tasks_differ_in_numbers_only():
+    params = load_params(ROOT / "params.yaml")
+    mnist, multimnist = task_of(params, "mnist"), task_of(params, "multimnist")
+    assert (mnist.num_digits, mnist.image_size, mnist.training_shift, mnist.test_shift) == (
+        1,
+        28,
+        2,
+        0,
+    )
+    assert multimnist[:4] == (2, 36, 4, 4)
+
+
+def test_used_parameters_name_one_budget_and_one_run():
+    used = used_parameters(load_params(ROOT / "params.yaml"), "multimnist")
+    assert list(used["budgets"]) == [used["budget"]]
+    assert used["run"] == {"name": "multimnist", "task": "multimnist", "network": "capsnet"}
+    assert used["routing"]["iterations"] >= 1
+
+
+def test_schedules_are_chosen_by_name():
+    budgets = load_params(ROOT / "params.yaml").budgets
+    assert isinstance(budgets["quick"].learning_rate, OneCycle)
+    assert budgets["paper"].learning_rate.factor == 0.96
