@@ -1,0 +1,68 @@
+"""A trained network as one safetensors file: weights, and in the metadata all that rebuilds the
+network.
+
+Data, not code: loading runs nothing that the file brings along. Same network, same bytes.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from torch import nn
+
+from capsnet.nn.baseline import BaselineCNN
+from capsnet.nn.capsnet import CapsNet
+
+NETWORKS = {"capsnet": CapsNet, "baseline": BaselineCNN}
+FORMAT = 1
+
+
+def save(model: nn.Module, path: Path, *, network: str, arguments: Mapping[str, object]) -> None:
+    """Write `model` = `NETWORKS[network](**arguments)`.
+
+    A file of that name is whole at every moment.
+    """
+    description = {"format": FORMAT, "network": network, "arguments": dict(arguments)}
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
+    # One metadata key only: safetensors writes several in an order that changes from process to
+    # process.
+    data = safetensors.torch.save(tensors, {"capsnet": json.dumps(description, sort_keys=True)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(data)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load(path: str | Path) -> nn.Module:
+    """Give the network back, on the CPU and in evaluation mode, ready to call.
+
+    Raises ValueError if the file is missing, no safetensors file, or not written by `save`.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: run `dvc repro` (or `dvc pull`)") from None
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
+    if "capsnet" not in metadata:
+        raise ValueError(
+            f"{path} was not written by capsnet.checkpoint: its metadata has no `capsnet`"
+        )
+    description = json.loads(metadata["capsnet"])
+    if description["format"] != FORMAT:
+        raise ValueError(
+            f"{path} has checkpoint format {description['format']}, this code reads {FORMAT}"
+        )
+    model = NETWORKS[description["network"]](**description["arguments"])
+    model.load_state_dict(tensors)
+    return model.eval()

@@ -1,0 +1,58 @@
+"""A trained network put to the test: whole batches, no gradients."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from capsnet import metrics
+from capsnet.data.batches import Batch
+from capsnet.nn.capsnet import Prediction
+from capsnet.precision import autocast
+
+
+class Outcome(NamedTuple):
+    """What the network said of every test example, on the CPU, example by example."""
+
+    lengths: Tensor  # float [n, j]
+    labels: Tensor  # int64 [n, k]
+    reconstruction_error: Tensor  # [n, k] sum of squared pixel differences; NaN without a decoder
+    overlap: Tensor  # [n], zero for one digit
+
+    @property
+    def predictions(self) -> Tensor:
+        return metrics.predict(self.lengths, self.labels.shape[1])
+
+    @property
+    def correct(self) -> Tensor:
+        return metrics.exact_match(self.lengths, self.labels)
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, images: Tensor, dtype: torch.dtype) -> Prediction:
+    """Predict one batch of images [b, 1, h, w]; `dtype` bfloat16 means autocast."""
+    with autocast(images.device, dtype):
+        return model(images)
+
+
+@torch.inference_mode()
+def decode(model: nn.Module, capsules: Tensor, labels: Tensor) -> Tensor:
+    """Reconstructions [b, k, h, w] from the capsules of the classes `labels` [b, k], in float32."""
+    return model.decoder(capsules.float(), labels)
+
+
+def judge(model: nn.Module, batches: Iterable[Batch], dtype: torch.dtype) -> Outcome:
+    """Show the network every example once; reconstructed are the true digits, as in training."""
+    parts = []
+    for batch in batches:
+        prediction = predict(model, batch.images, dtype)
+        error = torch.full(batch.labels.shape, float("nan"))
+        if model.decoder is not None:
+            difference = decode(model, prediction.capsules, batch.labels) - batch.sources
+            error = difference.square().sum(dim=(2, 3))
+        overlap = torch.zeros(len(batch))
+        if batch.labels.shape[1] > 1:
+            overlap = metrics.overlap(batch.sources)
+        parts.append(Outcome(prediction.lengths, batch.labels, error, overlap))
+    return Outcome(*(torch.cat(field).cpu() for field in zip(*parts, strict=True)))

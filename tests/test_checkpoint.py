@@ -1,0 +1,65 @@
+"""A network in one file: back with nothing but the file, and never half a file."""
+
+import pytest
+import safetensors.torch
+import torch
+
+from capsnet import checkpoint
+from capsnet.nn.baseline import BaselineCNN
+from capsnet.nn.capsnet import CapsNet
+
+SIZES = dict(image_size=20, conv_channels=8, kernel_size=5, primary_types=2, decoder_sizes=[16])
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"bias": True, "coupling": "random"}, {"decoder_sizes": None}]
+)
+def test_a_network_comes_back_and_predicts_the_same(tmp_path, changes):
+    model = CapsNet(**SIZES | changes).eval().to(memory_format=torch.channels_last)
+    path = tmp_path / "models" / "net.safetensors"
+    checkpoint.save(model, path, network="capsnet", arguments=SIZES | changes)
+    loaded = checkpoint.load(path)
+    images = torch.rand(2, 1, 20, 20)
+    assert not loaded.training and (loaded.decoder is None) == (model.decoder is None)
+    torch.testing.assert_close(loaded(images), model(images))
+    assert [file.name for file in path.parent.iterdir()] == ["net.safetensors"]
+
+
+def test_a_baseline_comes_back(tmp_path):
+    arguments = dict(image_size=8, num_digits=2)
+    model = BaselineCNN(**arguments).eval()
+    checkpoint.save(model, tmp_path / "net", network="baseline", arguments=arguments)
+    images = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(
+        checkpoint.load(str(tmp_path / "net"))(images).lengths, model(images).lengths
+    )
+
+
+def test_same_network_same_bytes(tmp_path):
+    model = CapsNet(**SIZES)
+    for name in ("one", "two"):
+        checkpoint.save(model, tmp_path / name, network="capsnet", arguments=SIZES)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "net"
+    checkpoint.save(CapsNet(**SIZES), path, network="capsnet", arguments=SIZES)
+    before = path.read_bytes()
+    monkeypatch.setattr(
+        checkpoint.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+    )
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.save(CapsNet(**SIZES), path, network="capsnet", arguments=SIZES)
+    assert path.read_bytes() == before and len([*tmp_path.iterdir()]) == 1
+
+
+def test_other_files_are_refused_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match="missing: run `dvc repro`"):
+        checkpoint.load(tmp_path / "none")
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        checkpoint.load(tmp_path / "text")
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "foreign")
+    with pytest.raises(ValueError, match="not written by capsnet"):
+        checkpoint.load(tmp_path / "foreign")

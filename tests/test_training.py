@@ -1,0 +1,128 @@
+"""The loop: facts, schedules, the decoder's mask, and stopping at a loss that is not finite."""
+
+from functools import partial
+from math import isnan
+
+import pytest
+import torch
+
+from capsnet.data.batches import evaluation_batches, training_batch
+from capsnet.data.mnist import Digits
+from capsnet.losses import margin_loss, weighted_losses
+from capsnet.nn.capsnet import CapsNet
+from capsnet.training import exponential, fit, forward_losses, one_cycle
+
+TASK = dict(num_digits=2, image_size=20, max_shift=2)
+
+
+def make_digits(count: int = 40) -> Digits:
+    images = torch.randint(0, 256, (count, 16, 16), generator=torch.Generator().manual_seed(0))
+    return Digits(images.to(torch.uint8), torch.arange(count) % 10)
+
+
+def make_model() -> CapsNet:
+    torch.manual_seed(0)
+    return CapsNet(
+        image_size=20, conv_channels=8, kernel_size=5, primary_types=2, decoder_sizes=[16]
+    )
+
+
+def compute(prediction, reconstructions, batch, classification=margin_loss):
+    return weighted_losses(
+        prediction.lengths,
+        batch.targets,
+        reconstructions,
+        batch.sources,
+        classification=classification,
+        reconstruction_weight=0.0005,
+    )
+
+
+def run_fit(model, num_steps=10, num_intervals=3, compute_losses=compute, validate=True):
+    digits = make_digits()
+    batches = (
+        training_batch(digits, step, seed=1, batch_size=4, **TASK) for step in range(num_steps)
+    )
+    validation = partial(
+        evaluation_batches,
+        digits,
+        seed=0,
+        num_examples=8 if validate else 0,
+        batch_size=5,
+        **TASK,
+    )
+    return [
+        *fit(
+            model,
+            batches,
+            num_steps=num_steps,
+            num_intervals=num_intervals,
+            optimizer=torch.optim.Adam(model.parameters(), fused=True),
+            learning_rate=lambda step: 0.001,
+            compute_losses=compute_losses,
+            validation_batches=validation,
+        )
+    ]
+
+
+def test_facts_come_at_even_intervals_and_end_with_the_last_step():
+    facts = run_fit(make_model())
+    assert [row.step for row in facts] == [3, 7, 10]
+    assert [row.examples for row in facts] == [12, 28, 40]
+    last = facts[-1]
+    assert last.loss == pytest.approx(
+        last.classification_loss + 0.0005 * last.reconstruction_loss, rel=1e-5
+    )
+    assert 0 <= last.validation_error <= 100 and last.images_per_second > 0
+
+
+def test_without_validation_digits_the_validation_error_is_nan():
+    assert isnan(run_fit(make_model(), validate=False)[-1].validation_error)
+
+
+def test_same_seed_same_weights():
+    one, other = make_model(), make_model()
+    run_fit(one), run_fit(other)
+    for first, second in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_in_training_the_decoder_sees_the_capsules_of_the_labels():
+    """Whatever the network predicts: it must not be taught to draw its mistakes."""
+    model, seen = make_model(), []
+    model.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    batch = training_batch(make_digits(), 0, seed=1, batch_size=4, **TASK)
+    forward_losses(model, batch, compute, torch.float32)
+    assert torch.equal(seen[0], batch.labels)
+
+
+@pytest.mark.parametrize("part", ["classification", "reconstruction"])
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(part):
+    model = make_model()
+    before = [parameter.clone() for parameter in model.parameters()]
+
+    def broken(*inputs):
+        return compute(*inputs)._replace(**{part: torch.tensor(float("nan"))})
+
+    with pytest.raises(ValueError, match=f"{part} loss is nan at step 1"):
+        run_fit(model, compute_losses=broken)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_one_cycle_by_hand():
+    """100 steps, warm-up 10: step 0 is 1/11 of the peak, step 10 the peak, step 99 the floor."""
+    rate = partial(one_cycle, num_steps=100, peak=0.11, warmup=0.1, floor=0.001)
+    assert rate(0) == pytest.approx(0.01)
+    assert rate(10) == pytest.approx(0.11)
+    assert rate(99) == pytest.approx(0.001)
+    assert rate(54) == pytest.approx((0.11 + 0.001) / 2, rel=0.02)
+    assert one_cycle(0, num_steps=1, peak=0.1, warmup=0.0, floor=0.0) == pytest.approx(0.1)
+
+
+def test_exponential_by_hand():
+    """0.96 every 2,000 steps, half way it is the square root; never below the floor."""
+    rate = partial(exponential, peak=0.001, factor=0.96, every=2000, floor=0.000001)
+    assert rate(0) == 0.001
+    assert rate(2000) == pytest.approx(0.00096)
+    assert rate(1000) == pytest.approx(0.001 * 0.96**0.5)
+    assert rate(10**6) == 0.000001
