@@ -1,0 +1,1 @@
+"""One file, one DVC stage: read params.yaml, load, call, save, print."""

@@ -1,0 +1,35 @@
+"""How stages write: rounded, to a file aside that is then renamed, so that none is ever half."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+DIGITS = 6  # significant digits: more differ from machine to machine and say nothing
+
+
+def rounded(value: object) -> object:
+    """Round every float of a nested mapping; NaN becomes None, which JSON can say."""
+    if isinstance(value, Mapping):
+        return {str(key): rounded(entry) for key, entry in value.items()}
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text)
+    os.replace(aside, path)
+
+
+def write_json(path: Path, values: Mapping[str, object]) -> None:
+    write_text(path, json.dumps(rounded(values), indent=2) + "\n")
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    write_text(path, table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n"))

@@ -1,0 +1,164 @@
+"""Stage `train@<run>`: training digits and params.yaml -> one trained network and its training
+curve.
+
+The test split is never opened here: the validation digits are cut from the end of the training
+split.
+"""
+
+import argparse
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from capsnet.checkpoint import NETWORKS, save
+from capsnet.data.batches import evaluation_batches, training_batch
+from capsnet.data.mnist import load_digits, split_validation
+from capsnet.losses import weighted_losses
+from capsnet.params import Budget, Params, load_params, task_of, used_parameters
+from capsnet.precision import choose_dtype
+from capsnet.tracking import track
+from capsnet.training import Facts, exponential, fit, one_cycle
+from stages.command import run
+from stages.networks import classification_loss, network_arguments
+from stages.output import write_csv, write_json
+
+HEADER = (
+    "  examples      loss  classification  reconstruction  validation  learning rate  "
+    "images/s    time\n"
+    "                                        squared px     error %                  "
+    "              s"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", help="key of `runs` in params.yaml")
+    parser.add_argument("--digits", type=Path, required=True, help="folder of the four archives")
+    parser.add_argument("--model", type=Path, required=True, help="checkpoint to write")
+    parser.add_argument("--curve", type=Path, required=True, help="training curve to write, CSV")
+    parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, JSON")
+    arguments = parser.parse_args()
+    params = load_params()
+    with track(
+        "train", arguments.run, parameters=used_parameters(params, arguments.run)
+    ) as tracker:
+        train(params, arguments, tracker)
+
+
+def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
+    task, budget = task_of(params, arguments.run), params.chosen_budget
+    network = params.runs[arguments.run].network
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = choose_dtype(params.optimizer.precision, device)
+    digits = load_digits(arguments.digits, "train").to(device)
+    training, validation = split_validation(digits, params.data.validation_fraction)
+    tracker.dataset(arguments.digits, name=budget.source, split="train", num_examples=len(training))
+
+    torch.manual_seed(params.seed)
+    network_sizes = network_arguments(params, network, task)
+    model = NETWORKS[network](**network_sizes).to(device, memory_format=torch.channels_last)
+    num_steps = -(-task.training_examples // budget.batch_size)
+    draw = partial(
+        training_batch,
+        training,
+        seed=params.seed,
+        batch_size=budget.batch_size,
+        num_digits=task.num_digits,
+        image_size=task.image_size,
+        max_shift=task.training_shift,
+    )
+    validation_batches = partial(
+        evaluation_batches,
+        validation,
+        seed=params.seed,
+        num_examples=len(validation),
+        batch_size=params.evaluate.batch_size,
+        num_digits=task.num_digits,
+        image_size=task.image_size,
+        max_shift=task.test_shift,
+    )
+    classify = classification_loss(params, network, task)
+    facts = fit(
+        model,
+        (draw(step) for step in progress_bar(num_steps, arguments.run)),
+        num_steps=num_steps,
+        num_intervals=min(num_steps, params.optimizer.intervals),
+        optimizer=adam(model, params),
+        learning_rate=schedule(budget, num_steps),
+        compute_losses=lambda prediction, reconstructions, batch: weighted_losses(
+            prediction.lengths,
+            batch.targets,
+            reconstructions,
+            batch.sources,
+            classification=classify,
+            reconstruction_weight=params.loss.reconstruction_weight,
+        ),
+        validation_batches=validation_batches,
+        dtype=dtype,
+    )
+    print(
+        f"{arguments.run}: {network} on {task.training_examples:,} images, {device}, {dtype}\n"
+        f"{HEADER}"
+    )
+    rows: list[Facts] = []
+    for row in facts:
+        rows.append(row)
+        tqdm.write(format_row(row))
+        write_csv(arguments.curve, pd.DataFrame(rows))
+        tracker.metrics(row._asdict(), step=row.examples)
+    save(model, arguments.model, network=network, arguments=network_sizes)
+    summary = summarise(rows, model)
+    write_json(arguments.metrics, {arguments.run: {"training": summary}})
+    tracker.metrics({"training": summary})
+    tracker.artifact(arguments.curve)
+    tracker.checkpoint(arguments.model)
+
+
+def adam(model: torch.nn.Module, params: Params) -> torch.optim.Adam:
+    betas = (params.optimizer.beta1, params.optimizer.beta2)
+    return torch.optim.Adam(
+        model.parameters(), betas=betas, eps=params.optimizer.epsilon, fused=True
+    )
+
+
+def schedule(budget: Budget, num_steps: int):
+    rate = asdict(budget.learning_rate)
+    if rate.pop("schedule") == "one_cycle":
+        return partial(one_cycle, num_steps=num_steps, **rate)
+    return partial(exponential, **rate)
+
+
+def progress_bar(num_steps: int, run: str) -> tqdm:
+    """A bar for a person at a terminal; in a log the table's rows are the progress."""
+    return tqdm(
+        range(num_steps), desc=run, unit="batch", disable=not sys.stderr.isatty(), leave=False
+    )
+
+
+def format_row(row: Facts) -> str:
+    return (
+        f"{row.examples:10,}  {row.loss:8.4f}  {row.classification_loss:14.4f}  "
+        f"{row.reconstruction_loss:14.2f}  {row.validation_error:10.2f}  "
+        f"{row.learning_rate:13.6f}  {row.images_per_second:8.0f}  {row.seconds:6.0f}"
+    )
+
+
+def summarise(rows: list[Facts], model: torch.nn.Module) -> dict[str, float]:
+    """The last row, and the median speed: one interval can be slow for reasons of the machine."""
+    return {
+        "loss": rows[-1].loss,
+        "validation_error": rows[-1].validation_error,
+        "examples": rows[-1].examples,
+        "images_per_second": float(pd.DataFrame(rows)["images_per_second"].median()),
+        "seconds": rows[-1].seconds,
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+if __name__ == "__main__":
+    run(main, "train")

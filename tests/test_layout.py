@@ -1,0 +1,116 @@
+"""The house: imports point down only, the edges stay edges, and dvc.yaml names what each stage
+reads.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+FLOORS = {  # capsnet file or folder -> floor; a file imports from its own floor or below
+    "nn/routing": 0,
+    "nn/routing_cpu": 0,
+    "nn/convolution": 0,
+    "losses": 0,
+    "metrics": 0,
+    "precision": 0,
+    "data/mnist": 0,
+    "nn/layers": 1,
+    "nn/decoder": 1,
+    "data/multimnist": 1,
+    "data/batches": 1,
+    "nn/capsnet": 2,
+    "nn/baseline": 2,
+    "params": 3,
+    "training": 3,
+    "evaluation": 3,
+    "checkpoint": 3,
+    "tracking": 3,
+    "figures": 3,
+}
+EDGES = {"tracking", "figures", "checkpoint"}
+NO_RESULT_DEPENDS_ON = {"capsnet/tracking.py"}  # the log of runs: it reads results and makes none
+
+
+def imported_files(path: Path) -> set[str]:
+    """Files of this repository that `path` imports, lazily or not, as paths from the root."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    files = {name.replace(".", "/") + ".py" for name in names if name}
+    return {file for file in files if (ROOT / file).is_file()}
+
+
+def reached(path: Path) -> set[str]:
+    files, queue = set(), [path.relative_to(ROOT).as_posix()]
+    while queue:
+        file = queue.pop()
+        if file not in files:
+            files.add(file)
+            queue += imported_files(ROOT / file)
+    return files
+
+
+def capsnet_files() -> list[Path]:
+    return sorted((ROOT / "capsnet").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", capsnet_files(), ids=lambda path: path.stem)
+def test_imports_point_down(path):
+    name = path.relative_to(ROOT / "capsnet").with_suffix("").as_posix()
+    assert name in FLOORS, f"{name}: give it a floor in this test"
+    for file in imported_files(path):
+        assert not file.startswith(("stages/", "tests/")), f"{name} imports {file}"
+        other = file.removeprefix("capsnet/").removesuffix(".py")
+        assert FLOORS[other] <= FLOORS[name], f"{name} imports {other} from a higher floor"
+        assert not {name, other} <= EDGES, f"the edges {name} and {other} must not know each other"
+
+
+@pytest.mark.parametrize(
+    ("package", "owners"),
+    [("mlflow", {"capsnet/tracking.py"}), ("matplotlib", {"capsnet/figures.py"}), ("dvc", set())],
+)
+def test_one_edge_one_file_one_import(package, owners):
+    found = set()
+    for path in [*capsnet_files(), *(ROOT / "stages").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] == package for name in names):
+                found.add(path.relative_to(ROOT).as_posix())
+    assert found == owners
+
+
+def stages_of_dvc_yaml() -> dict[str, dict]:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    return {name: stage.get("do", stage) for name, stage in stages.items()}
+
+
+@pytest.mark.parametrize("name", stages_of_dvc_yaml())
+def test_dvc_yaml_names_every_file_a_stage_reads(name):
+    """Otherwise a changed file would leave a stale result that DVC calls up to date."""
+    deps = stages_of_dvc_yaml()[name]["deps"]
+    for file in (
+        reached(ROOT / "stages" / f"{name}.py") - NO_RESULT_DEPENDS_ON - {"stages/__init__.py"}
+    ):
+        assert any(file == dep or file.startswith(dep + "/") for dep in deps), f"{name}: {file}"
+
+
+def test_dvc_yaml_names_no_file_that_no_stage_reads():
+    for name, stage in stages_of_dvc_yaml().items():
+        files = reached(ROOT / "stages" / f"{name}.py")
+        for dep in stage["deps"]:
+            if dep.startswith(("capsnet", "stages")):
+                assert any(file == dep or file.startswith(dep + "/") for file in files), (
+                    f"{name}: {dep}"
+                )
+
+
+def test_train_is_not_made_stale_by_the_log_or_the_figures():
+    deps = stages_of_dvc_yaml()["train"]["deps"]
+    assert not {"capsnet", "capsnet/tracking.py", "capsnet/figures.py"} & set(deps)

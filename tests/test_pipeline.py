@@ -1,0 +1,268 @@
+"""The real pipeline, in a temporary repository: `dvc repro` twice, a changed parameter, a mistake,
+the queue.
+
+Networks and data are tiny (a stage spends most of its time on imports). The tests of this file
+build on each other and run in order.
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from capsnet.checkpoint import load
+
+ROOT = Path(__file__).parent.parent
+TINY = {
+    "budget": "quick",
+    "network": {
+        "conv_channels": 16,
+        "primary_types": 4,
+        "decoder_sizes": [32],
+        "weight_std": 0.1,
+    },
+    "optimizer": {"intervals": 2},
+    "perturb": {"examples": 2},
+}
+TINY_BUDGET = {"training_examples": {"mnist": 256, "multimnist": 96}, "test_pairs": 60}
+
+
+def merge(tree: dict, changes: dict) -> dict:
+    for key, value in changes.items():
+        tree[key] = merge(tree[key], value) if isinstance(value, dict) else value
+    return tree
+
+
+class Repository:
+    """A copy of this working tree, with tiny parameters, as a git repository of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        files = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for name in filter(None, files.split("\0")):
+            if (
+                name == "dvc.lock"
+                or name.startswith(("reports/", "tests/"))
+                or not (ROOT / name).exists()
+            ):
+                continue
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+        tree = merge(yaml.safe_load((folder / "params.yaml").read_text()), TINY)
+        tree["runs"] = {run: tree["runs"][run] for run in ("mnist", "multimnist")}
+        merge(tree["budgets"]["quick"], TINY_BUDGET)
+        (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        self.run("git", "init", "-q")
+        self.run("git", "config", "user.name", "Test")
+        self.run("git", "config", "user.email", "test@example.org")
+        self.commit()
+
+    def run(self, *command: str, ok: bool = True) -> str:
+        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        for name in (
+            "MLFLOW_TRACKING_URI",
+            "MNIST_MIRROR",
+            "DVC_ROOT",
+            "DVC_STAGE",
+            "DVC_EXP_NAME",
+        ):
+            environment.pop(name, None)
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=400
+        )
+        assert (done.returncode == 0) == ok, (
+            f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
+        return done.stdout + done.stderr
+
+    def dvc(self, *arguments: str, ok: bool = True) -> str:
+        return self.run(sys.executable, "-m", "dvc", *arguments, ok=ok)
+
+    def commit(self) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "-m", "state")
+
+    def change(self, changes: dict) -> None:
+        path = self.folder / "params.yaml"
+        path.write_text(
+            yaml.safe_dump(merge(yaml.safe_load(path.read_text()), changes), sort_keys=False)
+        )
+
+    def query(self, statement: str) -> list[tuple]:
+        with sqlite3.connect(self.folder / "mlflow.db") as store:
+            return store.execute(statement).fetchall()
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> Repository:
+    return Repository(tmp_path_factory.mktemp("repository"))
+
+
+def ran(output: str) -> set[str]:
+    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+
+
+def test_repro_makes_every_result(repository):
+    output = repository.dvc("repro")
+    runs = {
+        f"{stage}@{run}"
+        for stage in ("train", "evaluate", "perturb")
+        for run in ("mnist", "multimnist")
+    }
+    assert ran(output) == {"check", "download", "report"} | runs
+    reports = repository.folder / "reports"
+    for run in ("mnist", "multimnist"):
+        metrics = json.loads((reports / "runs" / run / "metrics.json").read_text())[run]
+        assert 0 <= metrics["error_low"] <= metrics["error"] <= metrics["error_high"] <= 100
+        curve = pd.read_csv(reports / "runs" / run / "training.csv")
+        assert len(curve) == 2 and curve["images_per_second"].gt(0).all()
+        figures = {path.name for path in (reports / "runs" / run / "figures").iterdir()}
+        assert {"reconstructions.png", "confusion.png"} <= figures
+        assert (reports / "runs" / run / "perturbation" / "overview.png").is_file()
+        assert load(repository.folder / "models" / f"{run}.safetensors").decoder is not None
+    assert (reports / "runs" / "mnist" / "figures" / "affine.png").is_file()
+    assert set(json.loads((reports / "metrics.json").read_text())) == {"mnist", "multimnist"}
+
+
+def test_the_summary_links_to_files_that_exist(repository):
+    summary = repository.folder / "reports" / "summary.md"
+    text = summary.read_text()
+    assert "`quick`" in text.splitlines()[2] and "scikit-learn" in text.splitlines()[2]
+    targets = [part.split(")")[0] for part in text.split("](")[1:]]
+    assert len(targets) > 10
+    for target in targets:
+        assert (summary.parent / target).is_file(), target
+
+
+def test_a_second_repro_runs_nothing(repository):
+    assert ran(repository.dvc("repro")) == set()
+    repository.commit()
+    assert repository.dvc("repro", "--dry", "--allow-missing").count("Running stage") == 0
+
+
+def test_the_mlflow_store_holds_every_run_and_every_file(repository):
+    rows = repository.query("select run_uuid, name, status, artifact_uri from runs")
+    assert sorted(name for _, name, _, _ in rows) == sorted(
+        f"{run}{suffix}"
+        for run in ("mnist", "multimnist")
+        for suffix in ("", " evaluate", " perturb")
+    )
+    assert {status for _, _, status, _ in rows} == {"FINISHED"}
+    wanted = {
+        "": {"checkpoint/{run}.safetensors", "training.csv"},
+        " evaluate": {"metrics.json", "figures/reconstructions.png", "figures/confusion.png"},
+        " perturb": {"perturbation.csv", "perturbation/overview.png", "perturbation/digit_0.png"},
+    }
+    for _, name, _, uri in rows:
+        folder = Path(uri.removeprefix("file://"))
+        assert folder.is_relative_to(repository.folder)
+        run, _, stage = name.partition(" ")
+        for file in wanted[f" {stage}" if stage else ""]:
+            assert (folder / file.format(run=run)).is_file(), f"{name}: {file}"
+
+
+def test_the_mlflow_runs_have_parameters_tags_metrics_and_parents(repository):
+    ids = {name: run for run, name in repository.query("select run_uuid, name from runs")}
+    parameters = dict(
+        repository.query(f"select key, value from params where run_uuid = '{ids['mnist']}'")
+    )
+    assert parameters["routing.iterations"] == "3" and parameters["run.task"] == "mnist"
+    tags = dict(repository.query(f"select key, value from tags where run_uuid = '{ids['mnist']}'"))
+    assert tags["routing.iterations"] == "3" and tags["dvc.stage"] == "train@mnist"
+    lock = yaml.safe_load((repository.folder / "dvc.lock").read_text())
+    assert tags["checkpoint.md5"] == lock["stages"]["train@mnist"]["outs"][0]["md5"]
+    curve = repository.query(
+        f"select step from metrics where key = 'loss' and run_uuid = '{ids['mnist']}' order by step"
+    )
+    assert [step for (step,) in curve] == [128, 256]
+    results = json.loads((repository.folder / "reports/runs/mnist/metrics.json").read_text())[
+        "mnist"
+    ]
+    for name in ("mnist", "mnist evaluate"):
+        [(error,)] = repository.query(
+            f"select value from latest_metrics where key = 'error' and run_uuid = '{ids[name]}'"
+        )
+        assert error == pytest.approx(results["error"], abs=0.01)
+    for stage in ("evaluate", "perturb"):
+        tags = dict(
+            repository.query(
+                f"select key, value from tags where run_uuid = '{ids[f'mnist {stage}']}'"
+            )
+        )
+        assert tags["mlflow.parentRunId"] == ids["mnist"]
+    [(inputs,)] = repository.query("select count(*) from inputs")
+    assert inputs >= 4
+
+
+def test_another_budget_makes_nothing_stale(repository):
+    repository.change({"budgets": {"paper": {"batch_size": 256, "test_pairs": 5}}})
+    assert ran(repository.dvc("repro")) == set()
+
+
+def test_a_changed_parameter_runs_only_what_depends_on_it(repository):
+    repository.change({"perturb": {"examples": 1}})
+    output = ran(repository.dvc("repro"))
+    assert output - {"report"} == {"check", "perturb@mnist", "perturb@multimnist"}
+
+
+def test_a_mistake_costs_no_result(repository):
+    """One line, an exit code, and everything that was there is still there."""
+    before = {path: path.read_bytes() for path in (repository.folder / "reports").rglob("*.*")}
+    repository.change({"routing": {"iterations": 0}})
+    output = repository.dvc("repro", ok=False)
+    assert "params.yaml: routing.iterations: got 0, wanted a whole number from 1 to 100" in output
+    assert "Traceback" not in output and ran(output) == {"check"}
+    assert {path: path.read_bytes() for path in before} == before
+    assert (repository.folder / "models" / "mnist.safetensors").is_file()
+    repository.change({"routing": {"iterations": 3}})
+
+
+def test_the_queue_runs_an_experiment_with_another_run_and_other_routing(repository):
+    """`runs.baseline` is one line away; the store stays in the repository although the queue works
+    in a copy.
+    """
+    repository.commit()
+    before = len(repository.query("select 1 from runs"))
+    repository.dvc(
+        "exp",
+        "run",
+        "--queue",
+        "--name",
+        "controls",
+        "-S",
+        "routing.coupling=uniform",
+        "-S",
+        "+runs.baseline={task: multimnist, network: baseline}",
+    )
+    repository.dvc("queue", "start", "-j", "1")
+    deadline = time.time() + 300
+    while time.time() < deadline:
+        status = repository.dvc("queue", "status")
+        if "Success" in status or "Failed" in status:
+            break
+        time.sleep(2)
+    assert "Success" in status, f"{status}\n{repository.dvc('queue', 'logs', 'controls')}"
+    rows = repository.query("select name, status, artifact_uri from runs")
+    assert len(rows) == before + 9 and {status for _, status, _ in rows} == {"FINISHED"}
+    [uri] = [
+        uri
+        for name, _, uri in rows
+        if name.startswith("baseline")
+        and "controls" in name
+        and "evaluate" not in name
+        and "perturb" not in name
+    ]
+    assert (Path(uri.removeprefix("file://")) / "checkpoint" / "baseline.safetensors").is_file()
+    shown = json.loads(repository.dvc("exp", "show", "--json", "--no-pager").split("\nhint")[0])
+    assert "controls" in json.dumps(shown)
+    summary = repository.run("git", "show", "controls:reports/summary.md")
+    assert "| baseline | baseline | multimnist |" in summary and "uniform" in summary
