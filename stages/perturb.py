@@ -11,6 +11,7 @@ import json
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,10 @@ def sweep_values(limit: float, step: float) -> Tensor:
 def right_capsules(
     model: nn.Module, params: Params, arguments: argparse.Namespace
 ) -> dict[int, Tensor]:
-    """For each digit, its capsule [n, d] in the first test examples in which it was found."""
+    """For each digit, its capsule [n, d] in the first test examples in which it was found.
+
+    Where a poor network found too few, examples in which it missed the digit make up the number.
+    """
     task = task_of(params, arguments.run)
     digits = load_digits(arguments.digits, "test").to(next(model.parameters()).device)
     batches = evaluation_batches(
@@ -89,16 +93,18 @@ def right_capsules(
         max_shift=task.test_shift,
     )
     wanted = params.perturb.examples
-    capsules: dict[int, list[Tensor]] = {digit: [] for digit in range(NUM_CLASSES)}
+    hits: dict[int, list[Tensor]] = {digit: [] for digit in range(NUM_CLASSES)}
+    misses: dict[int, list[Tensor]] = {digit: [] for digit in range(NUM_CLASSES)}
     for batch in batches:
         prediction = predict(model, batch.images, torch.float32)
-        hits = found(classes(prediction.lengths, task.num_digits), batch.labels)
-        for example, place in hits.nonzero().tolist():
+        right = found(classes(prediction.lengths, task.num_digits), batch.labels)
+        for (example, place), hit in np.ndenumerate(right.cpu().numpy()):
             digit = batch.labels[example, place].item()
-            capsules[digit].append(prediction.capsules[example, digit])
-        if min(len(found_ones) for found_ones in capsules.values()) >= wanted:
+            (hits if hit else misses)[digit].append(prediction.capsules[example, digit])
+        if min(map(len, hits.values())) >= wanted:
             break
-    return {digit: torch.stack(rows[:wanted]) for digit, rows in capsules.items() if rows}
+    chosen = {digit: (hits[digit] + misses[digit])[:wanted] for digit in hits}
+    return {digit: torch.stack(rows) for digit, rows in chosen.items() if rows}
 
 
 def draw_perturbations(

@@ -6,6 +6,7 @@ split.
 """
 
 import argparse
+import resource
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -156,6 +157,7 @@ def summarise(rows: list[Facts], model: torch.nn.Module) -> dict[str, float]:
         "examples": rows[-1].examples,
         "images_per_second": float(pd.DataFrame(rows)["images_per_second"].median()),
         "seconds": rows[-1].seconds,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,  # Linux: KiB
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 
