@@ -66,7 +66,7 @@ class Repository:
         self.run("git", "config", "user.email", "test@example.org")
         self.commit()
 
-    def run(self, *command: str, ok: bool = True) -> str:
+    def run(self, *command: str, ok: bool = True, **variables: str) -> str:
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         for name in (
             "MLFLOW_TRACKING_URI",
@@ -76,6 +76,7 @@ class Repository:
             "DVC_EXP_NAME",
         ):
             environment.pop(name, None)
+        environment |= variables
         done = subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=400
         )
@@ -201,6 +202,20 @@ def test_the_mlflow_runs_have_parameters_tags_metrics_and_parents(repository):
         assert tags["mlflow.parentRunId"] == ids["mnist"]
     [(inputs,)] = repository.query("select count(*) from inputs")
     assert inputs >= 4
+
+
+def test_training_again_gives_the_same_bytes_and_never_opens_the_test_split(repository, tmp_path):
+    """Also with the test archives gone: nothing can be chosen on them."""
+    digits = tmp_path / "digits"
+    shutil.copytree(repository.folder / "data" / "digits", digits)
+    for archive in digits.glob("t10k*"):
+        archive.unlink()
+    paths = {"model": "m.safetensors", "curve": "training.csv", "metrics": "training.json"}
+    options = [word for name, file in paths.items() for word in (f"--{name}", str(tmp_path / file))]
+    command = [sys.executable, "-m", "stages.train", "mnist", "--digits", str(digits), *options]
+    repository.run(*command, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db")
+    first = repository.folder / "models" / "mnist.safetensors"
+    assert (tmp_path / "m.safetensors").read_bytes() == first.read_bytes()
 
 
 def test_another_budget_makes_nothing_stale(repository):

@@ -148,6 +148,15 @@ def test_a_black_image_has_finite_gradients():
     assert gradients and all(gradient.isfinite().all() for gradient in gradients)
 
 
+def test_no_layer_names_a_device():
+    """A `.cuda()` or a tensor made on the CPU inside a layer would fail on the meta device."""
+    model = CapsNet(image_size=28, bias=True, coupling="random", leaky=True).to("meta")
+    prediction = model(torch.empty(2, 1, 28, 28, device="meta"))
+    labels = torch.zeros(2, 1, dtype=torch.int64, device="meta")
+    assert prediction.lengths.device.type == "meta"
+    assert model.decoder(prediction.capsules, labels).shape == (2, 1, 28, 28)
+
+
 def test_too_small_an_image_says_so():
     with pytest.raises(ValueError, match="too small"):
         CapsNet(image_size=16)

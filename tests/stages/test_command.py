@@ -1,0 +1,51 @@
+"""A user's error is one line and an exit code; a bug keeps its traceback."""
+
+import os
+import signal
+
+import pytest
+
+from stages.command import run
+
+
+def raising(error):
+    def stage():
+        raise error
+
+    return stage
+
+
+def test_a_users_error_is_its_message(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(raising(ValueError("seed: got -1")), "train")
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "train: seed: got -1\n"
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(KeyError):
+        run(raising(KeyError("bug")), "train")
+
+
+def test_an_interrupted_stage_says_so(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(raising(KeyboardInterrupt()), "train")
+    assert stopped.value.code == 130 and "interrupted" in capsys.readouterr().err
+
+
+def test_a_terminated_stage_leaves_through_its_context_managers():
+    left = []
+
+    def stage():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            left.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            run(stage, "train")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopped.value.code == 143 and left == [True]
