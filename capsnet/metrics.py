@@ -27,9 +27,7 @@ def predict(lengths: Tensor, num_digits: int) -> Tensor:
 
 
 def exact_match(lengths: Tensor, labels: Tensor) -> Tensor:
-    """Which examples have exactly their labels [b, k] as the k longest of `lengths` [b, j]: bool
-    [b].
-    """
+    """Which examples have exactly their labels [b, k] as the k longest capsules: bool [b]."""
     return (predict(lengths, labels.shape[1]) == labels.sort(dim=1).values).all(dim=1)
 
 
@@ -39,9 +37,7 @@ def error_percent(correct: Tensor) -> float:
 
 
 def wilson_interval(num_errors: int, num_examples: int) -> Interval:
-    """Error in percent with the 95 % interval of Wilson (1927), which is right also near 0 % and
-    100 %.
-    """
+    """Error in percent with the 95 % interval of Wilson (1927), right also near 0 and 100 %."""
     if num_examples < 1:
         raise ValueError(f"an error rate needs at least 1 example, got {num_examples}")
     z = 1.959964  # 97.5 % quantile of the normal distribution
@@ -54,8 +50,7 @@ def wilson_interval(num_errors: int, num_examples: int) -> Interval:
 
 
 def confusion(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """How often a true digit (row) was called another (column): int64 [j, j]; both inputs int64 [b,
-    k].
+    """How often a true digit (row) was called another (column): int64 [j, j] from two [b, k].
 
     A digit that was found counts on the diagonal. Of an example's digits that were missed, each
     counts against the example's wrong predictions: with one missed that is exactly one cell, with
@@ -80,25 +75,13 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     return torch.zeros(len(labels), num_classes, dtype=torch.bool).scatter_(1, labels, True)
 
 
-def error_by_class(correct_classes: Tensor, labels: Tensor, num_classes: int) -> list[float]:
-    """Error in percent among the examples that hold each class; `correct_classes` bool [b, k] per
-    digit.
-    """
-    errors = []
-    for digit in range(num_classes):
-        errors.append(error_percent(correct_classes[labels == digit]))
-    return errors
-
-
 def found(predictions: Tensor, labels: Tensor) -> Tensor:
     """Which of an example's digits are among its predictions: bool [b, k]."""
     return (labels.unsqueeze(2) == predictions.unsqueeze(1)).any(dim=2)
 
 
 def pair_error(correct: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Exact-match error in percent by unordered pair of classes: float64 [j, j], NaN where there is
-    none.
-    """
+    """Exact-match error in percent by unordered pair of classes: [j, j], NaN for no example."""
     low, high = labels.min(dim=1).values, labels.max(dim=1).values
     cell = low * num_classes + high
     total = cell.bincount(minlength=num_classes**2).double()

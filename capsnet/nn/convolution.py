@@ -25,14 +25,15 @@ def convolve(
     Fastest when images and weight are `torch.channels_last`: then neither is copied. The result is
     memory that no gradient needs, so an in-place ReLU may follow.
     """
-    device = images_bchw.device.type
-    autocast = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if autocast else images_bchw.dtype
+    if images_bchw.device.type != "cpu":
+        return torch.nn.functional.conv2d(images_bchw, weight_ochw, bias_o, stride)
+    autocast = torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu") if autocast else images_bchw.dtype
     # Measured on a Xeon with AMX, oneDNN / patches in ms of one core, 256 -> 256 channels, 9x9,
     # stride 2. In bfloat16, 128 maps of 20x20: value 399 / 271, images' gradient 887 / 290,
     # weight's gradient 1136 / 245; in float32, 16 maps: value 80 / 62, all gradients 220 / 137. On
     # maps of 28x28 the gain is less, value in bfloat16 none. Other devices, dtypes: not measured.
-    if device != "cpu" or dtype not in (torch.bfloat16, torch.float32):
+    if dtype not in (torch.bfloat16, torch.float32):
         return torch.nn.functional.conv2d(images_bchw, weight_ochw, bias_o, stride)
     tensors = (None if t is None else t.to(dtype) for t in (images_bchw, weight_ochw, bias_o))
     return PatchConvolution.apply(*tensors, stride)

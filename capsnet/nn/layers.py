@@ -1,7 +1,7 @@
 """The two capsule layers: they own weights and call routing.
 
-Legend of the suffixes: b image, i lower capsule, j upper capsule, p lower pose, d upper pose, c
-channel, h w place.
+Legend of the suffixes: b image, i lower capsule, j upper capsule, p lower pose, d upper pose,
+c channel, h w place.
 """
 
 import torch
@@ -14,8 +14,7 @@ COUPLINGS = ("agreement", "uniform", "random")
 
 
 class PrimaryCapsules(nn.Module):
-    """A convolution whose output channels are read as `num_types` capsules of `pose_dim` numbers at
-    each place.
+    """A convolution whose channels are read as `num_types` capsules of `pose_dim` numbers a place.
 
     Images [b, c, h, w] -> capsules [b, i, p], i counting type by type and row by row within a type.
     The numbers of one capsule share their type and their place (paper, section 4); the convolution

@@ -48,24 +48,21 @@ def route_reference(
     votes_bijd = torch.einsum("bip,ijpd->bijd", lower_bip, weight_ijpd)  # Eq. 2
     fixed_votes_bijd = votes_bijd if gradient == "all" else votes_bijd.detach()
     num_images, num_lower, num_upper, _ = votes_bijd.shape
-    logits_bij = votes_bijd.new_zeros(
-        num_images, num_lower, num_upper
-    )  # one set per image, never shared
+    # One set of logits per image, never shared by the batch.
+    logits_bij = votes_bijd.new_zeros(num_images, num_lower, num_upper)
     if log_prior_ij is not None:
         logits_bij = logits_bij + log_prior_ij
     for iteration in range(num_iterations):
         final = iteration == num_iterations - 1
         coupling_bij = _coupling(logits_bij, leaky)
-        s_bjd = torch.einsum(
-            "bij,bijd->bjd", coupling_bij, votes_bijd if final else fixed_votes_bijd
-        )  # Eq. 2
+        used_votes_bijd = votes_bijd if final else fixed_votes_bijd
+        s_bjd = torch.einsum("bij,bijd->bjd", coupling_bij, used_votes_bijd)  # Eq. 2
         if bias_jd is not None:
             s_bjd = s_bjd + (bias_jd if final or gradient == "all" else bias_jd.detach())
         capsules_bjd = squash(s_bjd)  # Eq. 1
         if not final:
-            logits_bij = logits_bij + torch.einsum(
-                "bijd,bjd->bij", fixed_votes_bijd, capsules_bjd
-            )  # agreement
+            agreement_bij = torch.einsum("bijd,bjd->bij", fixed_votes_bijd, capsules_bjd)
+            logits_bij = logits_bij + agreement_bij
     return capsules_bjd
 
 
@@ -87,12 +84,11 @@ def route(
     _check(lower_bip, weight_ijpd, num_iterations, bias_jd, log_prior_ij, gradient)
     dtype = torch.promote_types(weight_ijpd.dtype, torch.float32)  # sums in float32 or better
     lower, weight = lower_bip.to(dtype), weight_ijpd.to(dtype)
-    bias = (
-        weight.new_zeros(weight.shape[1], weight.shape[3]) if bias_jd is None else bias_jd.to(dtype)
-    )
-    log_prior = (
-        weight.new_zeros(weight.shape[:2]) if log_prior_ij is None else log_prior_ij.to(dtype)
-    )
+    num_lower, num_upper, _, upper_dim = weight.shape
+    bias = weight.new_zeros(num_upper, upper_dim) if bias_jd is None else bias_jd.to(dtype)
+    log_prior = weight.new_zeros(num_lower, num_upper)
+    if log_prior_ij is not None:
+        log_prior = log_prior_ij.to(dtype)
     # The one place that chooses the implementation. Only the reference has a gradient of the prior.
     if lower.device.type == "cpu" and lower.numel() > 0 and not log_prior.requires_grad:
         capsules_bjd = _RouteOnCPU.apply(
@@ -155,9 +151,7 @@ class _RouteOnCPU(torch.autograd.Function):
     def forward(
         ctx, lower_bip, weight_ijpd, bias_jd, log_prior_ij, num_iterations, leaky, gradient
     ):
-        from capsnet.nn import (
-            routing_cpu as cpu,
-        )  # here, so that only those who route on a CPU load numba
+        from capsnet.nn import routing_cpu as cpu  # only those who route on a CPU load numba
 
         ctx.leaky, ctx.gradient = leaky, gradient
         ctx.sizes = len(lower_bip), weight_ijpd.shape
