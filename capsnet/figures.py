@@ -1,16 +1,16 @@
 """Every picture of the reports: arrays and tables in, one PNG file out (the only matplotlib file).
 
-After Sabour et al. 2017: Figure 3 (`reconstructions`), Figure 4 (`perturbation_grid`), Figure 5
-(`overlaid_reconstructions`), Figure A.2 (`training_curve`); the others are ours. Unlike the paper,
-digits are white on black, colours are Okabe and Ito's, which colour-blind readers can tell apart,
-and orange means a mistake everywhere. The pictures of digits are laid out in whole pixels, each
-pixel of a digit a square block. The same input gives the same bytes, whatever the user's settings.
+After Sabour et al. 2017: Figure 3 (`reconstructions`), Figure 4 (`perturbation_grid`) and Figure 5
+(`overlaid_reconstructions`); the others are ours. Unlike the paper, digits are white on black,
+colours are Okabe and Ito's, which colour-blind readers can tell apart, and orange always means
+error. Images are floats in [0, 1]; each of their pixels becomes a square of whole screen pixels.
+The same input gives the same bytes, whatever the user's settings.
 """
 
-import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,46 +18,37 @@ import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator
+from PIL import Image
 
-DPI, WIDTH, MARGIN, GAP, GROUP_GAP = 200, 1920, 28, 8, 24  # dots per inch, then pixels
+WIDTH, SHEET_WIDTH, MARGIN, GAP, GROUP_GAP = 1920, 1600, 28, 8, 24  # pixels; a sheet may be wider
+DPI = 256  # a power of two: pixels / DPI * DPI is exact
 LINE, TITLE_LINE = 38, 48  # pixels from one line of text to the next
 MOST_COLUMNS = 12
 
-INK, GREY, PALE = "#222222", "#666666", "#EDEDED"
+INK, GREY, PALE = "#222222", "#666666", "#E8E8E8"
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
 FIRST_DIGIT = np.array([0.12, 0.92, 0.30])  # a light green ...
-SECOND_DIGIT = np.array([0.88, 0.08, 0.40])  # ... and a dark red: both together are pale yellow
+SECOND_DIGIT = np.array([0.88, 0.08, 0.40])  # ... and a dark red: together a pale yellow
 ERRORS = LinearSegmentedColormap.from_list("errors", ["white", "#F6C8A0", ORANGE, "#7A3000"])
+BOLD = {"size": 9.8, "weight": "bold"}
 
 STYLE = {
-    "figure.dpi": DPI,
-    "savefig.dpi": "figure",
-    "font.size": 9.5,
-    "figure.titlesize": 12.5,
-    "figure.titleweight": "bold",
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": PALE,
-    "text.color": INK,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "image.interpolation": "nearest",
-}
+    "figure.dpi": DPI, "font.size": 7.5, "text.color": INK, "image.interpolation": "nearest",
+    "axes.titlesize": 8.2, "axes.titlelocation": "left", "axes.axisbelow": True,
+    "axes.edgecolor": GREY, "axes.labelcolor": INK, "xtick.color": GREY, "ytick.color": GREY,
+    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    "grid.color": PALE, "grid.linewidth": 0.6, "lines.linewidth": 1.4, "lines.markersize": 4,
+    "errorbar.capsize": 4,
+}  # fmt: skip
 
 
 class Reconstruction(NamedTuple):
-    """One column of Figure 3: images [h, w] and the digits (label, prediction, decoded)."""
+    """One column of Figure 3: images [h, w] and three digits."""
 
     image: np.ndarray
     target: np.ndarray
@@ -68,9 +59,8 @@ class Reconstruction(NamedTuple):
 
 
 class OverlaidReconstruction(NamedTuple):
-    """One column of Figure 5: the overlapping digits [h, w], their sources and their
-    reconstructions [2, h, w]; `decoded` is the "correct" pair, the network's "wrong" prediction,
-    or holds a digit that is "neither" label nor prediction (`case`)."""
+    """One column of Figure 5: the image [h, w], what it is made of and what was decoded [2, h, w].
+    Decoded are the "correct" digits, the network's "wrong" ones, or one that is "neither"."""
 
     image: np.ndarray
     sources: np.ndarray
@@ -90,7 +80,7 @@ class PerturbationRow(NamedTuple):
 
 
 class Column(NamedTuple):
-    """Pictures below each other; columns of unequal `group` stand apart."""
+    """Pictures below each other under a heading; groups of columns stand apart."""
 
     heading: str
     color: str
@@ -100,171 +90,130 @@ class Column(NamedTuple):
 
 def training_curve(curve: pd.DataFrame, path: Path, *, title: str) -> None:
     """Loss parts and validation error (percent) against the number of examples seen."""
-    in_millions = curve["examples"].max() >= 1e6
-    examples = curve["examples"] / (1e6 if in_millions else 1e3)
-    parts = {"classification": ("classification_loss", BLUE, "-")}
-    if (curve["reconstruction_loss"].fillna(0) != 0).any():
-        parts["reconstruction"] = ("reconstruction_loss", GREEN, "--")
-        parts = {"total": ("loss", INK, "-"), **parts}
+    unit, unit_name = (1e6, "millions") if curve["examples"].max() >= 1e6 else (1e3, "thousands")
+    examples, error = curve["examples"] / unit, curve["validation_error"].dropna()
+    lines = {"classification_loss": (BLUE, "-"), "reconstruction_loss": (GREEN, "--")}
+    if curve["reconstruction_loss"].fillna(0).eq(0).all():
+        del lines["reconstruction_loss"]
+    else:
+        lines = {"loss": (INK, "-")} | lines
     with chart(path, height=760, title=title) as figure:
-        loss_axes, error_axes = figure.subplots(1, 2)
-        for name, (column, color, line) in parts.items():
-            positive = curve[column].where(curve[column] > 0)  # a log axis has no zero
-            loss_axes.plot(examples, positive, line, color=color, label=name)
-        loss_axes.set_title("Training loss" if len(parts) > 1 else "Training loss, classification")
-        loss_axes.set_ylabel("loss per example")
-        log_scale(loss_axes, curve[[column for column, *_ in parts.values()]].to_numpy())
-        if len(parts) > 1:
-            loss_axes.legend()
-        error = curve["validation_error"].dropna()
-        error_axes.set_title(
-            f"Validation error, {error.iloc[-1]:.2f} % at the end"
-            if len(error)
-            else "Validation error was not measured"
-        )
-        error_axes.set_ylabel("validation error (%)")
-        error_axes.plot(examples[error.index], error, "o-", color=ORANGE, markersize=4)
+        losses, errors = figure.subplots(1, 2)
+        for name, (color, line) in lines.items():
+            positive = curve[name].where(curve[name] > 0)  # a log axis has no zero
+            label = "total" if name == "loss" else name.removesuffix("_loss")
+            losses.plot(examples, positive, line, color=color, label=label)
+        log_scale(losses, curve[list(lines)].to_numpy())
+        losses.set(title="Training loss", ylabel="loss per example")
+        losses.legend()
+        errors.plot(examples[error.index], error, "o-", color=ORANGE)
         if len(error) and error.max() > 10 * error.min() > 0:
-            log_scale(error_axes, error.to_numpy())
-        elif len(error):
-            error_axes.set_ylim(0, max(1.1 * error.max(), 0.1))
-        for axes in (loss_axes, error_axes):
-            axes.set_xlabel(f"examples seen ({'millions' if in_millions else 'thousands'})")
-            axes.set_xlim(0, examples.max() * 1.02)
+            log_scale(errors, error.to_numpy())
+        else:
+            errors.set_ylim(0, 1.1 * error.max() if error.any() else 1)
+        found = f", {error.iloc[-1]:.2f} % at the end" if len(error) else " was not measured"
+        errors.set(title="Validation error" + found, ylabel="validation error (%)")
+        for axes in (losses, errors):
+            axes.set(xlabel=f"examples seen ({unit_name})", xlim=(0, 1.02 * examples.max()))
             axes.grid(visible=True)
 
 
 def reconstructions(examples: Sequence[Reconstruction], path: Path, *, title: str) -> None:
     """Figure 3: inputs above their reconstructions, failures (label != prediction) to the right."""
-    columns = [
-        Column(
-            heading=f"({one.label}, {one.prediction}, {one.decoded})",
-            color=ORANGE if one.label != one.prediction else INK,
-            group=int(one.label != one.prediction),
-            pictures=[one.image, one.reconstruction],
-        )
-        for one in examples
-    ]
-    caption = "(label, prediction, digit whose capsule is decoded)"
+    columns = []
+    for one in examples:
+        failed = one.label != one.prediction
+        heading = f"({one.label}, {one.prediction}, {one.decoded})"
+        pictures = [one.image, one.reconstruction]
+        columns.append(Column(heading, ORANGE if failed else INK, int(failed), pictures))
+    note = "(label, prediction, digit whose capsule is decoded)"
     if any(column.group for column in columns):
-        caption += "; in orange, to the right: failures of the network"
-    picture_columns(columns, path, names=["input", "recon-\nstruction"], title=title, note=caption)
+        note += "; in orange, to the right: failures of the network"
+    picture_columns(columns, path, names=["input", "recon-\nstruction"], title=title, note=note)
 
 
 def overlaid_reconstructions(
     examples: Sequence[OverlaidReconstruction], path: Path, *, title: str
 ) -> None:
     """Figure 5: overlapping digits, the two sources and the two reconstructions in two colours."""
-    cases = {"correct": ("R", INK), "wrong": ("R:P", ORANGE), "neither": ("*R", PURPLE)}
-    columns = [
-        Column(
-            heading=f"{cases[one.case][0]}:{pair(one.decoded)}\nL:{pair(one.labels)}",
-            color=cases[one.case][1],
-            group=list(cases).index(one.case),
-            pictures=[one.image, overlay(one.sources), overlay(one.reconstructions)],
-        )
-        for one in examples
-    ]
-    present = {one.case for one in examples}
-    caption = "L: the two labels; R: the two digits whose capsules are decoded"
-    if "wrong" in present:
-        caption += "; P: here the network's wrong prediction"
-    if "neither" in present:
-        caption += "; *: one of them neither label nor prediction, so it should stay empty"
-    key = {
-        "first digit of the pair": FIRST_DIGIT,
-        "second digit": SECOND_DIGIT,
-        "both": np.clip(FIRST_DIGIT + SECOND_DIGIT, 0, 1),
-    }
+    cases = {"correct": ("R:", INK), "wrong": ("R:P:", ORANGE), "neither": ("*R:", PURPLE)}
+    columns = []
+    for one in examples:
+        mark, color = cases[one.case]
+        heading = "{}({},{})\nL:({},{})".format(mark, *one.decoded, *one.labels)
+        pictures = [one.image, overlay(one.sources), overlay(one.reconstructions)]
+        columns.append(Column(heading, color, list(cases).index(one.case), pictures))
+    note = "L: the two labels; R: the two digits whose capsules are decoded"
+    if any(one.case == "wrong" for one in examples):
+        note += "; P: the network's wrong prediction is decoded"
+    if any(one.case == "neither" for one in examples):
+        note += "; *: one of them is neither label nor prediction and should come out empty"
+    key = {"first digit": FIRST_DIGIT, "second digit": SECOND_DIGIT}
+    key["both"] = np.clip(FIRST_DIGIT + SECOND_DIGIT, 0, 1)
     names = ["input", "true\ndigits", "recon-\nstructions"]
-    picture_columns(columns, path, names=names, title=title, note=caption, key=key)
+    picture_columns(columns, path, names=names, title=title, note=note, key=key)
 
 
 def transformed(
-    images: np.ndarray,
-    transformed_images: np.ndarray,
-    labels: np.ndarray,
-    predictions: np.ndarray,
-    path: Path,
-    *,
-    title: str,
-) -> None:
+    images: np.ndarray, transformed_images: np.ndarray, labels: np.ndarray,
+    predictions: np.ndarray, path: Path, *, title: str
+) -> None:  # fmt: skip
     """Each digit [n, h, w] above its transformed self, which is what the network was asked."""
-    columns = [
-        Column(f"({label}, {prediction})", INK if label == prediction else ORANGE, 0, pictures)
-        for *pictures, label, prediction in zip(
-            images, transformed_images, labels, predictions, strict=True
-        )
-    ]
-    caption = "(label, prediction for the transformed digit)"
-    if (np.asarray(labels) != np.asarray(predictions)).any():
-        caption += "; framed in orange: wrong predictions"
-    picture_columns(
-        columns, path, names=["original", "trans-\nformed"], title=title, note=caption, framed=True
-    )
+    columns = []
+    for *pictures, label, prediction in zip(
+        images, transformed_images, labels, predictions, strict=True
+    ):
+        color = INK if label == prediction else ORANGE
+        columns.append(Column(f"({label}, {prediction})", color, 0, pictures))
+    note = "(label, prediction for the transformed digit)"
+    if any(column.color == ORANGE for column in columns):
+        note += "; framed in orange: wrong predictions"
+    names = ["original", "trans-\nformed"]
+    picture_columns(columns, path, names=names, title=title, note=note, framed=True)
 
 
 def perturbation_grid(
     images: np.ndarray, values: np.ndarray, changes: np.ndarray, path: Path, *, digit: int
 ) -> None:
     """Figure 4: reconstructions [num_dimensions, num_values, h, w], one dimension a row."""
-    names = [f"dim {dim}\nchange {change:.0%}" for dim, change in enumerate(changes)]
-    title = f"Digit {digit}: what each dimension of its capsule does to the reconstruction"
-    sweeps(images, names, values, path, title=title, largest=4)
+    names = [f"dim {dim}\nchange {100 * change:.0f} %" for dim, change in enumerate(changes)]
+    title = f"Digit {digit}: what each dimension of its capsule changes"
+    sweeps(images, values, path, names=names, title=title, largest=4)
 
 
 def perturbation_overview(
     rows: Sequence[PerturbationRow], values: np.ndarray, path: Path, *, title: str
 ) -> None:
     """One row per digit: the sweep of its most telling dimension."""
-    names = [f"digit {row.digit}, dim {row.dimension}\nchange {row.change:.0%}" for row in rows]
-    sweeps([row.images for row in rows], names, values, path, title=title, largest=5)
+    names = [f"digit {r.digit}, dim {r.dimension}\nchange {100 * r.change:.0f} %" for r in rows]
+    sweeps([row.images for row in rows], values, path, names=names, title=title, largest=5)
 
 
 def confusion(counts: np.ndarray, path: Path, *, title: str) -> None:
     """Counts [n, n], true class by predicted class; only mistakes are coloured."""
-    counts = np.asarray(counts)
-    wrong = np.where(np.eye(len(counts), dtype=bool), np.nan, counts)
-    missed, total = np.nansum(wrong, axis=1), counts.sum(axis=1)
-    heat_map(
-        wrong,
-        np.where(counts == 0, "", np.vectorize("{:,}".format, otypes=[object])(counts)),
-        path,
-        title=title,
-        labels=("predicted digit (grey: right; orange: number of mistakes)", "true digit"),
-        sums=[f"{m:,.0f} of {t:,.0f}" for m, t in zip(missed, total, strict=True)],
-        sums_label="mistakes per true digit",
-    )
+    sums = [f"{row.sum() - row[true]:,.0f} of {row.sum():,.0f}" for true, row in enumerate(counts)]
+    labels = ("predicted digit (grey: right; orange: mistakes)", "true digit", "mistakes")
+    heat_map(counts, path, form="{:,.0f}", title=title, labels=labels, sums=sums)
 
 
 def pair_errors(error: np.ndarray, path: Path, *, title: str) -> None:
     """Error [n, n] in percent by unordered pair of classes; NaN where there is no such pair."""
-    error = np.asarray(error, dtype=float)
-    heat_map(
-        error,
-        np.where(np.isnan(error), "", np.vectorize("{:.1f}".format, otypes=[object])(error)),
-        path,
-        title=title,
-        labels=("the other digit of the pair (in the cells: error in %)", "one digit of the pair"),
-        sums=[f"{np.nanmean(row):.1f} %" if np.isfinite(row).any() else "" for row in error],
-        sums_label="mean error of its pairs",
-    )
+    sums = [f"{np.nanmean(row):.1f} %" if np.isfinite(row).any() else "" for row in error]
+    labels = ("other digit; in the cells: error of the pair (%)", "one digit", "mean error")
+    heat_map(error, path, form="{:.1f}", title=title, labels=labels, sums=sums)
 
 
 def error_by_overlap(table: pd.DataFrame, path: Path, *, title: str) -> None:
     """Error (percent, 95 % interval) of pairs, binned by how much the two digits overlap."""
-    position = np.arange(len(table))
-    below, above = table["error"] - table["error_low"], table["error_high"] - table["error"]
+    position, error = np.arange(len(table)), table["error"]
+    interval = [(error - table["error_low"]).clip(0), (table["error_high"] - error).clip(0)]
     names = [
         f"{100 * row.overlap_low:.3g} to {100 * row.overlap_high:.3g}\n{row.pairs:,.0f}"
         for row in table.itertuples()
     ]
-    with chart(path, height=860, title=title) as figure:
+    with chart(path, height=800, title=title) as figure:
         axes = figure.subplots()
-        axes.errorbar(
-            position, table["error"], [below.clip(lower=0), above.clip(lower=0)],
-            fmt="o", color=BLUE, markersize=7, capsize=5, elinewidth=1.8, capthick=1.8,
-        )  # fmt: skip
+        axes.errorbar(position, error, interval, fmt="o", color=BLUE)
         axes.set_xticks(position, names)
         axes.set_xlim(-0.6, len(table) - 0.4)
         axes.set_ylim(bottom=0)
@@ -274,201 +223,180 @@ def error_by_overlap(table: pd.DataFrame, path: Path, *, title: str) -> None:
 
 
 def picture_columns(
-    columns: Sequence[Column],
-    path: Path,
-    *,
-    names: Sequence[str],
-    title: str,
-    note: str,
-    key: dict[str, np.ndarray] | None = None,
-    framed: bool = False,
-) -> None:
-    """Draw columns sorted by group, in as many bands as they need, with one name per picture row;
-    `key` says what colours mean, `framed` draws a frame around the last picture of a warning."""
+    columns: Sequence[Column], path: Path, *, names: Sequence[str], title: str, note: str,
+    key: dict[str, np.ndarray] | None = None, framed: bool = False
+) -> None:  # fmt: skip
+    """Columns sorted by group, in as many bands as they need; `names` are those of the picture
+    rows, `key` that of the colours; `framed` frames the last picture of every orange column."""
     if not columns:
         raise ValueError(f"{path}: no examples to draw, but the figure needs at least one")
     columns = sorted(columns, key=lambda column: column.group)
-    num_bands = -(-len(columns) // MOST_COLUMNS)
-    per_band = -(-len(columns) // num_bands)
-    left, head = 160, LINE * (columns[0].heading.count("\n") + 1) + GAP
+    per_band = -(-len(columns) // -(-len(columns) // MOST_COLUMNS))  # bands of equal length
+    bands = [columns[at : at + per_band] for at in range(0, len(columns), per_band)]
     height, width = columns[0].pictures[0].shape
-    groups_gap = GROUP_GAP * (len({column.group for column in columns}) - 1)
-    scale = largest_scale(width, per_band, room=WIDTH - 2 * MARGIN - left - groups_gap, largest=5)
-    band = head + len(names) * (scale * height + GAP) + 2 * GAP
-    with sheet(path, title=title, note=note, height=num_bands * band + LINE * bool(key)) as axes:
-        for index, column in enumerate(columns):
-            row, slot = divmod(index, per_band)
-            before = columns[row * per_band : index + 1]
-            changes = sum(a.group != b.group for a, b in itertools.pairwise(before))
-            x = left + slot * (scale * width + GAP) + GROUP_GAP * changes
-            y = row * band + head
-            if slot and column.group != columns[index - 1].group:
-                line_x = x - (GAP + GROUP_GAP) / 2
-                axes.plot([line_x] * 2, [y - head, y - head + band - 3 * GAP], color=GREY, lw=1)
-            axes.text(
-                x + scale * width / 2, y - GAP, column.heading, color=column.color,
-                ha="center", va="bottom", size=9, linespacing=1.1,
-            )  # fmt: skip
-            for place, (name, picture) in enumerate(zip(names, column.pictures, strict=True)):
-                top = y + place * (scale * height + GAP)
-                tile(axes, picture, x, top, scale)
-                if slot == 0:
-                    axes.text(0, top + scale * height / 2, name, va="center", color=GREY)
-            if framed and column.color != INK:
-                frame(axes, x, top, scale * width, scale * height, column.color)
-        if key:
-            handles = [Patch(facecolor=color, label=name) for name, color in key.items()]
-            corner = {"bbox_to_anchor": (left, num_bands * band + LINE)}
-            axes.legend(
-                handles=handles, ncols=len(key), loc="lower left", borderpad=0, borderaxespad=0,
-                bbox_transform=axes.transData, **corner,
-            )  # fmt: skip
+    left, gaps = 160, GROUP_GAP * (len({column.group for column in columns}) - 1)
+    scale = largest_scale(width, per_band, room=WIDTH - 2 * MARGIN - left - gaps, largest=5)
+    across, down = scale * width + GAP, scale * height + GAP
+    head = LINE * (1 + columns[0].heading.count("\n"))
+    band_height = head + len(names) * down + 2 * GAP
+    size = {"width": left + per_band * across + gaps, "height": len(bands) * band_height}
+    with sheet(path, title=title, note=note, key=key, **size) as axes:
+        for number, band in enumerate(bands):
+            top = number * band_height + head
+            for place, name in enumerate(names):
+                axes.text(0, top + (place + 0.5) * down, name, va="center", color=GREY)
+            x = left
+            for index, (_, group) in enumerate(groupby(band, key=lambda column: column.group)):
+                if index:
+                    ends = (top - head, top + len(names) * down)
+                    axes.vlines(x + (GROUP_GAP - GAP) / 2, *ends, color=GREY, linewidth=0.6)
+                    x += GROUP_GAP
+                for column in group:
+                    place = {"ha": "center", "va": "bottom", "size": 7, "linespacing": 1.1}
+                    center = x + scale * width / 2
+                    axes.text(center, top - GAP, column.heading, color=column.color, **place)
+                    for row, picture in enumerate(column.pictures):
+                        tile(axes, picture, x, top + row * down, scale)
+                    if framed and column.color == ORANGE:
+                        corner = (x, top + (len(names) - 1) * down)
+                        frame(axes, corner, scale * width, scale * height, ORANGE)
+                    x += across
 
 
 def sweeps(
-    images: Sequence[np.ndarray],
-    names: Sequence[str],
-    values: np.ndarray,
-    path: Path,
-    *,
-    title: str,
-    largest: int,
-) -> None:
+    rows: Sequence[np.ndarray], values: np.ndarray, path: Path, *, names: Sequence[str],
+    title: str, largest: int
+) -> None:  # fmt: skip
     """Rows of reconstructions [num_values, h, w] under the values added to one dimension."""
     left, head = 230, LINE + GAP
-    height, width = images[0].shape[1:]
+    height, width = rows[0].shape[1:]
     room = WIDTH - 2 * MARGIN - left
     scale = largest_scale(width, len(values), room=room, largest=largest)
     across, down = scale * width + GAP, scale * height + GAP
-    caption = (
-        "Columns: what is added to the dimension; framed: nothing added. Change: mean pixel change "
-        "over the row, relative to the digit's ink."
-    )
-    body = head + len(images) * down
-    with sheet(path, title=title, note=caption, height=body) as axes:
+    note = "Columns: value added to the dimension"
+    note += "; framed: nothing. " if np.isclose(values, 0).any() else ". "
+    note += "Change: mean pixel change over the row, relative to the digit's ink."
+    size = {"width": left + len(values) * across, "height": head + len(rows) * down}
+    with sheet(path, title=title, note=note, **size) as axes:
         for column, value in enumerate(values):
-            unperturbed = np.isclose(value, 0)
-            text = (
-                "0"
-                if unperturbed
-                else f"{round(float(value), 3):+g}".replace("-", "\N{MINUS SIGN}")
-            )
             x = left + column * across
-            weight = "bold" if unperturbed else "normal"
-            axes.text(x + scale * width / 2, LINE, text, ha="center", va="bottom", weight=weight)
-            if unperturbed:
-                frame(axes, x, head, scale * width, len(images) * down - GAP, ORANGE)
-        for row, (name, sweep) in enumerate(zip(names, images, strict=True)):
-            y = head + row * down
-            axes.text(0, y + scale * height / 2, name, va="center", linespacing=1.3)
-            for column, picture in enumerate(sweep):
-                tile(axes, picture, left + column * across, y, scale)
+            text = f"{round(float(value), 3):+g}".replace("-", "\N{MINUS SIGN}")
+            if np.isclose(value, 0):
+                text = "0"
+                frame(axes, (x, head), scale * width, len(rows) * down - GAP, BLUE)
+            axes.text(x + scale * width / 2, LINE, text, ha="center", va="bottom")
+            for row, pictures in enumerate(rows):
+                tile(axes, pictures[column], x, head + row * down, scale)
+        for row, name in enumerate(names):
+            axes.text(0, head + (row + 0.5) * down, name, va="center", linespacing=1.3)
 
 
 def heat_map(
-    values: np.ndarray,
-    texts: np.ndarray,
-    path: Path,
-    *,
-    title: str,
-    labels: tuple[str, str],
-    sums: Sequence[str],
-    sums_label: str,
-) -> None:
-    """A square table [n, n] shaded by its values (NaN is grey), with a column of sums beside it."""
-    num_classes = len(values)
-    most = np.nanmax(values, initial=0) or 1.0
-    size = min(9.5, 110 / num_classes)
-    with chart(path, height=1240, title=title) as figure:
+    table: np.ndarray, path: Path, *, form: str, title: str, labels: tuple[str, str, str],
+    sums: Sequence[str]
+) -> None:  # fmt: skip
+    """A square table, all but its diagonal shaded; labels below, left and right (of the sums)."""
+    num_classes = len(table)
+    shade = np.where(np.eye(num_classes, dtype=bool), np.nan, table)
+    most = np.nanmax(shade, initial=0) or 1
+    with chart(path, height=1200, title=title) as figure:
         axes = figure.subplots()
         axes.set_facecolor(PALE)
-        axes.imshow(values, cmap=ERRORS, vmin=0, vmax=most, aspect="auto")
-        for row, column in np.ndindex(values.shape):
-            color = "white" if values[row, column] > 0.55 * most else INK
-            axes.text(
-                column, row, texts[row, column], color=color, size=size, ha="center", va="center"
-            )
-        axes.set_xticks(range(num_classes))
-        axes.set_yticks(range(num_classes))
-        axes.set_xlabel(labels[0])
-        axes.set_ylabel(labels[1])
-        beside = axes.secondary_yaxis("right")
-        beside.set_yticks(range(num_classes), sums)
-        beside.set_ylabel(sums_label)
-        for part in (axes, beside):
-            part.tick_params(length=0)
-            part.spines[:].set_visible(False)
-
-
-def pair(digits: tuple[int, int]) -> str:
-    return f"({digits[0]},{digits[1]})"
+        axes.imshow(shade, cmap=ERRORS, vmin=0, vmax=most, aspect="auto")
+        for (row, column), value in np.ndenumerate(table):
+            text = form.format(value)
+            if text not in ("0", "nan"):  # no mistake; no such pair
+                color = "white" if shade[row, column] > 0.7 * most else INK
+                style = {"size": min(7.5, 90 / num_classes), "color": color}
+                axes.text(column, row, text, ha="center", va="center", **style)
+        axes.set(xlabel=labels[0], ylabel=labels[1])
+        right = axes.secondary_yaxis("right")
+        right.set_ylabel(labels[2])
+        for side, texts in ((axes.xaxis, None), (axes.yaxis, None), (right.yaxis, sums)):
+            side.set_ticks(range(num_classes), texts)
+            side.set_tick_params(length=0)
+        axes.set_xticks(np.arange(0.5, num_classes - 1), minor=True)
+        axes.set_yticks(np.arange(0.5, num_classes - 1), minor=True)
+        axes.grid(visible=True, which="minor")
+        axes.tick_params(which="minor", length=0)
+        axes.spines[:].set_visible(False)
+        right.spines[:].set_visible(False)
 
 
 def overlay(two: np.ndarray) -> np.ndarray:
     """Two grey images [2, h, w] as one coloured image [h, w, 3]: light adds up."""
-    colored = two[0][..., None] * FIRST_DIGIT + two[1][..., None] * SECOND_DIGIT
-    return colored.clip(0, 1)
+    return np.clip(two[0][..., None] * FIRST_DIGIT + two[1][..., None] * SECOND_DIGIT, 0, 1)
 
 
 def log_scale(axes: Axes, values: np.ndarray) -> None:
     """A log axis with plain numbers, and enough of them where it spans little."""
     positive = values[values > 0]
+    wide = positive.size and positive.max() > 100 * positive.min()
     axes.set_yscale("log")
-    if positive.size:
-        wide = positive.max() > 100 * positive.min()
-        axes.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3) if wide else (1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
 
 
 def largest_scale(width: int, num_columns: int, *, room: int, largest: int) -> int:
-    """Screen pixels per pixel of a picture, so that a row of them fits the room."""
+    """Screen pixels per pixel of a picture, so that a row of pictures fits the room."""
     return int(np.clip((room // num_columns - GAP) // width, 1, largest))
 
 
 def tile(axes: Axes, picture: np.ndarray, x: int, y: int, scale: int) -> None:
-    height, width = picture.shape[:2]
-    extent = (x, x + scale * width, y + scale * height, y)
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
+    extent = (x, x + scale * picture.shape[1], y + scale * picture.shape[0], y)
+    shades = np.round(picture * 63) / 63  # as many as the eye can tell, in a smaller file
+    axes.imshow(shades, cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
 
 
-def frame(axes: Axes, x: int, y: int, width: int, height: int, color: str) -> None:
-    axes.add_patch(Rectangle((x, y), width, height, fill=False, lw=2.2, color=color, zorder=3))
+def frame(axes: Axes, corner: tuple[int, int], width: int, height: int, color: str) -> None:
+    axes.add_patch(Rectangle(corner, width, height, fill=False, lw=1.8, color=color, zorder=3))
 
 
 @contextmanager
-def sheet(path: Path, *, title: str, note: str, height: int) -> Iterator[Axes]:
+def sheet(
+    path: Path, *, title: str, note: str, width: int, height: int,
+    key: dict[str, np.ndarray] | None = None
+) -> Iterator[Axes]:  # fmt: skip
     """An axes measured in pixels for pictures: (0, 0) is the top left corner below the note."""
-    titles, notes = textwrap.wrap(title, 78), textwrap.wrap(note, 118)
-    head = MARGIN + TITLE_LINE * len(titles) + LINE * len(notes) + MARGIN
-    with canvas(path, height=head + height + MARGIN) as figure:
-        limits = {"xlim": (-MARGIN, WIDTH - MARGIN), "ylim": (height + MARGIN, -head)}
+    full_width = max(SHEET_WIDTH, width + 2 * MARGIN)
+    titles, notes = textwrap.wrap(title, full_width // 23), textwrap.wrap(note, full_width // 15)
+    head = MARGIN + TITLE_LINE * len(titles) + LINE * len(notes) + 2 * GAP
+    foot = MARGIN + LINE * bool(key)
+    with canvas(path, width=full_width, height=head + height + foot) as figure:
+        limits = {"xlim": (-MARGIN, full_width - MARGIN), "ylim": (height + foot, -head)}
         axes = figure.add_axes((0, 0, 1, 1), **limits)
         axes.axis("off")
-        strong = {"size": STYLE["figure.titlesize"], "weight": STYLE["figure.titleweight"]}
-        axes.text(0, MARGIN - head, "\n".join(titles), va="top", **strong)
+        axes.text(0, MARGIN - head, "\n".join(titles), va="top", **BOLD)
         below = MARGIN - head + TITLE_LINE * len(titles)
         axes.text(0, below, "\n".join(notes), va="top", color=GREY)
+        if key:
+            handles = [Patch(facecolor=color, label=name) for name, color in key.items()]
+            axes.legend(handles=handles, ncols=len(key), loc="lower left")
         yield axes
 
 
 @contextmanager
 def chart(path: Path, *, height: int, title: str) -> Iterator[Figure]:
     """A figure for axes with ticks, laid out by matplotlib."""
-    with canvas(path, height=height, layout="constrained") as figure:
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
-        wrapped = "\n".join(textwrap.wrap(title, 78))
-        figure.suptitle(wrapped, x=MARGIN / WIDTH, horizontalalignment="left")
+    with canvas(path, width=WIDTH, height=height, layout="constrained") as figure:
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+        wrapped = "\n".join(textwrap.wrap(title, WIDTH // 23))
+        figure.suptitle(wrapped, x=MARGIN / WIDTH, ha="left", **BOLD)
         yield figure
 
 
 @contextmanager
-def canvas(path: Path, *, height: int, layout: str | None = None) -> Iterator[Figure]:
-    """A figure of `height` pixels, saved when the block ends: written aside, then renamed."""
+def canvas(path: Path, *, width: int, height: int, layout: str | None = None) -> Iterator[Figure]:
+    """A figure of so many pixels, saved when the block ends: written aside, then renamed."""
     with matplotlib.style.context(STYLE, after_reset=True):
-        figure = Figure(figsize=(WIDTH / DPI, height / DPI), layout=layout)
+        figure = Figure(figsize=(width / DPI, height / DPI), layout=layout)
         yield figure
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(path.name + ".part")
-        figure.savefig(aside, format="png", metadata={"Software": None})
+        agg = FigureCanvasAgg(figure)
+        agg.draw()
+        pixels = Image.fromarray(np.asarray(agg.buffer_rgba())[..., :3])
+        few_colors = pixels.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few_colors.save(aside, format="png", optimize=True)  # half the size, greys exact
         aside.replace(path)

@@ -1,0 +1,170 @@
+"""Every figure is a readable PNG, the same bytes for the same input, and leaves its input alone."""
+
+import pickle
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from capsnet import figures
+
+
+def images(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).random(shape, dtype=np.float32)
+
+
+def curve(**columns) -> pd.DataFrame:
+    steps = np.arange(1, 6)
+    table = {"examples": 500_000 * steps, "loss": 0.3 / steps, "classification_loss": 0.2 / steps}
+    table |= {"reconstruction_loss": 0.1 / steps, "validation_error": 2.0 / steps}
+    return pd.DataFrame(table | {"images_per_second": 1000.0} | columns)
+
+
+def digits(labels_predictions, size=28):
+    picture = images(size, size)
+    return [
+        figures.Reconstruction(picture, picture, picture**2, label, prediction, label)
+        for label, prediction in labels_predictions
+    ]
+
+
+def overlaid(cases, size=36):
+    image, two = images(size, size), images(2, size, size)
+    return [
+        figures.OverlaidReconstruction(image, two, two / 2, (3, 5), (3, 8), case) for case in cases
+    ]
+
+
+def moved(count, size, predictions):
+    pictures = images(2, count, size, size)
+    return *pictures, np.zeros(count, dtype=np.int64), np.resize(predictions, count)
+
+
+def overlaps(count):
+    low, error = np.arange(count) / count, np.arange(count, dtype=float)
+    table = {"overlap_low": low, "overlap_high": low + 1 / count, "pairs": 1234 - np.arange(count)}
+    return pd.DataFrame(table | {"error": error, "error_low": error / 2, "error_high": error + 1})
+
+
+def sweep(num_dimensions, num_values, size):
+    values = np.linspace(-0.25, 0.25, num_values, dtype=np.float32)
+    noise = 0.4 + 0.2 * images(num_dimensions, num_values, size, size)  # of an untrained decoder
+    return noise, values, images(num_dimensions)
+
+
+def telling(num_digits, size):
+    pictures, values, changes = sweep(num_digits, 11, size)
+    digits = range(num_digits)
+    return [figures.PerturbationRow(d, 15, changes[d], pictures[d]) for d in digits], values
+
+
+def pairs(num_classes):
+    error = 10 * images(num_classes, num_classes)
+    error[np.diag_indices(num_classes)] = np.nan
+    return error + error.T
+
+
+TITLE = {"title": "What there is to see"}
+CASES = {
+    "curve": (figures.training_curve, [curve()], TITLE),
+    "curve without validation": (figures.training_curve, [curve(validation_error=np.nan)], TITLE),
+    "curve of a baseline": (figures.training_curve, [curve(reconstruction_loss=0.0)], TITLE),
+    "curve, no decoder": (figures.training_curve, [curve(reconstruction_loss=np.nan)], TITLE),
+    "curve of one epoch": (figures.training_curve, [curve().head(1)], TITLE),
+    "curve down to zero": (figures.training_curve, [curve(loss=0.0, validation_error=0.0)], TITLE),
+    "curve from 90 %": (figures.training_curve, [curve(validation_error=[90, 9, 5, 2, 1])], TITLE),
+    "digits": (figures.reconstructions, [digits([(5, 3), (2, 2), (7, 7)])], TITLE),
+    "digits, no failures": (figures.reconstructions, [digits([(0, 0)] * 14)], TITLE),
+    "one digit": (figures.reconstructions, [digits([(1, 1)], size=36)], TITLE),
+    "pairs": (figures.overlaid_reconstructions, [overlaid(["neither", "wrong", "correct"])], TITLE),
+    "many pairs": (figures.overlaid_reconstructions, [overlaid(["correct", "wrong"] * 8)], TITLE),
+    "one pair": (figures.overlaid_reconstructions, [overlaid(["correct"], size=28)], TITLE),
+    "affine": (figures.transformed, moved(20, 28, [0, 1]), TITLE),
+    "affine, all right": (figures.transformed, moved(1, 36, [0]), TITLE),
+    "confusion": (figures.confusion, [np.diag(np.arange(980, 990)) + np.eye(10, k=1) * 3], TITLE),
+    "no confusion": (figures.confusion, [np.diag([5, 5, 5])], TITLE),
+    "pair errors": (figures.pair_errors, [pairs(10)], TITLE),
+    "no pairs": (figures.pair_errors, [np.full((4, 4), np.nan)], TITLE),
+    "overlap": (figures.error_by_overlap, [overlaps(10)], TITLE),
+    "one overlap": (figures.error_by_overlap, [overlaps(1)], TITLE),
+    "grid": (figures.perturbation_grid, sweep(4, 11, 28), {"digit": 3}),
+    "grid 36x36": (figures.perturbation_grid, sweep(16, 11, 36), {"digit": 3}),
+    "small grid": (figures.perturbation_grid, sweep(2, 4, 8), {"digit": 0}),
+    "overview": (figures.perturbation_overview, telling(4, 28), TITLE),
+    "overview of one": (figures.perturbation_overview, telling(1, 36), TITLE),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_readable_repeatable_and_harmless(name, tmp_path):
+    """Noise is the hardest to compress: trained networks make smaller files. The user's settings,
+    here a font size, change nothing."""
+    draw, inputs, words = CASES[name]
+    before = pickle.dumps(inputs)
+    paths = [tmp_path / "new" / "folder" / "first.png", tmp_path / "second.png"]
+    assert draw(*inputs, paths[0], **words) is None
+    with matplotlib.rc_context({"font.size": 30}):
+        draw(*inputs, paths[1], **words)
+    assert pickle.dumps(inputs) == before
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert paths[0].stat().st_size < 300_000
+    assert [path.name for path in paths[0].parent.iterdir()] == ["first.png"]
+    with Image.open(paths[0]) as image:
+        assert not image.info.keys() & {"Software", "Date", "Creation Time"}
+        assert 1600 <= image.width <= 1920
+        assert 300 <= image.height <= 2600
+        assert len(image.convert("RGB").getcolors(1 << 16)) > 20
+
+
+def test_pixels_of_digits_are_exact_squares(tmp_path):
+    """A checkerboard of 28x28 alone on a sheet is drawn at 5 screen pixels a pixel: the rows of
+    screen pixels inside it hold runs of exactly 5 black or 5 white."""
+    board = np.indices((28, 28)).sum(axis=0) % 2.0
+    example = figures.Reconstruction(board, board, board, 1, 1, 1)
+    figures.reconstructions([example], tmp_path / "board.png", title="Board")
+    with Image.open(tmp_path / "board.png") as image:
+        pixels = np.asarray(image.convert("L"))
+    left = figures.MARGIN + 160
+    inside = pixels[:, left : left + 140]
+    row = np.tile(np.repeat([0, 255], 5), 14)
+    assert (inside == row).all(axis=1).sum() == 2 * 14 * 5  # half of the rows of both pictures
+    assert (inside == 255 - row).all(axis=1).sum() == 2 * 14 * 5
+
+
+def test_overlay_adds_light_and_differs_in_lightness():
+    """First digit alone is light green, second alone dark red, both pale yellow, none black."""
+    first, second = np.array([[1.0, 0, 1, 0]]), np.array([[0.0, 1, 1, 0]])
+    green, red, both, none = figures.overlay(np.stack([first, second]))[0]
+    luminance = np.array([0.2126, 0.7152, 0.0722])
+    assert green.argmax() == 1
+    assert red.argmax() == 0
+    np.testing.assert_allclose(both, np.clip(green + red, 0, 1))
+    np.testing.assert_array_equal(none, 0)
+    assert both @ luminance > green @ luminance > 2 * (red @ luminance)
+
+
+def test_failures_stand_to_the_right_whatever_the_order(tmp_path):
+    shown = digits([(5, 3), (2, 2), (7, 7)])
+    figures.reconstructions(shown, tmp_path / "first.png", title="Same")
+    figures.reconstructions(shown[1:] + shown[:1], tmp_path / "second.png", title="Same")
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+
+
+def test_nothing_to_draw_is_an_error_and_leaves_no_file(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.png: no examples to draw"):
+        figures.reconstructions([], tmp_path / "none.png", title="Nothing")
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_figures_imports_matplotlib():
+    root = Path(__file__).parent.parent
+    files = [*(root / "capsnet").rglob("*.py"), *(root / "stages").rglob("*.py")]
+    users = {path.name for path in files if "import matplotlib" in path.read_text()}
+    users |= {path.name for path in files if "from matplotlib" in path.read_text()}
+    assert users == {"figures.py"}
+    text = (root / "capsnet" / "figures.py").read_text()
+    assert "pyplot" not in text
+    assert "capsnet." not in text.replace('"""', "")
