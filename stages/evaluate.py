@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("run", help="key of `runs` in params.yaml")
     parser.add_argument("--digits", type=Path, required=True, help="folder of the four archives")
     parser.add_argument("--model", type=Path, required=True, help="checkpoint to evaluate")
+    parser.add_argument("--curve", type=Path, required=True, help="training curve to draw, CSV")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, JSON")
     parser.add_argument("--errors", type=Path, required=True, help="error by group to write, CSV")
     parser.add_argument("--confusion", type=Path, required=True, help="confusion to write, CSV")
@@ -78,6 +79,8 @@ def evaluate(params: Params, arguments: argparse.Namespace, tracker) -> None:
     write_csv(arguments.errors, errors)
 
     folder = arguments.figures
+    curve, title = pd.read_csv(arguments.curve), f"{name}: training loss and validation error"
+    figures.training_curve(curve, folder / "training.png", title=title)
     figures.confusion(
         counts.numpy(), folder / "confusion.png", title=f"{name}: which digit was taken for which"
     )

@@ -5,9 +5,6 @@ import json
 import os
 from pathlib import Path
 
-import pandas as pd
-
-from capsnet import figures
 from capsnet.params import Params, load_params
 from stages.command import run
 from stages.output import write_json, write_text
@@ -24,7 +21,9 @@ PAPER = {
     ("capsnet", 3, True, "mnist"): "0.25 ± 0.005",
     ("capsnet", 3, True, "multimnist"): "5.2",
 }
+SOURCES = {"mnist": "MNIST", "scikit-learn": "scikit-learn's 1,797 digits"}
 FIGURES = {  # file within the run's folder -> what to see
+    "figures/training.png": "Training",
     "figures/reconstructions.png": "Test examples and what the capsules reconstruct",
     "figures/affine.png": "Test digits under random affine transformations",
     "figures/overlap.png": "Error against the overlap of the two digits",
@@ -39,17 +38,13 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder with a folder per run")
     parser.add_argument("--summary", type=Path, required=True, help="summary to write, Markdown")
     parser.add_argument("--metrics", type=Path, required=True, help="all metrics to write, JSON")
-    parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
     arguments = parser.parse_args()
     params = load_params()
     metrics = {name: read_metrics(arguments.runs / name, name) for name in params.runs}
-    for name in params.runs:
-        curve = pd.read_csv(arguments.runs / name / "training.csv")
-        title = f"{name}: training loss and validation error"
-        figures.training_curve(curve, arguments.figures / f"{name}_training.png", title=title)
     write_json(arguments.metrics, metrics)
-    here = arguments.summary.parent
-    write_text(arguments.summary, summary(params, metrics, arguments.runs, arguments.figures, here))
+    write_text(
+        arguments.summary, summary(params, metrics, arguments.runs, arguments.summary.parent)
+    )
     print(results_table(params, metrics))
 
 
@@ -61,30 +56,29 @@ def read_metrics(folder: Path, name: str) -> dict[str, object]:
     return merged
 
 
-def summary(params: Params, metrics: dict[str, dict], runs: Path, curves: Path, here: Path) -> str:
-    budget = params.chosen_budget
+def summary(params: Params, metrics: dict[str, dict], runs: Path, here: Path) -> str:
+    source = SOURCES[params.chosen_budget.source]
     parts = [
-        "# Results",
-        f"Budget `{params.budget}`, digits from {budget.source}, seed {params.seed}. "
-        f"Written by `dvc repro`; every number below was measured by it.",
-        "Test error in %, with the 95 % Wilson interval of the one network that was trained. "
-        "On MultiMNIST an example is right only if both digits are.",
+        f"# Results at budget `{params.budget}`, on {source}, seed {params.seed}",
+        "Written by `dvc repro`; every number below was measured by it. Test error in %, with the "
+        "95 % Wilson interval of the one network that was trained; on MultiMNIST an example is "
+        "right only if both digits are.",
         results_table(params, metrics),
-        "The paper's networks were trained for longer: see `budgets` in params.yaml for what this "
-        "budget shows a network. Its figures are means of three trainings (MNIST).",
+        "The paper's networks were trained for longer than budget `laptop`; its MNIST figures are "
+        "means of three trainings, its MultiMNIST test has 10M pairs.",
         "## Training",
         training_table(params, metrics),
-        "Times are those of the machine that ran it; images/s is the median over the curve.",
+        "Times and memory are those of the machine that ran it; images/s is the median over the "
+        "curve. The validation digits are cut from the training split.",
     ]
     for name, settings in params.runs.items():
         parts.append(f"## {name}: {settings.network} on {settings.task}")
         if "affine" in metrics[name]:
             parts.append(affine_sentence(params, metrics[name]))
-        parts.append(picture(curves / f"{name}_training.png", "Training", here))
         for file, caption in FIGURES.items():
             if (runs / name / file).exists():
                 parts.append(picture(runs / name / file, caption, here))
-        parts.append(links(runs / name, here))
+        parts += [perturbation_grids(runs / name, here), links(runs / name, here)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -103,9 +97,7 @@ def results_table(params: Params, metrics: dict[str, dict]) -> str:
                 "run": name,
                 "network": settings.network,
                 "task": settings.task,
-                "routing": f"{params.routing.coupling}, {params.routing.iterations}"
-                if capsnet
-                else "-",
+                "routing": routing_of(params) if capsnet else "-",
                 "reconstruction": ("yes" if reconstruction else "no") if capsnet else "-",
                 "test error %": f"**{measured['error']:.2f}**",
                 "95 % interval": f"{measured['error_low']:.2f} to {measured['error_high']:.2f}",
@@ -114,6 +106,12 @@ def results_table(params: Params, metrics: dict[str, dict]) -> str:
             }
         )
     return markdown(rows)
+
+
+def routing_of(params: Params) -> str:
+    if params.routing.coupling == "agreement":
+        return f"agreement, r = {params.routing.iterations}"
+    return params.routing.coupling
 
 
 def training_table(params: Params, metrics: dict[str, dict]) -> str:
@@ -128,6 +126,7 @@ def training_table(params: Params, metrics: dict[str, dict]) -> str:
                 "images shown": f"{training['examples']:,}",
                 "images/s": f"{training['images_per_second']:.0f}",
                 "minutes": f"{training['seconds'] / 60:.1f}",
+                "peak memory MiB": f"{training['peak_memory_mib']:.0f}",
                 "final loss": f"{training['loss']:.4f}",
                 "validation error %": "-" if validation is None else f"{validation:.2f}",
             }
@@ -137,10 +136,10 @@ def training_table(params: Params, metrics: dict[str, dict]) -> str:
 
 def affine_sentence(params: Params, measured: dict) -> str:
     affine, settings = measured["affine"], params.evaluate
+    degrees, share = settings.affine_degrees, settings.affine_translate
     return (
-        f"Under RandomAffine(degrees={settings.affine_degrees:g}, "
-        f"translate={settings.affine_translate:g}) the test error is {affine['error']:.2f} % "
-        f"({affine['error_low']:.2f} to {affine['error_high']:.2f}); "
+        f"Under RandomAffine(degrees={degrees:g}, translate=({share:g}, {share:g})) the test error "
+        f"is {affine['error']:.2f} % ({affine['error_low']:.2f} to {affine['error_high']:.2f}); "
         f"without, {measured['error']:.2f} %."
     )
 
@@ -149,11 +148,19 @@ def picture(path: Path, caption: str, here: Path) -> str:
     return f"### {caption}\n\n![{caption}]({_relative(path, here)})"
 
 
+def perturbation_grids(folder: Path, here: Path) -> str:
+    """Figure 4 of every digit, folded away: ten large grids."""
+    grids = sorted((folder / "perturbation").glob("digit_*.png"))
+    if not grids:
+        return ""
+    pictures = [f"![{grid.stem.replace('_', ' ')}]({_relative(grid, here)})" for grid in grids]
+    head = "<details><summary>Every dimension of every digit (Figure 4)</summary>"
+    return "\n\n".join([head, *pictures, "</details>"])
+
+
 def links(folder: Path, here: Path) -> str:
     names = ("metrics.json", "training.csv", "errors.csv", "confusion.csv", "perturbation.csv")
-    files = [folder / name for name in names]
-    files += sorted((folder / "perturbation").glob("digit_*.png"))
-    return "More: " + ", ".join(f"[{path.name}]({_relative(path, here)})" for path in files)
+    return "Numbers: " + ", ".join(f"[{name}]({_relative(folder / name, here)})" for name in names)
 
 
 def _relative(path: Path, here: Path) -> str:
