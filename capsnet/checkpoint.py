@@ -63,6 +63,10 @@ def load(path: str | Path) -> nn.Module:
         raise ValueError(
             f"{path} has checkpoint format {description['format']}, this code reads {FORMAT}"
         )
-    model = NETWORKS[description["network"]](**description["arguments"])
-    model.load_state_dict(tensors)
+    try:
+        model = NETWORKS[description["network"]](**description["arguments"])
+        model.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError) as error:
+        what = " ".join(str(error).split())
+        raise ValueError(f"{path} holds no network that this code knows: {what}") from None
     return model.eval()

@@ -51,7 +51,6 @@ class Reconstruction(NamedTuple):
     """One column of Figure 3: images [h, w] and three digits."""
 
     image: np.ndarray
-    target: np.ndarray
     reconstruction: np.ndarray
     label: int
     prediction: int
@@ -88,6 +87,13 @@ class Column(NamedTuple):
     pictures: Sequence[np.ndarray]
 
 
+LOSS_NAMES = {
+    "loss": "total",
+    "classification_loss": "classification",
+    "reconstruction_loss": "reconstruction, before its weight",
+}
+
+
 def training_curve(curve: pd.DataFrame, path: Path, *, title: str) -> None:
     """Loss parts and validation error (percent) against the number of examples seen."""
     unit, unit_name = (1e6, "millions") if curve["examples"].max() >= 1e6 else (1e3, "thousands")
@@ -101,7 +107,7 @@ def training_curve(curve: pd.DataFrame, path: Path, *, title: str) -> None:
         losses, errors = figure.subplots(1, 2)
         for name, (color, line) in lines.items():
             positive = curve[name].where(curve[name] > 0)  # a log axis has no zero
-            label = "total" if name == "loss" else name.removesuffix("_loss")
+            label = LOSS_NAMES[name]
             losses.plot(examples, positive, line, color=color, label=label)
         log_scale(losses, curve[list(lines)].to_numpy())
         losses.set(title="Training loss", ylabel="loss per example")
@@ -199,7 +205,7 @@ def confusion(counts: np.ndarray, path: Path, *, title: str) -> None:
 def pair_errors(error: np.ndarray, path: Path, *, title: str) -> None:
     """Error [n, n] in percent by unordered pair of classes; NaN where there is no such pair."""
     sums = [f"{np.nanmean(row):.1f} %" if np.isfinite(row).any() else "" for row in error]
-    labels = ("other digit; in the cells: error of the pair (%)", "one digit", "mean error")
+    labels = ("other digit; in the cells: error of the pair (%)", "one digit", "mean of the pairs")
     heat_map(error, path, form="{:.1f}", title=title, labels=labels, sums=sums)
 
 
@@ -274,8 +280,9 @@ def sweeps(
     scale = largest_scale(width, len(values), room=room, largest=largest)
     across, down = scale * width + GAP, scale * height + GAP
     note = "Columns: value added to the dimension"
-    note += "; framed: nothing. " if np.isclose(values, 0).any() else ". "
-    note += "Change: mean pixel change over the row, relative to the digit's ink."
+    note += "; framed: nothing added. " if np.isclose(values, 0).any() else ". "
+    note += "Change: how far the ends of a row differ, relative to the digit's ink, "
+    note += "mean over several test digits."
     size = {"width": left + len(values) * across, "height": head + len(rows) * down}
     with sheet(path, title=title, note=note, **size) as axes:
         for column, value in enumerate(values):

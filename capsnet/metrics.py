@@ -45,7 +45,8 @@ def wilson_interval(num_errors: int, num_examples: int) -> Interval:
     scale = 1 + z**2 / num_examples
     centre = (share + z**2 / (2 * num_examples)) / scale
     half = z / scale * sqrt(share * (1 - share) / num_examples + z**2 / (4 * num_examples**2))
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    # Rounding must not put the interval beside the value at 0 or 100 %.
+    low, high = min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
     return Interval(100 * share, 100 * low, 100 * high)
 
 

@@ -1,7 +1,8 @@
 """params.yaml as frozen dataclasses: every key is checked before anything runs.
 
-A wrong file stops with one line for each mistake: the path in the file, what was found, what is
-allowed.
+Of the budgets only the chosen one is checked: the others are not used, and DVC does not look at
+them. A wrong file stops with one line for each mistake: the path in the file, what was found, what
+is allowed.
 """
 
 import dataclasses
@@ -180,11 +181,8 @@ def task_of(params: Params, run: str) -> Task:
 
 
 def used_parameters(params: Params, run: str) -> dict[str, object]:
-    """What this run is made of: the chosen budget and the run itself stand in for all budgets and
-    runs.
-    """
+    """What this run is made of: the run itself stands in for all runs."""
     everything = dataclasses.asdict(params)
-    everything["budgets"] = {params.budget: everything["budgets"][params.budget]}
     everything["run"] = {"name": run, **everything.pop("runs")[run]}
     return everything
 
@@ -198,6 +196,8 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     mistakes: list[str] = []
+    if isinstance(found, Mapping) and isinstance(found.get("budgets"), Mapping):
+        found = {**found, "budgets": _chosen_budget(found, mistakes)}
     params = _build(Params, found, "", mistakes)
     if not mistakes:
         mistakes += _contradictions(params)
@@ -206,11 +206,19 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     return params
 
 
+def _chosen_budget(found: Mapping, mistakes: list[str]) -> dict:
+    """The entry of `budgets` that `budget` names, alone; a mistake if it names none."""
+    name, budgets = found.get("budget"), found["budgets"]
+    if isinstance(name, str) and name in budgets:
+        return {name: budgets[name]}
+    if isinstance(name, str):
+        mistakes.append(f"budget: got {name!r}, wanted one of {', '.join(map(str, budgets))}")
+    return {}
+
+
 def _contradictions(params: Params) -> list[str]:
     """What is wrong only between two values that are each allowed."""
     mistakes = []
-    if params.budget not in params.budgets:
-        mistakes.append(f"budget: got {params.budget!r}, wanted one of {', '.join(params.budgets)}")
     if not params.runs:
         mistakes.append("runs: got none, wanted at least one")
     for run in params.runs:
@@ -234,7 +242,7 @@ def _build(wanted: Any, found: Any, path: str, mistakes: list[str]) -> Any:
     if origin is Annotated:
         return _in_range(arguments[0], found, arguments[1], path, mistakes)
     if origin is Literal:
-        if found in arguments and isinstance(found, str):
+        if isinstance(found, str) and found in arguments:
             return found
         mistakes.append(f"{path}: got {_show(found)}, wanted {' or '.join(arguments)}")
     elif origin in (Union, types.UnionType):
@@ -282,7 +290,7 @@ def _build_section(wanted: type, found: Any, path: str, mistakes: list[str]) -> 
 def _build_schedule(choices: tuple[type, ...], found: Any, path: str, mistakes: list[str]) -> Any:
     by_name = {get_args(get_type_hints(choice)["schedule"])[0]: choice for choice in choices}
     name = found.get("schedule") if isinstance(found, Mapping) else None
-    if name in by_name:
+    if isinstance(name, str) and name in by_name:
         return _build_section(by_name[name], found, path, mistakes)
     mistakes.append(f"{path}.schedule: got {_show(name)}, wanted {' or '.join(by_name)}")
     return None

@@ -8,6 +8,7 @@ import argparse
 import os
 import shutil
 import socket
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -77,11 +78,7 @@ def fetch(mirror: str, archive: str, folder: Path, checksum: str) -> str | None:
             shutil.copyfile(_local(mirror) / archive, target)
     except FileNotFoundError:
         return "not there"
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # torchvision: RuntimeError for a wrong checksum
+    except (OSError, HTTPException, RuntimeError, ValueError) as error:
         if not target.exists():
             return f"no answer: {error}"
     if check_integrity(str(target), checksum):

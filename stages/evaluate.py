@@ -85,7 +85,7 @@ def evaluate(params: Params, arguments: argparse.Namespace, tracker) -> None:
         counts.numpy(), folder / "confusion.png", title=f"{name}: which digit was taken for which"
     )
     if model.decoder is not None:
-        draw_reconstructions(model, outcome, batches, folder, name)
+        draw_reconstructions(model, outcome, batches, dtype, folder, name)
     if task.num_digits == 1:
         results["affine"] = affine_test(model, digits, params.evaluate, dtype, folder, name)
     else:
@@ -167,7 +167,7 @@ def draw_overlaps(outcome: Outcome, errors: pd.DataFrame, folder: Path, name: st
     edges = table["name"].str.extract(r"(\d+) to (\d+)").astype(float) / 100
     table = table.assign(overlap_low=edges[0], overlap_high=edges[1]).reset_index(drop=True)
     figures.error_by_overlap(
-        table, folder / "overlap.png", title=f"{name}: the more two digits overlap, the more errors"
+        table, folder / "overlap.png", title=f"{name}: error by overlap of the two digits"
     )
 
 

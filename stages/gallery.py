@@ -1,7 +1,6 @@
-"""The reconstruction figures of `evaluate`: Figure 3 of the paper for one digit to an image, Figure
-5 for two.
-"""
+"""The reconstruction figures of `evaluate`: Figure 3 of the paper (one digit) and 5 (two)."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,26 +16,22 @@ NUM_SHOWN = 8  # examples of each kind in a figure
 
 
 def draw_reconstructions(
-    model: nn.Module, outcome: Outcome, batches, folder: Path, name: str
+    model: nn.Module, outcome: Outcome, batches, dtype: torch.dtype, folder: Path, name: str
 ) -> None:
-    """Figure 3 (one digit) or Figure 5 (two): the first right and the first wrong examples of the
-    test.
-    """
+    """Figure 3 (one digit) or Figure 5 (two): the first right and wrong examples of the test."""
     right = outcome.correct.nonzero().flatten()[: 2 * NUM_SHOWN].tolist()
     wrong = (~outcome.correct).nonzero().flatten()[:NUM_SHOWN].tolist()
     chosen = examples(batches, right + wrong)
+    draw = partial(decode_one, model, dtype)
     if outcome.labels.shape[1] == 1:
-        draw_figure_3(
-            model, outcome, chosen, right[:NUM_SHOWN], wrong[: NUM_SHOWN // 2], folder, name
-        )
+        right, wrong = right[:NUM_SHOWN], wrong[: NUM_SHOWN // 2]
+        draw_figure_3(draw, outcome, chosen, right, wrong, folder, name)
     else:
-        draw_figure_5(model, outcome, chosen, right, wrong, folder, name)
+        draw_figure_5(draw, outcome, chosen, right, wrong, folder, name)
 
 
 def examples(batches, numbers: list[int]) -> dict[int, Batch]:
-    """Make the test examples of these numbers again: batch by batch, as a function of the seed
-    alone.
-    """
+    """Make the test examples of these numbers again: they are a function of the seed alone."""
     wanted, chosen, start = set(numbers), {}, 0
     if not numbers:
         return chosen
@@ -47,19 +42,16 @@ def examples(batches, numbers: list[int]) -> dict[int, Batch]:
     return chosen
 
 
-def draw_figure_3(model, outcome, chosen, right, wrong, folder, name) -> None:
-    """Failures twice, as in the paper: from the capsule of the label and from that of the
-    prediction.
-    """
+def draw_figure_3(draw, outcome, chosen, right, wrong, folder, name) -> None:
+    """Failures twice, as in the paper: from the capsules of the label and of the prediction."""
     shown = []
     for number in right + wrong:
         label, prediction = outcome.labels[number].item(), outcome.predictions[number].item()
         for decoded in dict.fromkeys((label, prediction)):
             batch = chosen[number]
-            picture = decode_one(model, batch, (decoded,))[0]
+            picture = draw(batch, (decoded,))[0]
             image = batch.images[0, 0].cpu().numpy()
-            target = batch.sources[0, 0].cpu().numpy()
-            shown.append(figures.Reconstruction(image, target, picture, label, prediction, decoded))
+            shown.append(figures.Reconstruction(image, picture, label, prediction, decoded))
     figures.reconstructions(
         shown,
         folder / "reconstructions.png",
@@ -67,10 +59,8 @@ def draw_figure_3(model, outcome, chosen, right, wrong, folder, name) -> None:
     )
 
 
-def draw_figure_5(model, outcome, chosen, right, wrong, folder, name) -> None:
-    """Right pairs; wrong ones decoded from the predictions (P); a digit that is not there, decoded
-    (*).
-    """
+def draw_figure_5(draw, outcome, chosen, right, wrong, folder, name) -> None:
+    """Right pairs; wrong ones decoded from the predictions (P); a digit that is not there (*)."""
     shown = []
     cases = [("correct", number) for number in right[:NUM_SHOWN]]
     cases += [("wrong", number) for number in wrong]
@@ -89,7 +79,7 @@ def draw_figure_5(model, outcome, chosen, right, wrong, folder, name) -> None:
             figures.OverlaidReconstruction(
                 batch.images[0, 0].cpu().numpy(),
                 batch.sources[0].cpu().numpy(),
-                decode_one(model, batch, decoded),
+                draw(batch, decoded),
                 labels,
                 decoded,
                 case,
@@ -106,8 +96,10 @@ def _in_order_of(labels: tuple[int, ...], predictions: list[int]) -> tuple[int, 
     return tuple(label if label in predictions else spare.pop(0) for label in labels)
 
 
-def decode_one(model: nn.Module, batch: Batch, decoded: tuple[int, ...]) -> np.ndarray:
+def decode_one(
+    model: nn.Module, dtype: torch.dtype, batch: Batch, decoded: tuple[int, ...]
+) -> np.ndarray:
     """Reconstructions [k, h, w] of one example from the capsules of the classes `decoded`."""
-    capsules = predict(model, batch.images, torch.float32).capsules
+    capsules = predict(model, batch.images, dtype).capsules
     labels = torch.tensor([decoded], device=capsules.device)
     return decode(model, capsules, labels)[0].cpu().numpy()

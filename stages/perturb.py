@@ -26,7 +26,7 @@ from capsnet.metrics import predict as classes
 from capsnet.params import Params, load_params, task_of, used_parameters
 from capsnet.tracking import track
 from stages.command import run
-from stages.output import write_csv, write_text
+from stages.output import write_csv
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def perturb(params: Params, arguments: argparse.Namespace, tracker) -> None:
     model = load(arguments.model).to(device)
     effects = pd.DataFrame(columns=["digit", "dimension", "change"])
     if model.decoder is None:
-        write_text(folder / "none.txt", f"{name} has no decoder: there are no capsules to draw\n")
+        folder.mkdir(parents=True, exist_ok=True)  # an out of the stage, if an empty one
         print(f"{name}: no decoder, nothing to perturb")
     else:
         capsules = right_capsules(model, params, arguments)
@@ -100,7 +100,9 @@ def right_capsules(
         right = found(classes(prediction.lengths, task.num_digits), batch.labels)
         for (example, place), hit in np.ndenumerate(right.cpu().numpy()):
             digit = batch.labels[example, place].item()
-            (hits if hit else misses)[digit].append(prediction.capsules[example, digit])
+            kept = (hits if hit else misses)[digit]
+            if len(kept) < wanted:
+                kept.append(prediction.capsules[example, digit].clone())
         if min(map(len, hits.values())) >= wanted:
             break
     chosen = {digit: (hits[digit] + misses[digit])[:wanted] for digit in hits}

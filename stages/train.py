@@ -1,8 +1,8 @@
 """Stage `train@<run>`: training digits and params.yaml -> one trained network and its training
 curve.
 
-The test split is never opened here: the validation digits are cut from the end of the training
-split.
+The test split is never read here (only hashed, for the log): the validation digits are cut from the
+end of the training split.
 """
 
 import argparse
@@ -83,6 +83,7 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
         image_size=task.image_size,
         max_shift=task.test_shift,
     )
+    next(validation_batches(), None)  # too few validation digits for a pair stop here, not later
     classify = classification_loss(params, network, task)
     facts = fit(
         model,

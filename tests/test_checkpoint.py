@@ -63,3 +63,7 @@ def test_other_files_are_refused_in_one_line(tmp_path):
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "foreign")
     with pytest.raises(ValueError, match="not written by capsnet"):
         checkpoint.load(tmp_path / "foreign")
+    other = SIZES | {"conv_channels": 4}
+    checkpoint.save(CapsNet(**SIZES), tmp_path / "other", network="capsnet", arguments=other)
+    with pytest.raises(ValueError, match="no network that this code knows"):
+        checkpoint.load(tmp_path / "other")

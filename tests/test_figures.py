@@ -26,7 +26,7 @@ def curve(**columns) -> pd.DataFrame:
 def digits(labels_predictions, size=28):
     picture = images(size, size)
     return [
-        figures.Reconstruction(picture, picture, picture**2, label, prediction, label)
+        figures.Reconstruction(picture, picture**2, label, prediction, label)
         for label, prediction in labels_predictions
     ]
 
@@ -123,7 +123,7 @@ def test_pixels_of_digits_are_exact_squares(tmp_path):
     """A checkerboard of 28x28 alone on a sheet is drawn at 5 screen pixels a pixel: the rows of
     screen pixels inside it hold runs of exactly 5 black or 5 white."""
     board = np.indices((28, 28)).sum(axis=0) % 2.0
-    example = figures.Reconstruction(board, board, board, 1, 1, 1)
+    example = figures.Reconstruction(board, board, 1, 1, 1)
     figures.reconstructions([example], tmp_path / "board.png", title="Board")
     with Image.open(tmp_path / "board.png") as image:
         pixels = np.asarray(image.convert("L"))

@@ -3,9 +3,9 @@
 Legend of the suffixes: b image, i lower capsule, j upper capsule, p lower pose, d upper pose.
 
 `route_reference` is Procedure 1 in a few plain lines: the truth. `route` is the same function of
-the same arguments, with the same gradients, but it never stores the votes: the logits of pass k are
-votes . (v_1 + ... + v_{k-1}), so a pass needs only that running sum, the query, and the votes are
-computed anew in each pass, used while they are in the cache, and forgotten.
+the same arguments, with the same gradients, but on a CPU it never stores the votes: the logits of
+pass k are votes . (v_1 + ... + v_{k-1}), so a pass needs only that running sum, the query, and the
+votes are computed anew in each pass, used while they are in the cache, and forgotten.
 
 Beyond the paper: `bias_jd` (the authors' code), `leaky` (the authors' code: a vote may go to no
 capsule at all), `log_prior_ij` (the paper's "log prior probabilities", zero by default), and
@@ -76,7 +76,7 @@ def route(
     leaky: bool = False,
     gradient: str = "all",
 ) -> Tensor:
-    """Route lower capsules [b, i, p] to upper capsules [b, j, d], never storing votes [b, i, j, d].
+    """Route lower capsules [b, i, p] to upper ones [b, j, d], on a CPU without storing the votes.
 
     Same arguments, value, gradients and errors as `route_reference`. Half precision is summed in
     float32; the result has the dtype of `lower_bip`. The faster way has no second derivatives.
@@ -95,15 +95,16 @@ def route(
             lower, weight, bias, log_prior, num_iterations, leaky, gradient
         )
     else:
-        capsules_bjd = route_reference(
-            lower,
-            weight,
-            num_iterations=num_iterations,
-            bias_jd=bias,
-            log_prior_ij=log_prior,
-            leaky=leaky,
-            gradient=gradient,
-        )
+        with torch.autocast(lower.device.type, enabled=False):  # it would sum in half precision
+            capsules_bjd = route_reference(
+                lower,
+                weight,
+                num_iterations=num_iterations,
+                bias_jd=bias,
+                log_prior_ij=log_prior,
+                leaky=leaky,
+                gradient=gradient,
+            )
     return capsules_bjd.to(lower_bip.dtype)
 
 

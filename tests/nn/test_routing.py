@@ -216,6 +216,18 @@ def test_gradcheck(leaky):
         torch.set_num_threads(threads)
 
 
+def test_autocast_does_not_reach_the_routing():
+    """A network runs under autocast; both ways, the reference's too, still sum in float32."""
+    lower, weight, prior = torch.rand(2, 6, 4), torch.randn(6, 3, 4, 5), torch.zeros(6, 3)
+    expected = route_reference(lower, weight, num_iterations=3)
+    for needs_gradient in (False, True):  # of the prior: then it is the reference that runs
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = route(
+                lower, weight, num_iterations=3, log_prior_ij=prior.requires_grad_(needs_gradient)
+            )
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_learned_log_prior_gets_its_gradient():
     lower, weight = draw()
     gradients = []
