@@ -52,8 +52,9 @@ EXPERIMENT_TAGS = {
     "restores makes no run here.",
 }
 PURPOSE = {
-    "train": "Trains the network of run `{run}`: live curves, system load, a copy of the weights.",
-    "evaluate": "Evaluates the trained network of run `{run}` on the test digits.",
+    "train": "Trains the network of run `{run}`: live curves, system load, a copy of the weights. "
+    "Errors in %, reconstruction loss in squared pixel differences, times in seconds.",
+    "evaluate": "Evaluates the trained network of run `{run}` on the test digits. Errors in %.",
     "perturb": "Varies each dimension of the digit capsules of run `{run}`, measures the effect.",
 }
 

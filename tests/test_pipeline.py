@@ -264,5 +264,7 @@ def test_the_queue_runs_an_experiment_with_one_more_run(repository):
     assert (places["baseline (cnn)"] / "checkpoint" / "baseline.safetensors").is_file()
     assert (places["baseline evaluate (cnn)"] / "figures" / "confusion.png").is_file()
     assert "cnn" in repository.dvc("exp", "show", "--json", "--no-pager")
-    summary = repository.run("git", "show", "cnn:reports/summary.md")
+    repository.dvc("exp", "apply", "cnn")
+    summary = (repository.folder / "reports" / "summary.md").read_text()
     assert "| baseline | baseline | multimnist |" in summary
+    assert "failed to load" not in repository.dvc("plots", "show")

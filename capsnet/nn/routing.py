@@ -12,6 +12,8 @@ capsule at all), `log_prior_ij` (the paper's "log prior probabilities", zero by 
 `gradient="last"` (many reimplementations: the couplings count as constants in the backward pass).
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -95,7 +97,7 @@ def route(
             lower, weight, bias, log_prior, num_iterations, leaky, gradient
         )
     else:
-        with torch.autocast(lower.device.type, enabled=False):  # it would sum in half precision
+        with _without_autocast(lower.device.type):  # it would sum in half precision
             capsules_bjd = route_reference(
                 lower,
                 weight,
@@ -106,6 +108,12 @@ def route(
                 gradient=gradient,
             )
     return capsules_bjd.to(lower_bip.dtype)
+
+
+def _without_autocast(device: str) -> AbstractContextManager:
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()  # as on the meta device
 
 
 def _check(lower_bip, weight_ijpd, num_iterations, bias_jd, log_prior_ij, gradient) -> None:
