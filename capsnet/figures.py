@@ -195,6 +195,12 @@ def perturbation_overview(
     sweeps([row.images for row in rows], values, path, names=names, title=title, largest=5)
 
 
+def notice(path: Path, *, title: str, note: str) -> None:
+    """Words in the place of a figure that there is none of, so that the place is not empty."""
+    with sheet(path, title=title, note=note, width=SHEET_WIDTH - 2 * MARGIN, height=0):
+        pass
+
+
 def confusion(counts: np.ndarray, path: Path, *, title: str) -> None:
     """Counts [n, n], true class by predicted class; only mistakes are coloured."""
     sums = [f"{row.sum() - row[true]:,.0f} of {row.sum():,.0f}" for true, row in enumerate(counts)]

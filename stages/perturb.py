@@ -54,7 +54,11 @@ def perturb(params: Params, arguments: argparse.Namespace, tracker) -> None:
     model = load(arguments.model).to(device)
     effects = pd.DataFrame(columns=["digit", "dimension", "change"])
     if model.decoder is None:
-        folder.mkdir(parents=True, exist_ok=True)  # an out of the stage, if an empty one
+        figures.notice(  # neither git nor dvc plots takes an empty folder
+            folder / "overview.png",
+            title=f"{name}: nothing to perturb",
+            note="This network has no decoder, so there is no capsule to draw.",
+        )
         print(f"{name}: no decoder, nothing to perturb")
     else:
         capsules = right_capsules(model, params, arguments)

@@ -159,6 +159,13 @@ def test_nothing_to_draw_is_an_error_and_leaves_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_notice_stands_in_for_a_figure(tmp_path):
+    figures.notice(
+        tmp_path / "notice.png", title="baseline: nothing to perturb", note="No decoder."
+    )
+    assert (tmp_path / "notice.png").stat().st_size > 1000
+
+
 def test_only_figures_imports_matplotlib():
     root = Path(__file__).parent.parent
     files = [*(root / "capsnet").rglob("*.py"), *(root / "stages").rglob("*.py")]
