@@ -8,7 +8,7 @@ from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.decoder import Decoder
 from capsnet.nn.layers import DigitCapsules, PrimaryCapsules
-from capsnet.nn.routing import squash
+from capsnet.nn.routing import route_reference, squash
 
 
 def small_capsnet(**changes) -> CapsNet:
@@ -108,6 +108,22 @@ def test_the_control_couplings():
     assert not torch.allclose(capsules("agreement"), capsules("uniform"))
     with pytest.raises(ValueError, match="coupling is 'sparse'"):
         capsules("sparse")
+
+
+@pytest.mark.parametrize("num_iterations", [1, 2, 3])
+def test_the_layer_makes_as_many_passes_as_it_was_told(num_iterations):
+    torch.manual_seed(0)
+    layer = DigitCapsules(
+        num_lower=6,
+        num_upper=3,
+        lower_dim=4,
+        upper_dim=5,
+        num_iterations=num_iterations,
+        weight_std=1.0,
+    )
+    lower = torch.randn(2, 6, 4)
+    expected = route_reference(lower, layer.weight, num_iterations=num_iterations)
+    torch.testing.assert_close(layer(lower), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_random_couplings_are_no_parameters_but_are_saved():
