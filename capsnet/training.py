@@ -5,8 +5,9 @@ from math import cos, pi
 from time import perf_counter
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from capsnet.data.batches import Batch
@@ -15,7 +16,7 @@ from capsnet.metrics import error_percent, exact_match
 from capsnet.nn.capsnet import Prediction
 from capsnet.precision import autocast
 
-ComputeLosses = Callable[[Prediction, torch.Tensor | None, Batch], Losses]
+ComputeLosses = Callable[[Prediction, Tensor | None, Batch], Losses]
 
 
 class Facts(NamedTuple):
@@ -47,37 +48,42 @@ def fit(
     """Train on the batches and yield the facts of each of `num_intervals` intervals.
 
     `learning_rate` maps a step (from 0) to a rate; `dtype` bfloat16 means autocast. In training the
-    decoder sees the capsules of the true labels. Raises ValueError, before the weights change, if a
-    loss is not finite.
+    decoder sees the capsules of the true labels. Raises ValueError if a loss is not finite: on a
+    CPU before the weights change, elsewhere at the end of the interval, for the loop never waits
+    for a device until then.
     """
     ends = {round(num_steps * (n + 1) / num_intervals) for n in range(num_intervals)}
     start = interval_start = perf_counter()
-    sums, examples, interval_examples = [0.0, 0.0, 0.0], 0, 0
+    history: list[Tensor] = []  # of the interval: each step's losses, left on the device
+    sizes: list[int] = []  # and its number of images
+    examples = 0
     model.train()
     for step, batch in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step)
         losses = forward_losses(model, batch, compute_losses, dtype)
-        _require_finite(losses, step)
+        history.append(torch.stack(losses).detach())
+        sizes.append(len(batch))
+        if batch.images.device.type == "cpu":  # there, looking costs nothing
+            read_losses(history[-1:], step)
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         optimizer.step()
-        interval_examples += len(batch)
-        sums = [total + part.item() * len(batch) for total, part in zip(sums, losses, strict=True)]
         if step + 1 in ends:
+            losses_of_steps = read_losses(history, step)
             training_seconds = perf_counter() - interval_start
-            examples += interval_examples
+            examples += sum(sizes)
             error = validation_error(model, validation_batches(), dtype)
             yield Facts(
                 step + 1,
                 examples,
-                *(total / interval_examples for total in sums),
+                *np.average(losses_of_steps, axis=0, weights=sizes).tolist(),
                 validation_error=error,
                 learning_rate=learning_rate(step),
-                images_per_second=interval_examples / training_seconds,
+                images_per_second=sum(sizes) / training_seconds,
                 seconds=perf_counter() - start,
             )
-            sums, interval_examples, interval_start = [0.0, 0.0, 0.0], 0, perf_counter()
+            history, sizes, interval_start = [], [], perf_counter()
 
 
 def forward_losses(
@@ -90,6 +96,20 @@ def forward_losses(
             model.decoder(prediction.capsules, batch.labels) if model.decoder else None
         )
     return compute_losses(prediction, reconstructions, batch)
+
+
+def read_losses(history: list[Tensor], last_step: int) -> np.ndarray:
+    """Losses of the steps up to `last_step` as float64 [steps, parts of Losses], all finite."""
+    values = torch.stack(history).double().cpu().numpy()
+    bad_rows, bad_columns = np.nonzero(~np.isfinite(values[:, 1:]))  # the total follows its parts
+    if len(bad_rows) > 0:
+        row, column = bad_rows[0], 1 + bad_columns[0]
+        raise ValueError(
+            f"{Losses._fields[column]} loss is {values[row, column]} "
+            f"at step {last_step - len(values) + row + 2}: "
+            f"lower the budget's learning_rate.peak or set optimizer.precision=float32"
+        )
+    return values
 
 
 @torch.inference_mode()
@@ -120,13 +140,3 @@ def one_cycle(step: int, *, num_steps: int, peak: float, warmup: float, floor: f
 def exponential(step: int, *, peak: float, factor: float, every: float, floor: float) -> float:
     """`peak` times `factor` every so many steps, never below `floor` (authors' code)."""
     return max(floor, peak * factor ** (step / every))
-
-
-def _require_finite(losses: Losses, step: int) -> None:
-    for part in ("classification", "reconstruction"):
-        value = getattr(losses, part)
-        if not torch.isfinite(value):
-            raise ValueError(
-                f"{part} loss is {value.item()} at step {step + 1}: "
-                f"lower the budget's learning_rate.peak or set optimizer.precision=float32"
-            )

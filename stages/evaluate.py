@@ -55,7 +55,7 @@ def main() -> None:
 def evaluate(params: Params, arguments: argparse.Namespace, tracker) -> None:
     task, name = task_of(params, arguments.run), arguments.run
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load(arguments.model).to(device, memory_format=torch.channels_last)
+    model = load(arguments.model).to(device)
     dtype = choose_dtype(params.optimizer.precision, device)
     digits = load_digits(arguments.digits, "test").to(device)
     batches = partial(

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from capsnet.checkpoint import NETWORKS, save
-from capsnet.data.batches import evaluation_batches, training_batch
+from capsnet.data.batches import evaluation_batches, training_batches
 from capsnet.data.mnist import load_digits, split_validation
 from capsnet.losses import weighted_losses
 from capsnet.params import Budget, Params, load_params, task_of, used_parameters
@@ -62,11 +62,11 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
 
     torch.manual_seed(params.seed)
     network_sizes = network_arguments(params, network, task)
-    model = NETWORKS[network](**network_sizes).to(device, memory_format=torch.channels_last)
+    model = NETWORKS[network](**network_sizes).to(device)
     num_steps = -(-task.training_examples // budget.batch_size)
-    draw = partial(
-        training_batch,
+    batches = training_batches(
         training,
+        progress_bar(num_steps, arguments.run),
         seed=params.seed,
         batch_size=budget.batch_size,
         num_digits=task.num_digits,
@@ -87,7 +87,7 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
     classify = classification_loss(params, network, task)
     facts = fit(
         model,
-        (draw(step) for step in progress_bar(num_steps, arguments.run)),
+        batches,
         num_steps=num_steps,
         num_intervals=min(num_steps, params.optimizer.intervals),
         optimizer=adam(model, params),

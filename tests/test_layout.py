@@ -3,6 +3,8 @@ reads.
 """
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {  # capsnet file or folder -> floor; a file imports from its own floor or below
     "nn/routing": 0,
     "nn/routing_cpu": 0,
+    "nn/routing_triton": 0,
     "nn/convolution": 0,
     "losses": 0,
     "metrics": 0,
@@ -29,6 +32,7 @@ FLOORS = {  # capsnet file or folder -> floor; a file imports from its own floor
     "checkpoint": 3,
     "tracking": 3,
     "figures": 3,
+    "benchmark": 4,
 }
 EDGES = {"tracking", "figures", "checkpoint"}
 NO_RESULT_DEPENDS_ON = {"capsnet/tracking.py"}  # the log of runs: it reads results and makes none
@@ -84,6 +88,16 @@ def test_one_edge_one_file_one_import(package, owners):
             if any(name.split(".")[0] == package for name in names):
                 found.add(path.relative_to(ROOT).as_posix())
     assert found == owners
+
+
+def test_a_network_is_imported_without_the_heavy_packages():
+    """For people who want the network alone; and none of the routing kernels' compilers either."""
+    heavy = {"mlflow", "matplotlib", "pandas", "dvc", "sklearn", "skimage", "numba", "triton"}
+    code = f"import sys, capsnet.nn.capsnet; print(*{heavy} & set(sys.modules))"
+    finished = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert finished.stdout.strip() == "", finished
 
 
 def stages_of_dvc_yaml() -> dict[str, dict]:

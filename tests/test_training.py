@@ -6,11 +6,11 @@ from math import isnan
 import pytest
 import torch
 
-from capsnet.data.batches import evaluation_batches, training_batch
+from capsnet.data.batches import evaluation_batches, training_batches
 from capsnet.data.mnist import Digits
 from capsnet.losses import margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet
-from capsnet.training import exponential, fit, forward_losses, one_cycle
+from capsnet.training import exponential, fit, forward_losses, one_cycle, read_losses
 
 TASK = dict(num_digits=2, image_size=20, max_shift=2)
 
@@ -40,9 +40,7 @@ def compute(prediction, reconstructions, batch, classification=margin_loss):
 
 def run_fit(model, num_steps=10, num_intervals=3, compute_losses=compute, validate=True):
     digits = make_digits()
-    batches = (
-        training_batch(digits, step, seed=1, batch_size=4, **TASK) for step in range(num_steps)
-    )
+    batches = training_batches(digits, range(num_steps), seed=1, batch_size=4, **TASK)
     validation = partial(
         evaluation_batches,
         digits,
@@ -91,7 +89,7 @@ def test_in_training_the_decoder_sees_the_capsules_of_the_labels():
     """Whatever the network predicts: it must not be taught to draw its mistakes."""
     model, seen = make_model(), []
     model.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
-    batch = training_batch(make_digits(), 0, seed=1, batch_size=4, **TASK)
+    batch = next(training_batches(make_digits(), [0], seed=1, batch_size=4, **TASK))
     forward_losses(model, batch, compute, torch.float32)
     assert torch.equal(seen[0], batch.labels)
 
@@ -107,6 +105,14 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(part):
     with pytest.raises(ValueError, match=f"{part} loss is nan at step 1"):
         run_fit(model, compute_losses=broken)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_the_first_loss_that_is_not_finite_is_named_when_read_late():
+    """As on a GPU, at the end of an interval: of steps 5 to 8 the third (number 7) is the first."""
+    good, bad = torch.ones(3), torch.tensor([float("nan"), 1.0, float("inf")])
+    with pytest.raises(ValueError, match="reconstruction loss is inf at step 7:"):
+        read_losses([good, good, bad, bad], last_step=7)
+    assert read_losses([good, 3 * good], last_step=1).tolist() == [[1.0] * 3, [3.0] * 3]
 
 
 def test_one_cycle_by_hand():

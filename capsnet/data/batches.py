@@ -6,14 +6,15 @@ image, MultiMNIST of two.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from capsnet.data.mnist import NUM_CLASSES, Digits
-from capsnet.data.multimnist import Composition, draw_partners, place
+from capsnet.data.multimnist import Composition, draw_partners, place, sort_classes
 
 EVALUATION_BLOCK = 1000  # examples drawn together; part of the protocol: it decides the test pairs
 
@@ -38,23 +39,25 @@ def seeded_generator(*key: int | str) -> Generator:
     return Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def training_batch(
+def training_batches(
     digits: Digits,
-    step: int,
+    steps: Iterable[int],
     *,
     seed: int,
     batch_size: int,
     num_digits: int,
     image_size: int,
     max_shift: int,
-) -> Batch:
-    """Batch number `step` (from 0).
+) -> Iterator[Batch]:
+    """The batches of these numbers (from 0), each whatever was drawn before it.
 
     Each epoch meets every digit once as the first digit, in a new order.
     """
-    base = epoch_order(len(digits), step * batch_size, batch_size, seed)
-    generator = seeded_generator("batch", seed, step)
-    return _draw(digits, base, num_digits, image_size, max_shift, generator)
+    classes = sort_classes(digits.labels)
+    for step in steps:
+        base = epoch_order(len(digits), step * batch_size, batch_size, seed)
+        generator = seeded_generator("batch", seed, step)
+        yield _draw(digits, classes, base, num_digits, image_size, max_shift, generator)
 
 
 def evaluation_batches(
@@ -73,10 +76,11 @@ def evaluation_batches(
     often. A block of 1,000 is always drawn whole, from a generator seeded by its place: fewer
     examples are the first of more.
     """
+    classes = sort_classes(digits.labels)
     for block in range(0, num_examples, EVALUATION_BLOCK):
         base = torch.arange(block, block + EVALUATION_BLOCK) % len(digits)
         generator = seeded_generator("evaluation", seed, block)
-        whole = _draw(digits, base, num_digits, image_size, max_shift, generator)
+        whole = _draw(digits, classes, base, num_digits, image_size, max_shift, generator)
         end = min(EVALUATION_BLOCK, num_examples - block)
         for start in range(0, end, batch_size):
             yield Batch(*(field[start : min(start + batch_size, end)] for field in whole))
@@ -87,11 +91,16 @@ def epoch_order(num_digits: int, start: int, count: int, seed: int) -> Tensor:
     parts = []
     while count > 0:
         epoch, offset = divmod(start, num_digits)
-        order = torch.randperm(num_digits, generator=seeded_generator("epoch", seed, epoch))
+        order = _epoch(num_digits, epoch, seed)
         parts.append(order[offset : offset + count])
         start += len(parts[-1])
         count -= len(parts[-1])
     return torch.cat(parts)
+
+
+@lru_cache(maxsize=2)
+def _epoch(num_digits: int, epoch: int, seed: int) -> Tensor:
+    return torch.randperm(num_digits, generator=seeded_generator("epoch", seed, epoch))
 
 
 def to_batch(composition: Composition) -> Batch:
@@ -101,7 +110,7 @@ def to_batch(composition: Composition) -> Batch:
     return Batch(canvases.unsqueeze(1) / 255, targets, sources / 255, labels)
 
 
-def _draw(digits, base, num_digits, image_size, max_shift, generator) -> Batch:
-    others = [draw_partners(digits.labels, base, generator) for _ in range(num_digits - 1)]
+def _draw(digits, classes, base, num_digits, image_size, max_shift, generator) -> Batch:
+    others = [draw_partners(classes, base, generator) for _ in range(num_digits - 1)]
     index = torch.stack([base, *others], dim=1)
     return to_batch(place(*digits, index, image_size, max_shift, generator))

@@ -12,6 +12,17 @@ import torch
 from torch import Generator, Tensor
 
 
+class Classes(NamedTuple):
+    """Digits by class, on the CPU: `labels` [n] as they stand, `order` [n] of the digits class by
+    class, and of each class its `counts` and `starts` in that order; all int64.
+    """
+
+    labels: Tensor
+    order: Tensor
+    counts: Tensor
+    starts: Tensor
+
+
 class Composition(NamedTuple):
     """Canvases uint8 [b, h, w], sources uint8 [b, k, h, w], labels int64 [b, k]."""
 
@@ -30,28 +41,33 @@ def compose(
     The canvas is 28 + 2 max_shift pixels wide. Raises ValueError when a base digit's class is the
     only one.
     """
-    index = torch.stack([base, draw_partners(labels, base, generator)], dim=1)
+    index = torch.stack([base, draw_partners(sort_classes(labels), base, generator)], dim=1)
     canvas_size = images.shape[-1] + 2 * max_shift
     return place(images, labels, index, canvas_size, max_shift, generator)
 
 
-def draw_partners(labels: Tensor, base: Tensor, generator: Generator) -> Tensor:
-    """Draw for each base digit [b] one of another class, evenly among all of them: int64 [b]."""
-    labels, base = labels.cpu(), base.cpu()
+def sort_classes(labels: Tensor) -> Classes:
+    """What `draw_partners` needs of the labels int64 [n]: once for all batches."""
+    labels = labels.cpu()
     counts = labels.bincount()
-    others = len(labels) - counts[labels[base]]
+    return Classes(labels, labels.argsort(stable=True), counts, counts.cumsum(0) - counts)
+
+
+def draw_partners(classes: Classes, base: Tensor, generator: Generator) -> Tensor:
+    """Draw for each base digit [b] one of another class, evenly among all of them: int64 [b]."""
+    base_class = classes.labels[base.cpu()]
+    block = classes.counts[base_class]
+    others = len(classes.labels) - block
     if (others == 0).any():
         raise ValueError("every digit has the same class: MultiMNIST needs digits of two classes")
     # With the digits sorted by class, the other classes are all positions but one block: draw among
     # n - block positions and step over the block. No digit is ever rejected, so the count of draws
     # is fixed.
-    by_class = labels.argsort(stable=True)
-    block_start = (counts.cumsum(0) - counts)[labels[base]]
     uniform = torch.rand(
         len(base), generator=generator, dtype=torch.float64, device=generator.device
     )
     position = (uniform.cpu() * others).long().clamp_(max=others - 1)
-    return by_class[position + (position >= block_start) * counts[labels[base]]]
+    return classes.order[position + (position >= classes.starts[base_class]) * block]
 
 
 def place(

@@ -4,6 +4,7 @@ capsules.
 Not published and chosen here: ReLU after every hidden layer, dropout probability 0.5.
 """
 
+import torch
 from torch import Tensor, nn
 
 from capsnet.nn.capsnet import Prediction
@@ -30,7 +31,8 @@ class BaselineCNN(nn.Module):
 
 
 def _convolution(in_channels: int, out_channels: int, kernel_size: int) -> list[nn.Module]:
-    return [nn.Conv2d(in_channels, out_channels, kernel_size, padding="same"), nn.ReLU()]
+    convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding="same")
+    return [convolution.to(memory_format=torch.channels_last), nn.ReLU()]
 
 
 def _mnist_layers(image_size: int, num_classes: int, dropout: float) -> list[nn.Module]:

@@ -5,6 +5,7 @@ decoder.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, linalg, nn
 from torch.nn import functional
 
@@ -56,7 +57,8 @@ class CapsNet(nn.Module):
             raise ValueError(
                 f"images of {image_size} px are too small for two convolutions of {kernel_size} px"
             )
-        self.convolution = nn.Conv2d(1, conv_channels, kernel_size)
+        convolution = nn.Conv2d(1, conv_channels, kernel_size)
+        self.convolution = convolution.to(memory_format=torch.channels_last)  # see `convolve`
         self.primary = PrimaryCapsules(
             in_channels=conv_channels,
             num_types=primary_types,

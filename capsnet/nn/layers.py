@@ -34,7 +34,8 @@ class PrimaryCapsules(nn.Module):
     ) -> None:
         super().__init__()
         self.num_types, self.pose_dim, self.scale = num_types, pose_dim, scale
-        self.convolution = nn.Conv2d(in_channels, num_types * pose_dim, kernel_size, stride)
+        convolution = nn.Conv2d(in_channels, num_types * pose_dim, kernel_size, stride)
+        self.convolution = convolution.to(memory_format=torch.channels_last)  # see `convolve`
 
     def forward(self, features_bchw: Tensor) -> Tensor:
         layer = self.convolution

@@ -3,9 +3,10 @@
 Legend of the suffixes: b image, i lower capsule, j upper capsule, p lower pose, d upper pose.
 
 `route_reference` is Procedure 1 in a few plain lines: the truth. `route` is the same function of
-the same arguments, with the same gradients, but on a CPU it never stores the votes: the logits of
-pass k are votes . (v_1 + ... + v_{k-1}), so a pass needs only that running sum, the query, and the
-votes are computed anew in each pass, used while they are in the cache, and forgotten.
+the same arguments, with the same gradients, but on a CPU and on an NVIDIA GPU it never stores the
+votes: the logits of pass k are votes . (v_1 + ... + v_{k-1}), so a pass needs only that running
+sum, the query, and the votes are computed anew in each pass, used while they are in the cache or in
+registers, and forgotten.
 
 Beyond the paper: `bias_jd` (the authors' code), `leaky` (the authors' code: a vote may go to no
 capsule at all), `log_prior_ij` (the paper's "log prior probabilities", zero by default), and
@@ -13,6 +14,7 @@ capsule at all), `log_prior_ij` (the paper's "log prior probabilities", zero by 
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -78,7 +80,7 @@ def route(
     leaky: bool = False,
     gradient: str = "all",
 ) -> Tensor:
-    """Route lower capsules [b, i, p] to upper ones [b, j, d], on a CPU without storing the votes.
+    """Route lower capsules [b, i, p] to upper ones [b, j, d] without storing the votes.
 
     Same arguments, value, gradients and errors as `route_reference`. Half precision is summed in
     float32; the result has the dtype of `lower_bip`. The faster way has no second derivatives.
@@ -92,8 +94,9 @@ def route(
     if log_prior_ij is not None:
         log_prior = log_prior_ij.to(dtype)
     # The one place that chooses the implementation. Only the reference has a gradient of the prior.
-    if lower.device.type == "cpu" and lower.numel() > 0 and not log_prior.requires_grad:
-        capsules_bjd = _RouteOnCPU.apply(
+    implementation = _fastest(lower.device.type, num_upper)
+    if implementation and lower.numel() > 0 and not log_prior.requires_grad:
+        capsules_bjd = implementation.apply(
             lower, weight, bias, log_prior, num_iterations, leaky, gradient
         )
     else:
@@ -108,6 +111,19 @@ def route(
                 gradient=gradient,
             )
     return capsules_bjd.to(lower_bip.dtype)
+
+
+def _fastest(device: str, num_upper: int) -> type[torch.autograd.Function] | None:
+    """What routes without votes on such a device; None: only the reference does."""
+    if device == "cpu":
+        return _RouteOnCPU
+    # torch brings Triton along, but not on every system; its code grows with the upper capsules,
+    # and for 47 of them the compiler took minutes.
+    if device == "cuda" and num_upper <= 32 and find_spec("triton"):
+        from capsnet.nn.routing_triton import RouteInTriton
+
+        return RouteInTriton
+    return None
 
 
 def _without_autocast(device: str) -> AbstractContextManager:
@@ -153,7 +169,7 @@ def _coupling(logits: Tensor, leaky: bool) -> Tensor:
 class _RouteOnCPU(torch.autograd.Function):
     """The passes and their order; the loops inside a pass are in routing_cpu.py.
 
-    Here [b, j, d] stands as [block, j, d, lane], 32 images to a block, so a pose is dimension 2.
+    Here [b, j, d] stands as [block, j, d, lane], a lane an image, so a pose is dimension 2.
     """
 
     @staticmethod

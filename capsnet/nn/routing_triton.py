@@ -1,0 +1,361 @@
+"""The passes of `capsnet.nn.routing.route` on a GPU: votes are computed, used and forgotten.
+
+Paper: Sabour, Frosst & Hinton 2017, Procedure 1 and Eq. 1-3. As FlashAttention does with attention
+weights, votes (Eq. 2) live in registers only, in both directions. Legend of the suffixes: b image,
+i lower capsule, j upper capsule, p lower pose, d upper pose.
+
+In a kernel, an array over the upper capsules is a tuple with one tile [i, b, d] for each j: the
+softmax over j (Eq. 3) then needs no talk between threads and j no padding. A pose d lies across
+four threads or so, whose loads are one line of memory; lower capsules come with images innermost,
+[i, p, b], for the same reason. What a mask leaves out counts as zero and is its own image or lower
+capsule, so nothing of it gets into another.
+
+There are no atomic operations: every sum has a fixed order, so a second run gives the same bits.
+Products are plain float32 (or float64), except that pass 1 is a matrix product of torch, which
+follows torch's own setting of TF32.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from capsnet.nn.routing import _coupling, _squash_gradient, squash
+
+# Numbers in one array over (i, b, j, d) that a program holds; a thread has 255 registers.
+SCAN_TILE = 5120  # the paper's 10 upper capsules of 16 for 32 images
+SCAN_LOWER = 1  # lower capsules side by side: with more, the compiler moves weights between threads
+GRADIENT_TILE = 2560  # the same for 16 images
+NUMBERS_PER_THREAD = 40  # of one array; up to four such arrays live at once
+MATRIX_IMAGES = 16  # the smallest inner size of a matrix product in Triton
+SCAN_PROGRAMS = 396  # three for each of the 132 multiprocessors of an H100: as many as fit at once
+
+# ------------------------------------------------ pieces of a pass, for one tile of (i, b)
+
+
+@triton.jit
+def _load_all(start, step, mask, COUNT: tl.constexpr, AGAIN: tl.constexpr = False):
+    """A tuple of tiles, `step` apart in memory.
+
+    `AGAIN` is the default way of caching by name: the compiler then takes the load for another one
+    and does not hold the first one's tiles in registers for it.
+    """
+    CACHE: tl.constexpr = ".ca" if AGAIN else ""
+    tiles = ()
+    for n in tl.static_range(COUNT):
+        tile = tl.load(start + n * step, mask=mask, other=0, cache_modifier=CACHE)
+        tiles += (tile,)
+    return tiles
+
+
+@triton.jit
+def _zeros(COUNT: tl.constexpr, SHAPE: tl.constexpr, NUMBER: tl.constexpr):
+    tiles = ()
+    for _ in tl.static_range(COUNT):
+        tiles += (tl.zeros(SHAPE, NUMBER),)
+    return tiles
+
+
+@triton.jit
+def _add_pose_times_row(votes_j, pose, row, mask, STEP: tl.constexpr):
+    """One p of Eq. 2: `row` points to weight[i, 0, p], `STEP` before that of the next j."""
+    NUM_UPPER: tl.constexpr = len(votes_j)
+    new_votes_j = ()
+    for j in tl.static_range(NUM_UPPER):
+        weight = tl.load(row + j * STEP, mask=mask, other=0)
+        new_votes_j += (votes_j[j] + pose * weight,)
+    return new_votes_j
+
+
+@triton.jit
+def _couple(votes_j, query_j, log_prior, mask, LEAKY: tl.constexpr):
+    NUM_UPPER: tl.constexpr = len(votes_j)
+    logits_j = ()
+    for j in tl.static_range(NUM_UPPER):
+        agreement = tl.sum(votes_j[j] * query_j[j], axis=2, keep_dims=True)
+        logits_j += (agreement + tl.load(log_prior + j, mask=mask, other=0),)
+    peak = logits_j[0]
+    for j in tl.static_range(1, NUM_UPPER):
+        peak = tl.maximum(peak, logits_j[j])
+    if LEAKY:  # one more logit, always zero
+        peak = tl.maximum(peak, 0.0)
+    shares_j = ()
+    norm = tl.exp(-peak) if LEAKY else tl.zeros_like(peak)
+    for j in tl.static_range(NUM_UPPER):
+        share = tl.exp(logits_j[j] - peak)
+        norm += share
+        shares_j += (share,)
+    coupling_j = ()
+    for j in tl.static_range(NUM_UPPER):  # Eq. 3: over upper capsules j
+        coupling_j += (shares_j[j] / norm,)
+    return coupling_j
+
+
+@triton.jit
+def _logit_gradient(votes_j, grad_sum_j, coupling_j):
+    NUM_UPPER: tl.constexpr = len(votes_j)
+    grad_coupling_j = ()
+    mean = tl.zeros_like(coupling_j[0])
+    for j in tl.static_range(NUM_UPPER):
+        grad_coupling = tl.sum(votes_j[j] * grad_sum_j[j], axis=2, keep_dims=True)
+        mean += coupling_j[j] * grad_coupling
+        grad_coupling_j += (grad_coupling,)
+    grad_logit_j = ()
+    for j in tl.static_range(NUM_UPPER):  # softmax backward
+        grad_logit_j += (coupling_j[j] * (grad_coupling_j[j] - mean),)
+    return grad_logit_j
+
+
+@triton.jit
+def _add_scaled(sums_j, factor_j, vectors_j):
+    NUM_UPPER: tl.constexpr = len(sums_j)
+    new_sums_j = ()
+    for j in tl.static_range(NUM_UPPER):
+        new_sums_j += (sums_j[j] + factor_j[j] * vectors_j[j],)
+    return new_sums_j
+
+
+# ------------------------------------------------ kernels
+
+
+@triton.jit
+def _scan_kernel(
+    lower_ptr, weight_ptr, log_prior_ptr, query_ptr, grad_sum_ptr, sums_ptr,
+    num_images, num_lower, chunk,
+    NUM_UPPER: tl.constexpr, LOWER_DIM: tl.constexpr, UPPER_DIM: tl.constexpr,
+    LOWER_TILE: tl.constexpr, IMAGE_TILE: tl.constexpr, UPPER_TILE: tl.constexpr,
+    LEAKY: tl.constexpr, BACKWARD: tl.constexpr,
+):  # fmt: skip
+    """s = sum_i c_ij votes_ij over one chunk of lower capsules or, given dL/ds, dL/dq."""
+    b = tl.program_id(0) * IMAGE_TILE + tl.arange(0, IMAGE_TILE)[None, :, None]
+    d = tl.arange(0, UPPER_TILE)[None, None, :]
+    vectors = b.to(tl.int64) * (NUM_UPPER * UPPER_DIM) + d
+    vectors_mask = (b < num_images) & (d < UPPER_DIM)
+    query_j = _load_all(query_ptr + vectors, UPPER_DIM, vectors_mask, NUM_UPPER)
+    if BACKWARD:
+        grad_sum_j = _load_all(grad_sum_ptr + vectors, UPPER_DIM, vectors_mask, NUM_UPPER)
+    NUMBER: tl.constexpr = sums_ptr.dtype.element_ty
+    zeros_j = _zeros(NUM_UPPER, (LOWER_TILE, IMAGE_TILE, UPPER_TILE), NUMBER)
+    sums_j = zeros_j
+    first = tl.program_id(1) * chunk
+    for start in range(first, tl.minimum(first + chunk, num_lower), LOWER_TILE):
+        i = (start + tl.arange(0, LOWER_TILE)[:, None, None]).to(tl.int64)
+        lower = lower_ptr + i * LOWER_DIM * num_images + b
+        lower_mask = (i < num_lower) & (b < num_images)
+        weight = weight_ptr + i * (NUM_UPPER * LOWER_DIM * UPPER_DIM) + d
+        weight_mask = (i < num_lower) & (d < UPPER_DIM)
+        votes_j = zeros_j
+        for p in tl.static_range(LOWER_DIM):  # Eq. 2; unrolled, its loads do not wait for another
+            pose = tl.load(lower + p * num_images, mask=lower_mask, other=0)
+            row = weight + p * UPPER_DIM
+            votes_j = _add_pose_times_row(votes_j, pose, row, weight_mask, LOWER_DIM * UPPER_DIM)
+        factor_j = _couple(votes_j, query_j, log_prior_ptr + i * NUM_UPPER, i < num_lower, LEAKY)
+        if BACKWARD:
+            factor_j = _logit_gradient(votes_j, grad_sum_j, factor_j)
+        sums_j = _add_scaled(sums_j, factor_j, votes_j)  # Eq. 2
+    sums_ptr += tl.program_id(1).to(tl.int64) * num_images * (NUM_UPPER * UPPER_DIM)
+    for j in tl.static_range(NUM_UPPER):
+        total = tl.sum(sums_j[j], axis=0, keep_dims=True)
+        tl.store(sums_ptr + vectors + j * UPPER_DIM, total, mask=vectors_mask)
+
+
+@triton.jit
+def _gradient_kernel(
+    lower_ptr, weight_ptr, log_prior_ptr, coupling_ptr, queries_ptr, grad_sums_ptr,
+    grad_lower_ptr, grad_weight_ptr, num_images, num_lower, num_passes,
+    NUM_UPPER: tl.constexpr, LOWER_DIM: tl.constexpr, UPPER_DIM: tl.constexpr,
+    LOWER_TILE: tl.constexpr, IMAGE_TILE: tl.constexpr,
+    POSE_TILE: tl.constexpr, UPPER_TILE: tl.constexpr,
+    LEAKY: tl.constexpr, THROUGH_COUPLINGS: tl.constexpr,
+):  # fmt: skip
+    """Of a few lower capsules: votes once, their gradient summed over passes, both products.
+
+    Pass 1 has the couplings of the prior for every image; the others have those of their query.
+    """
+    i = (tl.program_id(0) * LOWER_TILE + tl.arange(0, LOWER_TILE)[:, None, None]).to(tl.int64)
+    has_i = i < num_lower
+    d = tl.arange(0, UPPER_TILE)[None, None, :]
+    p = tl.arange(0, POSE_TILE)[None, :, None]
+    p_last = tl.arange(0, POSE_TILE)[None, None, :]
+    ROW_STEP: tl.constexpr = LOWER_DIM * UPPER_DIM
+    weight = i * (NUM_UPPER * LOWER_DIM * UPPER_DIM) + d
+    weight_mask = has_i & (d < UPPER_DIM)
+    # As wide as the votes, though all images share it: its loads set how threads divide a tile.
+    rows = tl.broadcast_to(weight_ptr + weight, (LOWER_TILE, IMAGE_TILE, UPPER_TILE))
+    log_prior = log_prior_ptr + i * NUM_UPPER
+    coupling_j = _load_all(coupling_ptr + i * NUM_UPPER, 1, has_i, NUM_UPPER)
+    NUMBER: tl.constexpr = grad_weight_ptr.dtype.element_ty
+    zeros_j = _zeros(NUM_UPPER, (LOWER_TILE, IMAGE_TILE, UPPER_TILE), NUMBER)
+    grad_weight_j = _zeros(NUM_UPPER, (LOWER_TILE, POSE_TILE, UPPER_TILE), NUMBER)
+    pass_size = num_images.to(tl.int64) * (NUM_UPPER * UPPER_DIM)
+
+    for start in range(0, num_images, IMAGE_TILE):
+        b = start + tl.arange(0, IMAGE_TILE)[None, :, None]
+        lower = i * LOWER_DIM * num_images + b
+        lower_mask = has_i & (b < num_images)
+        votes_j = zeros_j
+        for n in range(LOWER_DIM):  # Eq. 2; unrolled, all its addresses would be kept in registers
+            pose = tl.load(lower_ptr + lower + n * num_images, mask=lower_mask, other=0)
+            row = rows + n * UPPER_DIM
+            votes_j = _add_pose_times_row(votes_j, pose, row, weight_mask, ROW_STEP)
+        vectors = b.to(tl.int64) * (NUM_UPPER * UPPER_DIM) + d
+        mask = (b < num_images) & (d < UPPER_DIM)
+        grad_sum_j = _load_all(grad_sums_ptr + vectors, UPPER_DIM, mask, NUM_UPPER)
+        grad_votes_j = _add_scaled(zeros_j, coupling_j, grad_sum_j)
+        for _ in range(1, num_passes):
+            vectors += pass_size
+            query_j = _load_all(queries_ptr + vectors, UPPER_DIM, mask, NUM_UPPER)
+            factor_j = _couple(votes_j, query_j, log_prior, has_i, LEAKY)
+            grad_sum_j = _load_all(grad_sums_ptr + vectors, UPPER_DIM, mask, NUM_UPPER)
+            grad_votes_j = _add_scaled(grad_votes_j, factor_j, grad_sum_j)
+            if THROUGH_COUPLINGS:
+                factor_j = _logit_gradient(votes_j, grad_sum_j, factor_j)
+                query_j = _load_all(queries_ptr + vectors, UPPER_DIM, mask, NUM_UPPER, True)
+                grad_votes_j = _add_scaled(grad_votes_j, factor_j, query_j)
+
+        grad_lower = tl.zeros((LOWER_TILE, IMAGE_TILE, POSE_TILE), NUMBER)
+        for n in range(LOWER_DIM):
+            row_j = _load_all(rows + n * UPPER_DIM, ROW_STEP, weight_mask, NUM_UPPER, True)
+            products = grad_votes_j[0] * row_j[0]
+            for j in tl.static_range(1, NUM_UPPER):
+                products += grad_votes_j[j] * row_j[j]
+            grad_lower = tl.where(p_last == n, tl.sum(products, axis=2, keep_dims=True), grad_lower)
+        place = (b.to(tl.int64) * num_lower + i) * LOWER_DIM + p_last
+        tl.store(grad_lower_ptr + place, grad_lower, mask=lower_mask & (p_last < LOWER_DIM))
+
+        b = start + tl.arange(0, IMAGE_TILE)[None, None, :]
+        lower_ipb = tl.load(
+            lower_ptr + (i * LOWER_DIM + p) * num_images + b,
+            mask=has_i & (p < LOWER_DIM) & (b < num_images),
+            other=0,
+        )
+        sums_j = ()
+        for j in tl.static_range(NUM_UPPER):
+            product = tl.dot(lower_ipb, grad_votes_j[j], input_precision="ieee", out_dtype=NUMBER)
+            sums_j += (grad_weight_j[j] + product,)
+        grad_weight_j = sums_j
+
+    for j in tl.static_range(NUM_UPPER):
+        row = grad_weight_ptr + weight + (j * LOWER_DIM + p) * UPPER_DIM
+        tl.store(row, grad_weight_j[j], mask=weight_mask & (p < LOWER_DIM))
+
+
+# ------------------------------------------------ tensors in, tensors out
+
+
+def _power_of_two(number: float) -> int:
+    """The largest one that is at most `number`, but at least 1."""
+    return 1 << max(0, int(number).bit_length() - 1)
+
+
+def _num_warps(lower_tile: int, image_tile: int, upper_tile: int, num_upper: int) -> int:
+    pairs = lower_tile * image_tile
+    wanted = triton.next_power_of_2(
+        triton.cdiv(pairs * upper_tile * num_upper, 32 * NUMBERS_PER_THREAD)
+    )
+    return max(1, min(wanted, 8, pairs * upper_tile // 32))  # a thread has one number of a tile
+
+
+def _upper_tile(upper_dim: int) -> int:
+    return max(4, triton.next_power_of_2(upper_dim))  # 4 numbers are one load
+
+
+def _scan(lower_ipb, weight, log_prior, query, leaky: bool, grad_sum=None) -> Tensor:
+    """s of a later pass [b, j, d] without bias or, given dL/ds, dL/dquery."""
+    num_lower, num_upper, lower_dim, upper_dim = weight.shape
+    num_images = len(query)
+    upper_tile = _upper_tile(upper_dim)
+    image_tile = max(32 // upper_tile, _power_of_two(SCAN_TILE / (num_upper * upper_tile)))
+    full_warp = 128 // upper_tile  # images of 32 threads with 4 numbers each
+    image_tile = min(image_tile, max(full_warp, triton.next_power_of_2(num_images)))
+    lower_tile = SCAN_LOWER
+    num_blocks = triton.cdiv(num_images, image_tile)
+    chunk = triton.cdiv(num_lower, max(1, SCAN_PROGRAMS // num_blocks))
+    chunk = triton.cdiv(chunk, lower_tile) * lower_tile
+    num_chunks = triton.cdiv(num_lower, chunk)
+    sums = query.new_empty(num_chunks, *query.shape)
+    with torch.cuda.device_of(sums):
+        _scan_kernel[num_blocks, num_chunks](
+            lower_ipb, weight, log_prior, query, query if grad_sum is None else grad_sum, sums,
+            num_images, num_lower, chunk,
+            num_upper, lower_dim, upper_dim, lower_tile, image_tile, upper_tile,
+            leaky, grad_sum is not None,
+            num_warps=_num_warps(lower_tile, image_tile, upper_tile, num_upper),
+        )  # fmt: skip
+    return sums.sum(0)
+
+
+def _gradients(
+    lower_ipb, weight, log_prior, coupling, queries, grad_sums, leaky: bool, through_couplings: bool
+) -> tuple[Tensor, Tensor]:
+    """dL/dlower [b, i, p] and dL/dweight from each pass's query and dL/ds [k, b, j, d]."""
+    num_lower, num_upper, lower_dim, upper_dim = weight.shape
+    num_passes, num_images = queries.shape[:2]
+    upper_tile = _upper_tile(upper_dim)
+    numbers = num_upper * upper_tile * MATRIX_IMAGES
+    lower_tile = _power_of_two(GRADIENT_TILE / numbers)
+    grad_lower = weight.new_empty(num_images, num_lower, lower_dim)
+    grad_weight = torch.empty_like(weight)
+    with torch.cuda.device_of(weight):
+        _gradient_kernel[(triton.cdiv(num_lower, lower_tile),)](
+            lower_ipb, weight, log_prior, coupling, queries, grad_sums, grad_lower, grad_weight,
+            num_images, num_lower, num_passes,
+            num_upper, lower_dim, upper_dim, lower_tile, MATRIX_IMAGES,
+            triton.next_power_of_2(lower_dim), upper_tile, leaky, through_couplings,
+            num_warps=_num_warps(lower_tile, MATRIX_IMAGES, upper_tile, num_upper),
+            num_stages=1,  # nothing to prefetch into shared memory
+        )  # fmt: skip
+    return grad_lower, grad_weight
+
+
+class RouteInTriton(torch.autograd.Function):
+    """The passes and their order, as in `routing._RouteOnCPU`, whose arguments it takes."""
+
+    @staticmethod
+    def forward(
+        ctx, lower_bip, weight_ijpd, bias_jd, log_prior_ij, num_iterations, leaky, gradient
+    ):
+        ctx.leaky, ctx.gradient = leaky, gradient
+        coupling_ij = _coupling(log_prior_ij, leaky).contiguous()  # of pass 1: votes have no say
+        lower_ipb = lower_bip.permute(1, 2, 0).contiguous()
+        weight_ijpd, log_prior_ij = weight_ijpd.contiguous(), log_prior_ij.contiguous()
+        with torch.autocast(lower_bip.device.type, enabled=False):  # it would sum in half precision
+            share_ijpd = coupling_ij[:, :, None, None] * weight_ijpd
+            s_bjd = torch.einsum("bip,ijpd->bjd", lower_bip, share_ijpd)  # Eq. 2
+        sums = [s_bjd + bias_jd]
+        queries = [torch.zeros_like(s_bjd)]
+        capsules_bjd = squash(sums[0])  # Eq. 1
+        for _ in range(num_iterations - 1):
+            queries.append(queries[-1] + capsules_bjd)  # v_1 + ... + v_{k-1}
+            s_bjd = _scan(lower_ipb, weight_ijpd, log_prior_ij, queries[-1], leaky)  # Eq. 2
+            sums.append(s_bjd + bias_jd)
+            capsules_bjd = squash(sums[-1])  # Eq. 1
+        ctx.save_for_backward(
+            lower_ipb, weight_ijpd, log_prior_ij, coupling_ij,
+            torch.stack(queries), torch.stack(sums),
+        )  # fmt: skip
+        return capsules_bjd
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_capsules_bjd):
+        lower_ipb, weight, log_prior, coupling, queries, sums = ctx.saved_tensors
+        through_couplings = ctx.gradient == "all"
+        grad_sums = torch.zeros_like(sums)
+        grad_query = torch.zeros_like(sums[0])
+        for k in reversed(range(len(sums))):
+            grad_sums[k] = _squash_gradient(sums[k], grad_capsules_bjd)
+            if not through_couplings:
+                break
+            if k > 0:  # the query of a pass holds the capsules of every earlier pass
+                grad_query += _scan(
+                    lower_ipb, weight, log_prior, queries[k], ctx.leaky, grad_sums[k]
+                )
+                grad_capsules_bjd = grad_query
+        if not through_couplings:  # an empty pass 1 and the last one
+            queries, grad_sums = queries[-2:], grad_sums[-2:]
+        grad_lower_bip, grad_weight_ijpd = _gradients(
+            lower_ipb, weight, log_prior, coupling, queries, grad_sums, ctx.leaky, through_couplings
+        )
+        grad_bias_jd = grad_sums.sum(dim=(0, 1))
+        return grad_lower_bip, grad_weight_ijpd, grad_bias_jd, None, None, None, None
