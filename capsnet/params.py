@@ -51,10 +51,16 @@ class TrainingExamples:
 
 
 @dataclass(frozen=True)
+class BatchSize:
+    mnist: Annotated[int, Range(1, 65536)]
+    multimnist: Annotated[int, Range(1, 65536)]
+
+
+@dataclass(frozen=True)
 class Budget:
     source: Literal["mnist", "scikit-learn"]
     training_examples: TrainingExamples
-    batch_size: Annotated[int, Range(1, 65536)]
+    batch_size: BatchSize
     learning_rate: OneCycle | Exponential
     test_pairs: Annotated[int, Positive]
 
@@ -162,20 +168,30 @@ class Task(NamedTuple):
     training_shift: int
     test_shift: int
     training_examples: int
+    batch_size: int  # in training
     test_examples: int | None  # None: each test digit once
 
 
 def task_of(params: Params, run: str) -> Task:
     """The task of one run, with its numbers drawn together from the sections of params.yaml."""
-    budget, examples = params.chosen_budget, params.chosen_budget.training_examples
+    budget = params.chosen_budget
     if params.runs[run].task == "mnist":
-        return Task(1, 28, params.augment.mnist_shift, 0, examples.mnist, None)
+        return Task(
+            num_digits=1,
+            image_size=28,
+            training_shift=params.augment.mnist_shift,
+            test_shift=0,
+            training_examples=budget.training_examples.mnist,
+            batch_size=budget.batch_size.mnist,
+            test_examples=None,
+        )
     return Task(
         num_digits=2,
         image_size=36,
         training_shift=params.augment.multimnist_shift,
         test_shift=params.evaluate.multimnist_shift,
-        training_examples=examples.multimnist,
+        training_examples=budget.training_examples.multimnist,
+        batch_size=budget.batch_size.multimnist,
         test_examples=budget.test_pairs,
     )
 

@@ -63,12 +63,12 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
     torch.manual_seed(params.seed)
     network_sizes = network_arguments(params, network, task)
     model = NETWORKS[network](**network_sizes).to(device)
-    num_steps = -(-task.training_examples // budget.batch_size)
+    num_steps = -(-task.training_examples // task.batch_size)
     batches = training_batches(
         training,
         progress_bar(num_steps, arguments.run),
         seed=params.seed,
-        batch_size=budget.batch_size,
+        batch_size=task.batch_size,
         num_digits=task.num_digits,
         image_size=task.image_size,
         max_shift=task.training_shift,

@@ -220,7 +220,7 @@ def test_training_again_gives_the_same_bytes_and_never_opens_the_test_split(repo
 
 
 def test_another_budget_makes_nothing_stale(repository):
-    repository.change({"budgets": {"paper": {"batch_size": 256, "test_pairs": 5}}})
+    repository.change({"budgets": {"paper": {"batch_size": {"mnist": 256}, "test_pairs": 5}}})
     assert ran(repository.dvc("repro")) == set()
 
 
