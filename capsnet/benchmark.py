@@ -9,19 +9,14 @@ there are to draw from, so without `--digits` they are random bytes, as many as 
 """
 
 import argparse
-import ctypes
 import json
 import os
-import platform
-import re
-import resource
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count, islice
@@ -40,6 +35,7 @@ from capsnet import figures
 from capsnet.data.batches import Batch, training_batches
 from capsnet.data.mnist import NUM_CLASSES, Digits, load_digits
 from capsnet.evaluation import predict
+from capsnet.hardware import describe, peak, restart_peak
 from capsnet.losses import Losses, margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet, Prediction
 from capsnet.nn.convolution import convolve
@@ -51,7 +47,7 @@ RUN_TIME = 0.2  # seconds that a contestant is timed for in a round, one call at
 GROWTH_ROUNDS = 3  # at most
 GPU_STEPS = 10
 LARGEST_VOTES = 3 * 2**29  # bytes; the reference stores them, several times over
-MIB, GIB = 2**20, 2**30
+MIB = 2**20
 
 
 class Task(NamedTuple):
@@ -338,28 +334,6 @@ def peak_growth(way: Callable, batch_size: int, shape: torch.Size, device: torch
     return peak(device) - before
 
 
-def restart_peak(device: torch.device) -> int:
-    """Forget the peak so far and give the bytes held now; where no peak is forgotten, the peak."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif sys.platform == "linux":
-        # Memory that was freed but kept would be used again without being counted.
-        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
-    return peak(device)
-
-
-def peak(device: torch.device) -> int:
-    """The most bytes held since the restart: of the allocator or, on a CPU, of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "linux":  # getrusage would count what the parent held, too
-        return 1024 * int(found_in("/proc/self/status", r"VmHWM:\s*(\d+) kB"))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 def measure_growth(subjects: dict[str, Subject], settings: Settings) -> pd.DataFrame:
     """Seconds of calls of growing size, as `capsnet.figures.growth` takes them.
 
@@ -390,37 +364,16 @@ def measure_growth(subjects: dict[str, Subject], settings: Settings) -> pd.DataF
 
 def surroundings(settings: Settings, argv: Sequence[str]) -> dict[str, str]:
     """What a number means nothing without."""
-    hardware = f"{processor()}, {torch.get_num_threads()} threads"
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    hardware += f", {pages / GIB:.0f} GiB of memory"
-    if settings.device.type == "cuda":
-        card = torch.cuda.get_device_properties(settings.device)
-        hardware = f"{card.name}, {card.total_memory / GIB:.0f} GiB, beside {hardware}"
     return {
         "command": shlex.join(["python", "-m", "capsnet.benchmark", *argv]),
         "commit": commit(),
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "hardware": hardware,
+        "hardware": describe(settings.device),
         "torch": torch.__version__,
         "convolutions in": str(settings.dtype).removeprefix("torch."),
         "batch size": f"{settings.batch_size} images",
         "rounds": str(settings.rounds),
     }
-
-
-def processor() -> str:
-    name = found_in("/proc/cpuinfo", r"model name\s*: (.+)")
-    name = name or platform.processor() or platform.machine()
-    has_bfloat16 = choose_dtype("auto", torch.device("cpu")) == torch.bfloat16
-    return f"{name} with AVX512-BF16" if has_bfloat16 else name
-
-
-def found_in(path: str, pattern: str) -> str:
-    """The first group of the pattern in a file; empty if there is no such text or file."""
-    with suppress(OSError):
-        found = re.search(pattern, Path(path).read_text())
-        return found[1] if found else ""
-    return ""
 
 
 def commit() -> str:

@@ -19,6 +19,7 @@ FLOORS = {  # capsnet file or folder -> floor; a file imports from its own floor
     "losses": 0,
     "metrics": 0,
     "precision": 0,
+    "hardware": 0,
     "data/mnist": 0,
     "nn/layers": 1,
     "nn/decoder": 1,

@@ -15,6 +15,7 @@ left to break a fork or to spin against torch's.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -543,8 +544,14 @@ def _arrays(*tensors):
 def _lane_arrays(*tensors):
     """The last dimension as one record: then the width of the lanes is part of an array's type."""
     arrays = _arrays(*tensors)
-    kinds = [np.dtype([("lanes", array.dtype, array.shape[-1:])]) for array in arrays]
-    return [array.view(kind)[..., 0] for array, kind in zip(arrays, kinds, strict=True)]
+    return [array.view(_lane_record(array.dtype, array.shape[-1]))[..., 0] for array in arrays]
+
+
+@lru_cache
+def _lane_record(dtype, width):
+    # Kept for good: numba remembers an array's type by the address of its dtype, so the next dtype
+    # at the address of a dead one would be taken for it.
+    return np.dtype([("lanes", dtype, (width,))])
 
 
 def _in_threads(share, count):

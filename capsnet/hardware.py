@@ -1,0 +1,63 @@
+"""What a measurement ran on, and how much memory it took."""
+
+import ctypes
+import os
+import platform
+import re
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from capsnet.precision import choose_dtype
+
+GIB = 2**30
+
+
+def describe(device: torch.device) -> str:
+    """Processor, threads and memory in one line; of a GPU, it first."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
+    host = f"{_processor()}, {torch.get_num_threads()} threads, {memory:.0f} GiB of memory"
+    if device.type != "cuda":
+        return host
+    card = torch.cuda.get_device_properties(device)
+    return f"{card.name}, {card.total_memory / GIB:.0f} GiB, beside {host}"
+
+
+def restart_peak(device: torch.device) -> int:
+    """Forget the peak so far and give the bytes held now; where no peak is forgotten, the peak."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        # Memory that was freed but kept would be used again without being counted.
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+    return peak(device)
+
+
+def peak(device: torch.device) -> int:
+    """The most bytes held since the restart: of the allocator or, on a CPU, of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "linux":  # getrusage would count what the parent held, too
+        return 1024 * int(_found_in("/proc/self/status", r"VmHWM:\s*(\d+) kB"))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _processor() -> str:
+    name = _found_in("/proc/cpuinfo", r"model name\s*: (.+)")
+    name = name or platform.processor() or platform.machine()
+    has_bfloat16 = choose_dtype("auto", torch.device("cpu")) == torch.bfloat16
+    return f"{name} with AVX512-BF16" if has_bfloat16 else name
+
+
+def _found_in(path: str, pattern: str) -> str:
+    """The first group of the pattern in a file; empty if there is no such text or file."""
+    with suppress(OSError):
+        found = re.search(pattern, Path(path).read_text())
+        return found[1] if found else ""
+    return ""
