@@ -197,7 +197,7 @@ def test_route_agrees_with_the_reference(num_iterations, dtype, sizes):
 
 
 def test_small_and_large_batches_may_alternate():
-    """The CPU's kernels have two widths; one was once taken for the other and wrote out of place."""
+    """The CPU's kernels have two widths; one was once taken for the other and wrote elsewhere."""
     weight = draw(1, 6, 10, 8, 16, dtype=torch.float32)[1]
     for _ in range(20):
         for num_images in (16, 40):
