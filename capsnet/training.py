@@ -16,6 +16,7 @@ from capsnet.metrics import error_percent, exact_match
 from capsnet.nn.capsnet import Prediction
 from capsnet.precision import autocast
 
+UNREAD_STEPS = 1000  # at most, before a device is asked for the losses
 ComputeLosses = Callable[[Prediction, Tensor | None, Batch], Losses]
 
 
@@ -49,8 +50,8 @@ def fit(
 
     `learning_rate` maps a step (from 0) to a rate; `dtype` bfloat16 means autocast. In training the
     decoder sees the capsules of the true labels. Raises ValueError if a loss is not finite: on a
-    CPU before the weights change, elsewhere at the end of the interval, for the loop never waits
-    for a device until then.
+    CPU, where looking costs nothing, before the weights change, elsewhere within `UNREAD_STEPS`,
+    for the loop does not wait for a device.
     """
     ends = {round(num_steps * (n + 1) / num_intervals) for n in range(num_intervals)}
     start = interval_start = perf_counter()
@@ -64,8 +65,9 @@ def fit(
         losses = forward_losses(model, batch, compute_losses, dtype)
         history.append(torch.stack(losses).detach())
         sizes.append(len(batch))
-        if batch.images.device.type == "cpu":  # there, looking costs nothing
-            read_losses(history[-1:], step)
+        unread = 1 if batch.images.device.type == "cpu" else UNREAD_STEPS
+        if (step + 1) % unread == 0:
+            read_losses(history[-unread:], step)
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         optimizer.step()

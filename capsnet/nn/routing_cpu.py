@@ -15,9 +15,7 @@ left to break a fork or to spin against torch's.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 
-import numpy as np
 import torch
 from llvmlite import ir
 from numba import njit, types
@@ -27,6 +25,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 LANES = 32, 16  # images side by side, the second for small batches: AVX-512 registers of float32
+COMPLEX = {"float32": "complex64", "float64": "complex128"}
 TILE = 8  # poses are padded to a multiple of this
 SHARES = 8  # of a scan, at least: parts of the lower capsules where the blocks of images are few
 LOWER_CHUNK = 32  # lower capsules whose weights stay in the second-level cache as blocks pass by
@@ -36,7 +35,7 @@ GRADIENT_CHUNK = 2  # lower capsules whose vote gradients of all images are held
 
 
 class Lanes(types.Type):
-    """One number for each image of a block, in registers; in an array they are one record."""
+    """One number for each image of a block, in registers; in an array its last dimension."""
 
     def __init__(self, dtype, width):
         super().__init__(name=f"Lanes({dtype}, {width})")
@@ -44,8 +43,15 @@ class Lanes(types.Type):
 
 
 def _lanes_of(array):
-    record = array.dtype.typeof("lanes")
-    return Lanes(record.dtype, record.shape[0])
+    """The lanes of an array, from its type alone: complex numbers stand for the narrow ones.
+
+    A type of numba's has no place for a width. Record types would have one, but their compiled
+    names hold a number that is counted anew in each process, so code of different widths that two
+    processes left in numba's cache on the disk would be taken for one another.
+    """
+    if isinstance(array.dtype, types.Complex):
+        return Lanes(array.dtype.underlying_float, LANES[1])
+    return Lanes(array.dtype, LANES[0])
 
 
 @register_model(Lanes)
@@ -483,9 +489,11 @@ def unpack(capsules: Tensor, num_images: int, pose_dim: int) -> Tensor:
 
 
 def pack_weight(weight_ijpd: Tensor) -> Tensor:
-    """Both poses padded to a multiple of TILE; a view where they are one already."""
-    lower_dim, upper_dim = weight_ijpd.shape[2:]
-    return pad(weight_ijpd, (0, -upper_dim % TILE, 0, -lower_dim % TILE)).contiguous()
+    """Both poses padded to a multiple of TILE; not copied where they are one already."""
+    padding = -weight_ijpd.shape[2] % TILE, -weight_ijpd.shape[3] % TILE
+    if any(padding):
+        weight_ijpd = pad(weight_ijpd, (0, padding[1], 0, padding[0]))
+    return weight_ijpd.contiguous()
 
 
 def scan(lower, weight, log_prior_ij, coupling_ij, leaky, query=None, grad_sum=None) -> Tensor:
@@ -542,16 +550,10 @@ def _arrays(*tensors):
 
 
 def _lane_arrays(*tensors):
-    """The last dimension as one record: then the width of the lanes is part of an array's type."""
+    """Arrays whose type tells the width of the lanes, see `_lanes_of`."""
     arrays = _arrays(*tensors)
-    return [array.view(_lane_record(array.dtype, array.shape[-1]))[..., 0] for array in arrays]
-
-
-@lru_cache
-def _lane_record(dtype, width):
-    # Kept for good: numba remembers an array's type by the address of its dtype, so the next dtype
-    # at the address of a dead one would be taken for it.
-    return np.dtype([("lanes", dtype, (width,))])
+    narrow = arrays[0].shape[-1] == LANES[1]
+    return [array.view(COMPLEX[array.dtype.name]) if narrow else array for array in arrays]
 
 
 def _in_threads(share, count):

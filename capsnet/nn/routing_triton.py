@@ -187,7 +187,8 @@ def _gradient_kernel(
     NUMBER: tl.constexpr = grad_weight_ptr.dtype.element_ty
     zeros_j = _zeros(NUM_UPPER, (LOWER_TILE, IMAGE_TILE, UPPER_TILE), NUMBER)
     grad_weight_j = _zeros(NUM_UPPER, (LOWER_TILE, POSE_TILE, UPPER_TILE), NUMBER)
-    pass_size = num_images.to(tl.int64) * (NUM_UPPER * UPPER_DIM)
+    # Not num_images.to(...): an argument of 1 arrives as a plain number of Python.
+    pass_size = tl.cast(num_images, tl.int64) * (NUM_UPPER * UPPER_DIM)
 
     for start in range(0, num_images, IMAGE_TILE):
         b = start + tl.arange(0, IMAGE_TILE)[None, :, None]

@@ -1,6 +1,9 @@
 """Squash and routing: golden numbers, the known mistakes, and `route` against `route_reference`."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -196,14 +199,24 @@ def test_route_agrees_with_the_reference(num_iterations, dtype, sizes):
             assert_near(one, other)
 
 
-def test_small_and_large_batches_may_alternate():
-    """The CPU's kernels have two widths; one was once taken for the other and wrote elsewhere."""
-    weight = draw(1, 6, 10, 8, 16, dtype=torch.float32)[1]
-    for _ in range(20):
-        for num_images in (16, 40):
-            lower = torch.randn(num_images, 6, 8)
-            found = route(lower, weight, num_iterations=3)
-            assert_near(found, route_reference(lower, weight, num_iterations=3))
+def test_both_widths_of_the_kernel_from_the_cache_of_several_processes(tmp_path):
+    """Batches of up to 16 images have kernels of their own. Each width compiled by a process of its
+    own, then both loaded by a third: the names of compiled code must tell them apart.
+    """
+    code = """
+import sys, torch
+from capsnet.nn.routing import route, route_reference
+weight = torch.randn(2, 3, 4, 4)
+for num_images in map(int, sys.argv[1:]):
+    lower = torch.randn(num_images, 2, 4)
+    found = route(lower, weight, num_iterations=2)
+    torch.testing.assert_close(found, route_reference(lower, weight, num_iterations=2))
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    for sizes in (["17"], ["16"], ["16", "17", "16", "17"]):
+        command = [sys.executable, "-c", code, *sizes]
+        finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert finished.returncode == 0, finished.stderr
 
 
 @pytest.mark.parametrize("leaky", [False, True])
