@@ -1,0 +1,42 @@
+"""Every picture of the reports: arrays and tables in, one PNG file out (the only folder that knows
+matplotlib).
+
+`canvas` holds the one style that all share, `pictures` the figures made of small pictures, `charts`
+those with axes.
+"""
+
+from capsnet.figures.charts import (
+    confusion,
+    error_by_overlap,
+    growth,
+    pair_errors,
+    training_curve,
+)
+from capsnet.figures.pictures import (
+    OverlaidReconstruction,
+    PerturbationRow,
+    Reconstruction,
+    notice,
+    overlaid_reconstructions,
+    perturbation_grid,
+    perturbation_overview,
+    reconstructions,
+    transformed,
+)
+
+__all__ = [
+    "OverlaidReconstruction",
+    "PerturbationRow",
+    "Reconstruction",
+    "confusion",
+    "error_by_overlap",
+    "growth",
+    "notice",
+    "overlaid_reconstructions",
+    "pair_errors",
+    "perturbation_grid",
+    "perturbation_overview",
+    "reconstructions",
+    "training_curve",
+    "transformed",
+]

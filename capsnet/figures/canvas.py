@@ -1,0 +1,120 @@
+"""The style of every figure, the sheet of pictures, the chart with axes, and how a file is saved.
+
+Digits are white on black; colours are Okabe and Ito's, which colour-blind readers can tell apart,
+and orange always means error. Images are floats in [0, 1]; each of their pixels becomes a square of
+whole screen pixels. The same input gives the same bytes, whatever the user's settings.
+"""
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import LogLocator
+from PIL import Image
+
+WIDTH, SHEET_WIDTH, MARGIN, GAP, GROUP_GAP = 1920, 1600, 28, 8, 24  # pixels; a sheet may be wider
+DPI = 256  # a power of two: pixels / DPI * DPI is exact
+LINE, TITLE_LINE = 38, 48  # pixels from one line of text to the next
+
+INK, GREY, PALE = "#222222", "#666666", "#E8E8E8"
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
+FIRST_DIGIT = np.array([0.12, 0.92, 0.30])  # a light green ...
+SECOND_DIGIT = np.array([0.88, 0.08, 0.40])  # ... and a dark red: together a pale yellow
+ERRORS = LinearSegmentedColormap.from_list("errors", ["white", "#F6C8A0", ORANGE, "#7A3000"])
+BOLD = {"size": 9.8, "weight": "bold"}
+
+STYLE = {
+    "figure.dpi": DPI, "font.size": 7.5, "text.color": INK, "image.interpolation": "nearest",
+    "axes.titlesize": 8.2, "axes.titlelocation": "left", "axes.axisbelow": True,
+    "axes.edgecolor": GREY, "axes.labelcolor": INK, "xtick.color": GREY, "ytick.color": GREY,
+    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    "grid.color": PALE, "grid.linewidth": 0.6, "lines.linewidth": 1.4, "lines.markersize": 4,
+    "errorbar.capsize": 4,
+}  # fmt: skip
+
+
+def overlay(two: np.ndarray) -> np.ndarray:
+    """Two grey images [2, h, w] as one coloured image [h, w, 3]: light adds up."""
+    return np.clip(two[0][..., None] * FIRST_DIGIT + two[1][..., None] * SECOND_DIGIT, 0, 1)
+
+
+def log_scale(axes: Axes, values: np.ndarray) -> None:
+    """A log axis with plain numbers, and enough of them where it spans little."""
+    positive = values[values > 0]
+    wide = positive.size and positive.max() > 100 * positive.min()
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3) if wide else (1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+
+
+def largest_scale(width: int, num_columns: int, *, room: int, largest: int) -> int:
+    """Screen pixels per pixel of a picture, so that a row of pictures fits the room."""
+    return int(np.clip((room // num_columns - GAP) // width, 1, largest))
+
+
+def tile(axes: Axes, picture: np.ndarray, x: int, y: int, scale: int) -> None:
+    extent = (x, x + scale * picture.shape[1], y + scale * picture.shape[0], y)
+    shades = np.round(picture * 63) / 63  # as many as the eye can tell, in a smaller file
+    axes.imshow(shades, cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
+
+
+def frame(axes: Axes, corner: tuple[int, int], width: int, height: int, color: str) -> None:
+    axes.add_patch(Rectangle(corner, width, height, fill=False, lw=1.8, color=color, zorder=3))
+
+
+@contextmanager
+def sheet(
+    path: Path, *, title: str, note: str, width: int, height: int,
+    key: dict[str, np.ndarray] | None = None
+) -> Iterator[Axes]:  # fmt: skip
+    """An axes measured in pixels for pictures: (0, 0) is the top left corner below the note."""
+    full_width = max(SHEET_WIDTH, width + 2 * MARGIN)
+    titles, notes = textwrap.wrap(title, full_width // 23), textwrap.wrap(note, full_width // 15)
+    head = MARGIN + TITLE_LINE * len(titles) + LINE * len(notes) + 2 * GAP
+    foot = MARGIN + LINE * bool(key)
+    with canvas(path, width=full_width, height=head + height + foot) as figure:
+        limits = {"xlim": (-MARGIN, full_width - MARGIN), "ylim": (height + foot, -head)}
+        axes = figure.add_axes((0, 0, 1, 1), **limits)
+        axes.axis("off")
+        axes.text(0, MARGIN - head, "\n".join(titles), va="top", **BOLD)
+        below = MARGIN - head + TITLE_LINE * len(titles)
+        axes.text(0, below, "\n".join(notes), va="top", color=GREY)
+        if key:
+            handles = [Patch(facecolor=color, label=name) for name, color in key.items()]
+            axes.legend(handles=handles, ncols=len(key), loc="lower left")
+        yield axes
+
+
+@contextmanager
+def chart(path: Path, *, height: int, title: str) -> Iterator[Figure]:
+    """A figure for axes with ticks, laid out by matplotlib."""
+    with canvas(path, width=WIDTH, height=height, layout="constrained") as figure:
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+        wrapped = "\n".join(textwrap.wrap(title, WIDTH // 23))
+        figure.suptitle(wrapped, x=MARGIN / WIDTH, ha="left", **BOLD)
+        yield figure
+
+
+@contextmanager
+def canvas(path: Path, *, width: int, height: int, layout: str | None = None) -> Iterator[Figure]:
+    """A figure of so many pixels, saved when the block ends: written aside, then renamed."""
+    with matplotlib.style.context(STYLE, after_reset=True):
+        figure = Figure(figsize=(width / DPI, height / DPI), layout=layout)
+        yield figure
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(path.name + ".part")
+        agg = FigureCanvasAgg(figure)
+        agg.draw()
+        pixels = Image.fromarray(np.asarray(agg.buffer_rgba())[..., :3])
+        few_colors = pixels.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few_colors.save(aside, format="png", optimize=True)  # half the size, greys exact
+        aside.replace(path)
