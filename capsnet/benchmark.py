@@ -35,7 +35,7 @@ from capsnet import figures
 from capsnet.data.batches import Batch, training_batches
 from capsnet.data.mnist import NUM_CLASSES, Digits, load_digits
 from capsnet.evaluation import predict
-from capsnet.hardware import describe, peak, restart_peak
+from capsnet.hardware import describe, keep_freed_memory, peak, restart_peak
 from capsnet.losses import Losses, margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet, Prediction
 from capsnet.nn.convolution import convolve
@@ -149,6 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     try:
         settings = check(arguments)
+        keep_freed_memory()  # as the stages do
         digits = choose_digits(arguments.digits).to(settings.device)
         arguments.out.mkdir(parents=True, exist_ok=True)  # stop here, not after all is measured
         about = surroundings(settings, sys.argv[1:] if argv is None else argv)

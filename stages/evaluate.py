@@ -21,6 +21,7 @@ from capsnet.checkpoint import load
 from capsnet.data.batches import evaluation_batches
 from capsnet.data.mnist import NUM_CLASSES, Digits, load_digits
 from capsnet.evaluation import Outcome, judge
+from capsnet.hardware import keep_freed_memory
 from capsnet.params import Evaluate, Params, load_params, task_of, used_parameters
 from capsnet.precision import choose_dtype
 from capsnet.tracking import track
@@ -54,6 +55,7 @@ def main() -> None:
 
 def evaluate(params: Params, arguments: argparse.Namespace, tracker) -> None:
     task, name = task_of(params, arguments.run), arguments.run
+    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load(arguments.model).to(device)
     dtype = choose_dtype(params.optimizer.precision, device)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from capsnet.checkpoint import NETWORKS, save
 from capsnet.data.batches import evaluation_batches, training_batches
 from capsnet.data.mnist import load_digits, split_validation
+from capsnet.hardware import keep_freed_memory
 from capsnet.losses import weighted_losses
 from capsnet.params import Budget, Params, load_params, task_of, used_parameters
 from capsnet.precision import choose_dtype
@@ -54,6 +55,7 @@ def main() -> None:
 def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
     task, budget = task_of(params, arguments.run), params.chosen_budget
     network = params.runs[arguments.run].network
+    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = choose_dtype(params.optimizer.precision, device)
     digits = load_digits(arguments.digits, "train").to(device)
