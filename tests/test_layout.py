@@ -103,7 +103,7 @@ def test_one_edge_one_place_one_import(package, owners):
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] == package for name in names):
                 found.add(path.relative_to(ROOT).with_suffix("").parts[1])
-    assert found == owners
+    assert found <= owners
 
 
 def test_a_network_is_imported_without_the_heavy_packages():
