@@ -47,12 +47,14 @@ class Exponential:
 @dataclass(frozen=True)
 class TrainingExamples:
     mnist: Annotated[int, Positive]
+    mnist40: Annotated[int, Positive]
     multimnist: Annotated[int, Positive]
 
 
 @dataclass(frozen=True)
 class BatchSize:
     mnist: Annotated[int, Range(1, 65536)]
+    mnist40: Annotated[int, Range(1, 65536)]
     multimnist: Annotated[int, Range(1, 65536)]
 
 
@@ -63,23 +65,33 @@ class Budget:
     batch_size: BatchSize
     learning_rate: OneCycle | Exponential
     test_pairs: Annotated[int, Positive]
+    study_examples: Annotated[int, Positive]
+    perturb_examples: Annotated[int, Range(1, 10000)]
 
 
 @dataclass(frozen=True)
 class Run:
-    task: Literal["mnist", "multimnist"]
+    """One training; what is None is as in the sections of the same name for all runs."""
+
+    task: Literal["mnist", "mnist40", "multimnist"]
     network: Literal["capsnet", "baseline"]
+    seed: Annotated[int, Range(0, 2**63 - 1)] | None = None
+    iterations: Annotated[int, Range(1, 100)] | None = None
+    coupling: Literal["agreement", "uniform", "random"] | None = None
+    reconstruction_weight: Annotated[float, Range(0, 100)] | None = None
 
 
 @dataclass(frozen=True)
 class Data:
     mirrors: tuple[str, ...]
+    affnist: str | None
     validation_fraction: Annotated[float, Range(0, 0.5)]
 
 
 @dataclass(frozen=True)
 class Augment:
     mnist_shift: Annotated[int, Range(0, 14)]
+    mnist40_shift: Annotated[int, Range(0, 14)]
     multimnist_shift: Annotated[int, Range(0, 14)]
 
 
@@ -126,6 +138,7 @@ class Optimizer:
 class Evaluate:
     seed: Annotated[int, Range(0, 2**63 - 1)]
     batch_size: Annotated[int, Range(1, 65536)]
+    mnist40_shift: Annotated[int, Range(0, 14)]
     multimnist_shift: Annotated[int, Range(0, 14)]
     affine_degrees: Annotated[float, Range(0, 180)]
     affine_translate: Annotated[float, Range(0, 1)]
@@ -135,7 +148,6 @@ class Evaluate:
 class Perturb:
     range: Annotated[float, Range(0.0001, 10)]
     step: Annotated[float, Range(0.0001, 10)]
-    examples: Annotated[int, Range(1, 10000)]
 
 
 @dataclass(frozen=True)
@@ -172,35 +184,48 @@ class Task(NamedTuple):
     test_examples: int | None  # None: each test digit once
 
 
+SHAPES = {"mnist": (1, 28), "mnist40": (1, 40), "multimnist": (2, 36)}  # digits, image size
+
+
 def task_of(params: Params, run: str) -> Task:
     """The task of one run, with its numbers drawn together from the sections of params.yaml."""
-    budget = params.chosen_budget
-    if params.runs[run].task == "mnist":
-        return Task(
-            num_digits=1,
-            image_size=28,
-            training_shift=params.augment.mnist_shift,
-            test_shift=0,
-            training_examples=budget.training_examples.mnist,
-            batch_size=budget.batch_size.mnist,
-            test_examples=None,
-        )
+    name, budget = params.runs[run].task, params.chosen_budget
+    num_digits, image_size = SHAPES[name]
     return Task(
-        num_digits=2,
-        image_size=36,
-        training_shift=params.augment.multimnist_shift,
-        test_shift=params.evaluate.multimnist_shift,
-        training_examples=budget.training_examples.multimnist,
-        batch_size=budget.batch_size.multimnist,
-        test_examples=budget.test_pairs,
+        num_digits=num_digits,
+        image_size=image_size,
+        training_shift=getattr(params.augment, f"{name}_shift"),
+        test_shift=0 if name == "mnist" else getattr(params.evaluate, f"{name}_shift"),
+        training_examples=getattr(budget.training_examples, name),
+        batch_size=getattr(budget.batch_size, name),
+        test_examples=None if num_digits == 1 else budget.test_pairs,
+    )
+
+
+def params_of(params: Params, run: str) -> Params:
+    """The parameters with what this run sets for itself in their places.
+
+    Raises ValueError for a name that is not among the runs.
+    """
+    if run not in params.runs:
+        raise ValueError(f"got the run {run!r}, wanted one of {', '.join(params.runs)}")
+    own = {key: value for key, value in vars(params.runs[run]).items() if value is not None}
+    routing = {key: own[key] for key in ("iterations", "coupling") if key in own}
+    loss = {key: own[key] for key in ("reconstruction_weight",) if key in own}
+    return dataclasses.replace(
+        params,
+        seed=own.get("seed", params.seed),
+        routing=dataclasses.replace(params.routing, **routing),
+        loss=dataclasses.replace(params.loss, **loss),
     )
 
 
 def used_parameters(params: Params, run: str) -> dict[str, object]:
     """What this run is made of: the run itself stands in for all runs."""
-    everything = dataclasses.asdict(params)
-    everything["run"] = {"name": run, **everything.pop("runs")[run]}
-    return everything
+    everything = dataclasses.asdict(params_of(params, run))
+    task, network = params.runs[run].task, params.runs[run].network
+    del everything["runs"]
+    return {**everything, "run": {"name": run, "task": task, "network": network}}
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
@@ -243,6 +268,12 @@ def _contradictions(params: Params) -> list[str]:
     for name, budget in params.budgets.items():
         if budget.learning_rate.floor > budget.learning_rate.peak:
             mistakes.append(f"budgets.{name}.learning_rate.floor: higher than its peak")
+    mistakes += [
+        f"runs.{name}: a baseline has no capsules, so no iterations, coupling or reconstruction"
+        for name, run in params.runs.items()
+        if run.network == "baseline"
+        and (run.iterations, run.coupling, run.reconstruction_weight) != (None, None, None)
+    ]
     steps = params.perturb.range / params.perturb.step
     if abs(steps - round(steps)) > 1e-6:
         mistakes.append(
@@ -261,6 +292,8 @@ def _build(wanted: Any, found: Any, path: str, mistakes: list[str]) -> Any:
         if isinstance(found, str) and found in arguments:
             return found
         mistakes.append(f"{path}: got {_show(found)}, wanted {' or '.join(arguments)}")
+    elif type(None) in arguments:
+        return None if found is None else _build(arguments[0], found, path, mistakes)
     elif origin in (Union, types.UnionType):
         return _build_schedule(arguments, found, path, mistakes)
     elif origin is dict:
@@ -298,6 +331,8 @@ def _build_section(wanted: type, found: Any, path: str, mistakes: list[str]) -> 
     for key, field in fields.items():
         if key in found:
             values[key] = _build(field, found[key], _join(path, key), mistakes)
+        elif hasattr(wanted, key):  # a default
+            values[key] = getattr(wanted, key)
         else:
             mistakes.append(f"{_join(path, key)}: missing")
     return wanted(**values) if len(values) == len(fields) else None

@@ -19,7 +19,9 @@ def main() -> None:
         "--out", type=Path, required=True, help="file to write when params.yaml is sound"
     )
     arguments = parser.parse_args()
-    load_params()
+    affnist = load_params().data.affnist
+    if affnist is not None and not Path(affnist).exists():
+        raise ValueError(f"params.yaml: data.affnist: there is no file or folder {affnist!r}")
     write_text(arguments.out, "params.yaml is sound\n")
 
 

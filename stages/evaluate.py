@@ -22,7 +22,7 @@ from capsnet.data.batches import evaluation_batches
 from capsnet.data.mnist import NUM_CLASSES, Digits, load_digits
 from capsnet.evaluation import Outcome, judge
 from capsnet.hardware import keep_freed_memory
-from capsnet.params import Evaluate, Params, load_params, task_of, used_parameters
+from capsnet.params import Evaluate, Params, load_params, params_of, task_of, used_parameters
 from capsnet.precision import choose_dtype
 from capsnet.tracking import track
 from stages.command import run
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--confusion", type=Path, required=True, help="confusion to write, CSV")
     parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
     arguments = parser.parse_args()
-    params = load_params()
+    params = params_of(load_params(), arguments.run)
     with track(
         "evaluate",
         arguments.run,

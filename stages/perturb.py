@@ -23,7 +23,7 @@ from capsnet.data.mnist import NUM_CLASSES, load_digits
 from capsnet.evaluation import decode, predict
 from capsnet.metrics import found
 from capsnet.metrics import predict as classes
-from capsnet.params import Params, load_params, task_of, used_parameters
+from capsnet.params import Params, load_params, params_of, task_of, used_parameters
 from capsnet.tracking import track
 from stages.command import run
 from stages.output import write_csv
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--effects", type=Path, required=True, help="table to write, CSV")
     parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
     arguments = parser.parse_args()
-    params = load_params()
+    params = params_of(load_params(), arguments.run)
     with track(
         "perturb",
         arguments.run,
@@ -96,7 +96,7 @@ def right_capsules(
         image_size=task.image_size,
         max_shift=task.test_shift,
     )
-    wanted = params.perturb.examples
+    wanted = params.chosen_budget.perturb_examples
     hits: dict[int, list[Tensor]] = {digit: [] for digit in range(NUM_CLASSES)}
     misses: dict[int, list[Tensor]] = {digit: [] for digit in range(NUM_CLASSES)}
     for batch in batches:

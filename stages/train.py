@@ -21,7 +21,7 @@ from capsnet.data.batches import evaluation_batches, training_batches
 from capsnet.data.mnist import load_digits, split_validation
 from capsnet.hardware import keep_freed_memory
 from capsnet.losses import weighted_losses
-from capsnet.params import Budget, Params, load_params, task_of, used_parameters
+from capsnet.params import Budget, Params, load_params, params_of, task_of, used_parameters
 from capsnet.precision import choose_dtype
 from capsnet.tracking import track
 from capsnet.training import Facts, exponential, fit, one_cycle
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--curve", type=Path, required=True, help="training curve to write, CSV")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, JSON")
     arguments = parser.parse_args()
-    params = load_params()
+    params = params_of(load_params(), arguments.run)
     with track(
         "train", arguments.run, parameters=used_parameters(params, arguments.run)
     ) as tracker:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from capsnet.params import OneCycle, load_params, task_of, used_parameters
+from capsnet.params import OneCycle, load_params, params_of, task_of, used_parameters
 
 ROOT = Path(__file__).parent.parent
 DELETE = object()
@@ -66,6 +66,15 @@ RATE = "budgets/laptop/learning_rate"
         ("runs/mnist", "mnist", "runs.mnist: got the text 'mnist', wanted the keys"),
         ("runs/my run", {"task": "mnist", "network": "capsnet"}, "runs.my run: a name is"),
         ("runs", {}, "runs: got none, wanted at least one"),
+        ("runs/mnist/iterations", 0, "runs.mnist.iterations: got 0, wanted a whole number from 1"),
+        ("runs/mnist/coupling", "none", "runs.mnist.coupling: got the text 'none', wanted agree"),
+        ("runs/mnist/shift", 2, "runs.mnist.shift: unknown key, allowed are task, network, seed"),
+        (
+            "runs/cnn",
+            {"task": "mnist", "network": "baseline", "coupling": "uniform"},
+            "runs.cnn: a baseline has no capsules",
+        ),
+        ("data/affnist", 1, "data.affnist: got 1, wanted text"),
     ],
 )
 def test_a_mistake_is_named(tmp_path, place, value, expected):
@@ -101,6 +110,25 @@ def test_the_tasks_differ_in_numbers_only():
     assert multimnist[:4] == (2, 36, 4, 4)
 
 
+def test_a_digit_of_mnist40_is_anywhere_on_its_canvas(tmp_path):
+    """28 px of digit and 6 px on either side: shifts of up to 6 reach every place on 40 px."""
+    params = load_changed(tmp_path, "runs/wide", {"task": "mnist40", "network": "capsnet"})
+    assert task_of(params, "wide")[:4] == (1, 40, 6, 6)
+
+
+def test_a_run_may_set_its_own_routing_loss_and_seed(tmp_path):
+    own = {"seed": 7, "iterations": 1, "coupling": "uniform", "reconstruction_weight": 0}
+    params = load_changed(tmp_path, "runs/mine", {"task": "mnist", "network": "capsnet", **own})
+    mine = params_of(params, "mine")
+    found = mine.seed, mine.routing.iterations, mine.routing.coupling
+    assert (*found, mine.loss.reconstruction_weight) == (7, 1, "uniform", 0.0)
+    assert mine.routing.leaky == params.routing.leaky
+    assert params_of(params, "mnist") == params
+    assert used_parameters(params, "mine")["routing"]["coupling"] == "uniform"
+    with pytest.raises(ValueError, match="got the run 'yours', wanted one of mnist, multimnist"):
+        params_of(params, "yours")
+
+
 def test_used_parameters_name_one_budget_and_one_run():
     used = used_parameters(load_params(ROOT / "params.yaml"), "multimnist")
     assert list(used["budgets"]) == [used["budget"]]
@@ -111,7 +139,7 @@ def test_used_parameters_name_one_budget_and_one_run():
 @pytest.mark.parametrize("budget", ["quick", "laptop", "paper"])
 def test_every_budget_is_sound(tmp_path, budget):
     params = load_changed(tmp_path, "budget", budget)
-    assert list(params.budgets) == [budget] and params.chosen_budget.batch_size.mnist > 0
+    assert list(params.budgets) == [budget] and min(vars(params.chosen_budget.batch_size).values()) > 0
 
 
 def test_schedules_are_chosen_by_name(tmp_path):

@@ -30,9 +30,9 @@ TINY = {
         "weight_std": 0.1,
     },
     "optimizer": {"intervals": 2},
-    "perturb": {"examples": 2},
 }
 TINY_BUDGET = {"training_examples": {"mnist": 256, "multimnist": 96}, "test_pairs": 60}
+TINY_BUDGET |= {"study_examples": 20, "perturb_examples": 2}
 
 
 def merge(tree: dict, changes: dict) -> dict:
