@@ -25,7 +25,7 @@ from stages.output import write_csv
 MEASURED = ["examples", "error", "error_low", "error_high"]
 COLUMNS = ["transform", "amount", "unit", *MEASURED]
 UNITS = {"rotation": "degrees", "shear": "px/px", "scale": "times", "translation": "px"}
-AMOUNTS = {  # of which affNIST has -20..20, -0.2..0.2, 0.8..1.2 and, on its canvas, about 0..8
+AMOUNTS = {  # affNIST: -20 to 20, -0.2 to 0.2, 0.8 to 1.2, and all of the distances
     "rotation": (-60, -45, -30, -20, -15, 0, 15, 20, 30, 45, 60),
     "shear": (-0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6),
     "scale": (0.5, 0.65, 0.8, 1.0, 1.2, 1.35, 1.5),
