@@ -89,8 +89,12 @@ class CapsNet(nn.Module):
             )
 
     def forward(self, images: Tensor) -> Prediction:
+        capsules = self.digit(self.lower_capsules(images))
+        return Prediction(linalg.vector_norm(capsules, dim=-1), capsules)
+
+    def lower_capsules(self, images: Tensor) -> Tensor:
+        """The primary capsules [b, i, p], type by type and row by row within a type."""
         layer = self.convolution
         features = convolve(images, layer.weight, layer.bias, stride=1)
         features = functional.relu(features, inplace=True)  # the largest tensor of all: no copy
-        capsules = self.digit(self.primary(features))
-        return Prediction(linalg.vector_norm(capsules, dim=-1), capsules)
+        return self.primary(features)

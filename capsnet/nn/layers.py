@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnet.nn.convolution import convolve
-from capsnet.nn.routing import route, squash
+from capsnet.nn.routing import Trace, route, squash, trace
 
 COUPLINGS = ("agreement", "uniform", "random")
 
@@ -81,12 +81,16 @@ class DigitCapsules(nn.Module):
         self.register_buffer("log_prior", random)
 
     def forward(self, lower_bip: Tensor) -> Tensor:
-        return route(
-            lower_bip,
-            self.weight,
-            num_iterations=self.num_iterations,
-            bias_jd=self.bias,
-            log_prior_ij=self.log_prior,
-            leaky=self.leaky,
-            gradient=self.gradient,
-        )
+        return route(lower_bip, self.weight, **self._settings(), gradient=self.gradient)
+
+    def trace(self, lower_bip: Tensor) -> Trace:
+        """Every iteration of what `forward` does; see `capsnet.nn.routing.trace`."""
+        return trace(lower_bip, self.weight, **self._settings())
+
+    def _settings(self) -> dict[str, object]:
+        return {
+            "num_iterations": self.num_iterations,
+            "bias_jd": self.bias,
+            "log_prior_ij": self.log_prior,
+            "leaky": self.leaky,
+        }

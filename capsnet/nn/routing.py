@@ -6,7 +6,7 @@ Legend of the suffixes: b image, i lower capsule, j upper capsule, p lower pose,
 the same arguments, with the same gradients, but on a CPU and on an NVIDIA GPU it never stores the
 votes: the logits of pass k are votes . (v_1 + ... + v_{k-1}), so a pass needs only that running
 sum, the query, and the votes are computed anew in each pass, used while they are in the cache or in
-registers, and forgotten.
+registers, and forgotten. `trace` is for those who want to see it all.
 
 Beyond the paper: `bias_jd` (the authors' code), `leaky` (the authors' code: a vote may go to no
 capsule at all), `log_prior_ij` (the paper's "log prior probabilities", zero by default), and
@@ -15,6 +15,7 @@ capsule at all), `log_prior_ij` (the paper's "log prior probabilities", zero by 
 
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -111,6 +112,49 @@ def route(
                 gradient=gradient,
             )
     return capsules_bjd.to(lower_bip.dtype)
+
+
+class Trace(NamedTuple):
+    """What happened in each of r iterations; the votes are the same in all of them."""
+
+    votes: Tensor  # [b, i, j, d]
+    logits: Tensor  # [r, b, i, j], before the softmax of each iteration
+    couplings: Tensor  # [r, b, i, j]
+    capsules: Tensor  # [r, b, j, d]
+
+
+@torch.no_grad()
+def trace(
+    lower_bip: Tensor,
+    weight_ijpd: Tensor,
+    *,
+    num_iterations: int,
+    bias_jd: Tensor | None = None,
+    log_prior_ij: Tensor | None = None,
+    leaky: bool = False,
+) -> Trace:
+    """Route as `route` does and show the logits, couplings and capsules of every iteration.
+
+    The capsules of iteration k are those that `route` returns for k iterations, bit for bit, so the
+    last ones are its result; votes, logits and couplings are stored, so give it few images at a
+    time (36x36: 2 MB of votes each). Same errors as `route`; no gradients.
+    """
+    parameters = {"bias_jd": bias_jd, "log_prior_ij": log_prior_ij, "leaky": leaky}
+    _check(lower_bip, weight_ijpd, num_iterations, bias_jd, log_prior_ij, "all")
+    with _without_autocast(lower_bip.device.type):
+        votes_bijd = torch.einsum("bip,ijpd->bijd", lower_bip, weight_ijpd)  # Eq. 2
+        logits_bij = votes_bijd.new_zeros(votes_bijd.shape[:3])
+        if log_prior_ij is not None:
+            logits_bij = logits_bij + log_prior_ij
+        logits, couplings, capsules = [], [], []
+        for iteration in range(num_iterations):
+            logits.append(logits_bij)
+            couplings.append(_coupling(logits_bij, leaky))
+            capsules.append(
+                route(lower_bip, weight_ijpd, num_iterations=iteration + 1, **parameters)
+            )
+            logits_bij = logits_bij + torch.einsum("bijd,bjd->bij", votes_bijd, capsules[-1])
+    return Trace(votes_bijd, *(torch.stack(each) for each in (logits, couplings, capsules)))
 
 
 def _fastest(device: str, num_upper: int) -> type[torch.autograd.Function] | None:

@@ -1,0 +1,118 @@
+"""Routing seen: its numbers by iteration, and which part of an image each digit claims."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from capsnet.figures.canvas import (
+    BLUE,
+    FIRST_DIGIT,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    SECOND_DIGIT,
+    chart,
+    overlay,
+)
+from capsnet.figures.pictures import Column, picture_columns
+
+
+class Claims(NamedTuple):
+    """An image [h, w] of `digits`, each clean [2, h, w], and by iteration the coupling mass of both
+    over the grid of primary capsules: [r, 2, rows, columns].
+    """
+
+    image: np.ndarray
+    sources: np.ndarray
+    maps: np.ndarray
+    digits: tuple[int, int]
+
+
+def routing(table: pd.DataFrame, path: Path, *, title: str, even: float) -> None:
+    """Rows (iteration, measure, value, low, high): logit change (Figure A.1), entropy in bits
+    beside that of `even` couplings, agreement as a cosine, and where a digit's couplings go (%).
+    The last axis does not start at zero: what it shows is small.
+    """
+    with chart(path, height=1200, title=title) as figure:
+        changes, entropies, agreements, shares = figure.subplots(2, 2).flat
+        change = _line(changes, table, "logit_change", BLUE)
+        changes.set(ylabel="mean |change| of a logit", ylim=(0, None))
+        changes.set_title(f"Logits change by {_from_to(change, '.4f')} (Figure A.1)")
+        entropy = _line(entropies, table, "entropy", BLUE)
+        entropies.axhline(even, color=GREY, ls="--", lw=0.8, label="even couplings")
+        entropies.set(ylabel="entropy of the couplings (bits)", ylim=(0, 1.05 * even))
+        entropies.set_title(f"Couplings: {_from_to(entropy, '.3f')} bits")
+        entropies.legend(loc="lower left")
+        agreement = _line(agreements, table, "agreement", BLUE)
+        agreements.set(ylabel="cosine of vote and capsule", ylim=(min(0, agreement.min()), 1))
+        agreements.set_title(f"Agreement with the true digits: {_from_to(agreement, '.3f')}")
+        own = _line(shares, table, "own_coupling", GREEN, "its own capsule")
+        if _values(table, "other_coupling").any():
+            _line(shares, table, "other_coupling", ORANGE, "the other digit's")
+        absent = _line(shares, table, "absent_coupling", INK, "each digit not there")
+        low, high = min(own.min(), absent.min()), max(own.max(), absent.max())
+        shares.axhline(100 / 2**even, color=GREY, ls="--", lw=0.8, label="even couplings")
+        room = max(0.1 * high, 0.3 * (high - low))  # for the legend
+        shares.set(ylabel="coupling at a digit's places (%)", ylim=(low - room, high + 2 * room))
+        shares.set_title(f"To a digit's own capsule: {_from_to(own, '.1f')} %")
+        shares.legend(ncols=2, loc="upper left")
+        for axes in (changes, entropies, agreements, shares):
+            axes.set_xlabel("iteration")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(visible=True)
+
+
+def couplings(examples: Sequence[Claims], path: Path, *, title: str) -> None:
+    """Under each image its digits and, after the first and the last iteration, who claims what:
+    the hue is the share of the couplings, the brightness the length of the capsules behind it.
+    """
+    columns = []
+    for one in examples:
+        heading = "{} and {}".format(*one.digits)
+        last = len(one.maps) - 1
+        pictures = [one.image, overlay(one.sources)]
+        pictures += [_claimed(one, iteration) for iteration in dict.fromkeys((0, last))]
+        columns.append(Column(heading, INK, 0, pictures))
+    names = ["input", "true\ndigits", "iteration 1", f"iteration {len(examples[0].maps)}"]
+    single = not examples[0].sources[1].any()
+    note = "Below: the grid of primary capsules, in the colours of the digit to which they are "
+    note += "coupled more than to the other; pale where to both alike."
+    if single:
+        note += " The second digit is the wrong one with the longest capsule."
+    key = {"first digit": FIRST_DIGIT, "second digit": SECOND_DIGIT}
+    key["both"] = np.clip(FIRST_DIGIT + SECOND_DIGIT, 0, 1)
+    picture_columns(columns, path, names=names, title=title, note=note, key=key)
+
+
+def _claimed(one: Claims, iteration: int) -> np.ndarray:
+    """The maps of one iteration in two colours, as large as the image."""
+    maps = one.maps[iteration]
+    shares = maps / np.maximum(maps.max(axis=0), 1e-12)  # 1 for the larger of the two
+    bright = maps.sum(axis=0) / max(one.maps.sum(axis=1).max(), 1e-12)
+    height, width = one.image.shape
+    rows = np.arange(height) * maps.shape[1] // height
+    across = np.arange(width) * maps.shape[2] // width
+    return overlay((shares**4 * bright)[:, rows][:, :, across])
+
+
+def _values(table: pd.DataFrame, name: str) -> np.ndarray:
+    return table.loc[table["measure"] == name, "value"].to_numpy()
+
+
+def _line(axes: Axes, table: pd.DataFrame, name: str, color: str, label: str = "") -> np.ndarray:
+    rows = table[table["measure"] == name]
+    axes.plot(rows["iteration"], rows["value"], "o-", color=color, label=label or None)
+    axes.fill_between(rows["iteration"], rows["low"], rows["high"], color=color, alpha=0.2, lw=0)
+    return rows["value"].to_numpy()
+
+
+def _from_to(values: np.ndarray, form: str) -> str:
+    if len(values) == 1:
+        return f"{values[0]:{form}}"
+    return f"{values[0]:{form}} to {values[-1]:{form}}"

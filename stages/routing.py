@@ -1,0 +1,165 @@
+"""The part of `evaluate` that watches the routing: what the couplings do, iteration by iteration.
+
+A lower capsule counts by its length, for a short one votes for nothing. A place of the grid belongs
+to a digit when at least `OWNER` of the ink in the middle of its field of view is that digit's; on
+overlapping digits places between the two belong to neither. The middle is one kernel wide, the
+field nearly two: further out a digit is seen by few weights.
+"""
+
+from collections.abc import Iterator
+from math import log2, sqrt
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
+
+from capsnet import metrics
+from capsnet.data.batches import Batch
+from capsnet.evaluation import predict
+from capsnet.figures import couplings as figures
+from capsnet.nn.routing import Trace
+from capsnet.precision import autocast
+from stages.output import write_csv
+
+CHUNK = 20  # images traced at a time: their votes are stored
+OWNER = 0.8  # of the ink
+NUM_SHOWN = 6
+UNITS = {
+    "logit_change": "",  # mean |change| of a logit by this iteration's agreement (Figure A.1)
+    "entropy": "bits",  # of a lower capsule's couplings; log2 10 = 3.32 when they are even
+    "agreement": "cosine",  # of a vote and the capsule it is for, true digits only
+    "own_coupling": "%",  # of a digit's own places, to its own capsule
+    "other_coupling": "%",  # to the capsule of the other digit in the image
+    "absent_coupling": "%",  # to each of the digits that are not there, on average
+}
+COLUMNS = ["iteration", "measure", "value", "low", "high", "unit", "examples"]
+
+
+class Watched(NamedTuple):
+    """One image's traced routing, weighed by `strength` [i], the lengths of its lower capsules."""
+
+    trace: Trace  # of this image: votes [i, j, d], the others [r, ...]
+    strength: Tensor
+    owners: Tensor  # bool [k, i]: the lower capsules at the places of each digit
+    num_places: int  # of the grid
+    labels: list[int]
+
+
+def observe_routing(
+    model: nn.Module, batches, *, dtype: torch.dtype, num_examples: int, table: Path, folder: Path,
+    name: str
+) -> dict[str, object]:  # fmt: skip
+    """Trace the routing of the first test examples; write table and figures, return headlines.
+
+    `batches(num_examples=n)` yields the test's batches; `dtype` bfloat16 means autocast.
+    """
+    values, shown = [], []
+    for batch in batches(num_examples=num_examples):
+        right = metrics.exact_match(predict(model, batch.images, dtype).lengths, batch.labels)
+        for number, watched in enumerate(watch(model, batch, dtype)):
+            values.append(measure(watched))
+            if len(shown) < NUM_SHOWN and right[number]:
+                shown.append(claims(watched, batch.images[number, 0], batch.sources[number]))
+    measured = summarise(torch.stack(values))
+    write_csv(table, measured)
+    even = log2(model.digit.weight.shape[1])
+    title = f"{name}: what happens in each iteration of the routing"
+    figures.routing(measured, folder / "routing.png", title=title, even=even)
+    if shown:
+        title = f"{name}: which part of the image each digit claims"
+        figures.couplings(shown, folder / "couplings.png", title=title)
+    return headline(measured)
+
+
+@torch.inference_mode()
+def watch(model: nn.Module, batch: Batch, dtype: torch.dtype) -> Iterator[Watched]:
+    """The routing of each image of a batch."""
+    for start in range(0, len(batch), CHUNK):
+        images, _, sources, labels = (field[start : start + CHUNK] for field in batch)
+        with autocast(images.device, dtype):
+            lower_bip = model.lower_capsules(images)
+            traced = model.digit.trace(lower_bip)
+        owned = owners(sources, model.convolution.kernel_size[0])
+        num_places = owned.shape[2]
+        owned = owned.repeat(1, 1, lower_bip.shape[1] // num_places)  # type by type
+        for n in range(len(images)):
+            one = Trace(traced.votes[n], *(field[:, n] for field in traced[1:]))
+            strength = lower_bip[n].float().norm(dim=-1)
+            yield Watched(one, strength, owned[n], num_places, labels[n].tolist())
+
+
+def owners(sources: Tensor, kernel_size: int) -> Tensor:
+    """Whose place of the grid it is, from the clean digits [b, k, h, w]: bool [b, k, places]."""
+    edge = kernel_size // 2
+    middle = sources[..., edge : sources.shape[-2] - edge, edge : sources.shape[-1] - edge]
+    ink = avg_pool2d(middle, kernel_size, stride=2)
+    everything = ink.sum(dim=1, keepdim=True)
+    return ((ink >= OWNER * everything) & (everything > 0)).flatten(2)
+
+
+def measure(watched: Watched) -> Tensor:
+    """The values of UNITS of one image by iteration: [r, measures]; NaN for a digit of no place."""
+    votes, _, couplings, capsules = watched.trace
+    labels, weight = watched.labels, watched.strength / watched.strength.sum().clamp_min(1e-12)
+    products = torch.einsum("ijd,rjd->rij", votes, capsules)
+    lengths = votes.norm(dim=-1) * capsules.norm(dim=-1).unsqueeze(1)
+    cosine = (products / lengths.clamp_min(1e-12))[:, :, labels].mean(dim=2)
+    shares = couplings / couplings.sum(dim=2, keepdim=True)  # leaky ones sum to less than 1
+    entropy = -torch.xlogy(shares, shares).sum(dim=2) / torch.log(torch.tensor(2.0))
+    own, other = [], []
+    for place, digit in enumerate(labels):
+        strength = watched.strength * watched.owners[place]
+        mass = torch.einsum("i,rij->rj", strength / strength.sum(), shares)  # NaN: no place
+        own.append(mass[:, digit])
+        other.append(mass[:, [label for label in labels if label != digit]].sum(dim=1))
+    own, other = torch.stack(own).nanmean(dim=0), torch.stack(other).nanmean(dim=0)
+    absent = (1 - own - other) / max(1, shares.shape[2] - len(labels))
+    change = products.abs().mean(dim=(1, 2))
+    means = [change, entropy @ weight, cosine @ weight]
+    return torch.stack([*means, 100 * own, 100 * other, 100 * absent], dim=1)
+
+
+def summarise(values: Tensor) -> pd.DataFrame:
+    """Means over the images [n, r, measures] with their 95 % intervals (normal)."""
+    rows = []
+    for iteration in range(values.shape[1]):
+        for place, (name, unit) in enumerate(UNITS.items()):
+            found = values[:, iteration, place].double()
+            found = found[~found.isnan()]
+            mean, error = found.mean().item(), 0.0
+            if len(found) > 1:
+                error = 1.96 * found.std().item() / sqrt(len(found))
+            rows.append((iteration + 1, name, mean, mean - error, mean + error, unit, len(found)))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def headline(table: pd.DataFrame) -> dict[str, object]:
+    """{measure: {iteration_1: value, ...}} and how many examples were watched."""
+    results: dict[str, object] = {"examples": int(table["examples"].max())}
+    for name, rows in table.groupby("measure", sort=False):
+        values = rows.set_index("iteration")["value"]
+        results[name] = {f"iteration_{number}": value for number, value in values.items()}
+    return results
+
+
+def claims(watched: Watched, image: Tensor, sources: Tensor) -> figures.Claims:
+    """What each of two digits claims: coupling times length, summed over the types at each place.
+
+    Of one digit in the image the other is the wrong one with the longest capsule.
+    """
+    _, _, couplings, capsules = watched.trace
+    digits = list(watched.labels)
+    if len(digits) == 1:
+        lengths = capsules[-1].norm(dim=-1)
+        lengths[digits] = -1
+        digits.append(int(lengths.argmax()))
+    mass = couplings[:, :, digits] * watched.strength.unsqueeze(1)  # [r, i, 2]
+    size = round(sqrt(watched.num_places))
+    maps = mass.unflatten(1, (-1, size, size)).sum(dim=1).movedim(-1, 1)  # [r, 2, h, w]
+    clean = torch.stack([sources[0], sources[-1] if len(sources) > 1 else torch.zeros_like(image)])
+    return figures.Claims(
+        image.cpu().numpy(), clean.cpu().numpy(), maps.cpu().numpy(), tuple(digits)
+    )

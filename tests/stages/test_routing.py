@@ -1,0 +1,80 @@
+"""What is said of the routing, on couplings and digits made up so that the numbers are known."""
+
+from functools import partial
+
+import pandas as pd
+import pytest
+import torch
+
+from capsnet.data.batches import evaluation_batches
+from capsnet.data.mnist import Digits
+from capsnet.nn.capsnet import CapsNet
+from capsnet.nn.routing import Trace
+from stages.routing import COLUMNS, UNITS, Watched, measure, observe_routing, owners
+
+
+def test_a_place_belongs_to_the_digit_with_nearly_all_the_ink():
+    """28 px and kernels of 9 px give 6x6 places; a field's middle 9 px start at 4, 6, ... 14. The
+    left bar (columns 4 to 7) is seen by columns 0 and 1, the right one (20 to 23) by 4 and 5.
+    """
+    sources = torch.zeros(1, 2, 28, 28)
+    sources[0, 0, :, 4:8] = sources[0, 1, :, 20:24] = 1
+    first, second = owners(sources, 9)[0].view(2, 6, 6)
+    columns = torch.arange(6).expand(6, 6)
+    assert torch.equal(first, columns < 2) and torch.equal(second, columns > 3)
+
+
+def test_shared_ink_belongs_to_neither_and_no_ink_to_nobody():
+    sources = torch.ones(1, 2, 28, 28)
+    assert not owners(sources, 9).any() and not owners(0 * sources, 9).any()
+
+
+def watched(couplings, strength=(1.0, 3.0)) -> Watched:
+    """Two lower capsules, three upper ones; capsule 0 is the first digit's, 1 the second's. Each
+    votes for upper capsule j along axis j with length 2; the capsules point there, 0.5 long.
+    """
+    votes = 2 * torch.eye(3).expand(2, 3, 3)
+    capsules = 0.5 * torch.eye(3)[None]
+    trace = Trace(votes, torch.zeros(1, 2, 3), torch.tensor(couplings)[None], capsules)
+    return Watched(trace, torch.tensor(strength), torch.eye(2).bool(), 2, [0, 1])
+
+
+def test_what_one_image_shows():
+    """A product of vote and capsule is 2 x 0.5 = 1, its cosine 1. Entropies: 1 bit for (1/2, 1/2,
+    0), 0 for (0, 1, 0), weighed 1 to 3. Own: half of the first, all of the second: 75 %; the
+    other's: half and nothing: 25 %; nothing is left for the third digit.
+    """
+    values = dict(zip(UNITS, measure(watched([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]))[0], strict=True))
+    expected = {"logit_change": 1, "entropy": 0.25, "agreement": 1, "own_coupling": 75}
+    expected |= {"other_coupling": 25, "absent_coupling": 0}
+    assert {name: value.item() for name, value in values.items()} == pytest.approx(expected)
+
+
+def test_leaky_couplings_are_shares_of_what_arrives():
+    """(0.2, 0.2, 0) and (0, 0.1, 0) with the rest going nowhere are (1/2, 1/2, 0) and (0, 1, 0)."""
+    leaky = measure(watched([[0.2, 0.2, 0.0], [0.0, 0.1, 0.0]]))
+    torch.testing.assert_close(leaky, measure(watched([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])))
+
+
+@pytest.mark.parametrize("num_digits", [1, 2])
+@pytest.mark.parametrize("settings", [{}, {"coupling": "uniform"}, {"num_iterations": 1}], ids=str)
+def test_a_network_is_watched(tmp_path, num_digits, settings):
+    torch.manual_seed(0)
+    model = CapsNet(image_size=28, conv_channels=8, primary_types=2, decoder_sizes=None, **settings)
+    images = torch.zeros(20, 28, 28, dtype=torch.uint8)
+    images[:, 6:22, 6:10] = images[::2, 6:22, 18:22] = 255
+    digits = Digits(images, torch.arange(20) % 10)
+    batches = partial(
+        evaluation_batches, digits, seed=1, batch_size=9, num_digits=num_digits, image_size=28,
+        max_shift=0
+    )  # fmt: skip
+    options = {"dtype": torch.float32, "num_examples": 20, "name": "run"}
+    found = observe_routing(
+        model.eval(), batches, table=tmp_path / "routing.csv", folder=tmp_path, **options
+    )
+    iterations = 1 if settings else 3
+    table = pd.read_csv(tmp_path / "routing.csv")
+    assert list(table.columns) == COLUMNS and len(table) == iterations * len(UNITS)
+    assert found["examples"] == 20 and len(found["entropy"]) == iterations
+    assert found["entropy"]["iteration_1"] == pytest.approx(3.3219, abs=1e-3)  # log2 10
+    assert (tmp_path / "routing.png").stat().st_size > 10_000
