@@ -43,8 +43,9 @@ def peak(device: torch.device) -> int:
     """The most bytes held since the restart: of the allocator or, on a CPU, of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "linux":  # getrusage would count what the parent held, too
-        return 1024 * int(_found_in("/proc/self/status", r"VmHWM:\s*(\d+) kB"))
+    # getrusage would count what the parent held, too; some containers do not tell VmHWM
+    if kilobytes := _found_in("/proc/self/status", r"VmHWM:\s*(\d+) kB"):
+        return 1024 * int(kilobytes)
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
