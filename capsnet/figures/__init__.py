@@ -2,7 +2,7 @@
 matplotlib).
 
 `canvas` holds the one style that all share, `pictures` the figures made of small pictures, `charts`
-those with axes.
+those with axes, `effects` what the dimensions of a capsule do.
 """
 
 from capsnet.figures.charts import (
@@ -12,14 +12,16 @@ from capsnet.figures.charts import (
     pair_errors,
     training_curve,
 )
+from capsnet.figures.effects import (
+    PerturbationRow,
+    perturbation_grid,
+    perturbation_overview,
+)
 from capsnet.figures.pictures import (
     OverlaidReconstruction,
-    PerturbationRow,
     Reconstruction,
     notice,
     overlaid_reconstructions,
-    perturbation_grid,
-    perturbation_overview,
     reconstructions,
     transformed,
 )

@@ -1,7 +1,7 @@
 """Figures made of small pictures in rows and columns.
 
-After Sabour et al. 2017: Figure 3 (`reconstructions`), Figure 4 (`perturbation_grid`) and Figure 5
-(`overlaid_reconstructions`); the others are ours. Unlike the paper, digits are white on black.
+After Sabour et al. 2017: Figure 3 (`reconstructions`) and Figure 5 (`overlaid_reconstructions`);
+the others are ours. Unlike the paper, digits are white on black.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from capsnet.figures.canvas import (
-    BLUE,
     FIRST_DIGIT,
     GAP,
     GREY,
@@ -55,15 +54,6 @@ class OverlaidReconstruction(NamedTuple):
     labels: tuple[int, int]
     decoded: tuple[int, int]
     case: str
-
-
-class PerturbationRow(NamedTuple):
-    """One dimension of one digit's capsule: its change (fraction) and images [num_values, h, w]."""
-
-    digit: int
-    dimension: int
-    change: float
-    images: np.ndarray
 
 
 class Column(NamedTuple):
@@ -129,23 +119,6 @@ def transformed(
     picture_columns(columns, path, names=names, title=title, note=note, framed=True)
 
 
-def perturbation_grid(
-    images: np.ndarray, values: np.ndarray, changes: np.ndarray, path: Path, *, digit: int
-) -> None:
-    """Figure 4: reconstructions [num_dimensions, num_values, h, w], one dimension a row."""
-    names = [f"dim {dim}\nchange {100 * change:.0f} %" for dim, change in enumerate(changes)]
-    title = f"Digit {digit}: what each dimension of its capsule changes"
-    sweeps(images, values, path, names=names, title=title, largest=4)
-
-
-def perturbation_overview(
-    rows: Sequence[PerturbationRow], values: np.ndarray, path: Path, *, title: str
-) -> None:
-    """One row per digit: the sweep of its most telling dimension."""
-    names = [f"digit {r.digit}, dim {r.dimension}\nchange {100 * r.change:.0f} %" for r in rows]
-    sweeps([row.images for row in rows], values, path, names=names, title=title, largest=5)
-
-
 def notice(path: Path, *, title: str, note: str) -> None:
     """Words in the place of a figure that there is none of, so that the place is not empty."""
     with sheet(path, title=title, note=note, width=SHEET_WIDTH - 2 * MARGIN, height=0):
@@ -191,32 +164,3 @@ def picture_columns(
                         corner = (x, top + (len(names) - 1) * down)
                         frame(axes, corner, scale * width, scale * height, ORANGE)
                     x += across
-
-
-def sweeps(
-    rows: Sequence[np.ndarray], values: np.ndarray, path: Path, *, names: Sequence[str],
-    title: str, largest: int
-) -> None:  # fmt: skip
-    """Rows of reconstructions [num_values, h, w] under the values added to one dimension."""
-    left, head = 230, LINE + GAP
-    height, width = rows[0].shape[1:]
-    room = WIDTH - 2 * MARGIN - left
-    scale = largest_scale(width, len(values), room=room, largest=largest)
-    across, down = scale * width + GAP, scale * height + GAP
-    note = "Columns: value added to the dimension"
-    note += "; framed: nothing added. " if np.isclose(values, 0).any() else ". "
-    note += "Change: how far the ends of a row differ, relative to the digit's ink, "
-    note += "mean over several test digits."
-    size = {"width": left + len(values) * across, "height": head + len(rows) * down}
-    with sheet(path, title=title, note=note, **size) as axes:
-        for column, value in enumerate(values):
-            x = left + column * across
-            text = f"{round(float(value), 3):+g}".replace("-", "\N{MINUS SIGN}")
-            if np.isclose(value, 0):
-                text = "0"
-                frame(axes, (x, head), scale * width, len(rows) * down - GAP, BLUE)
-            axes.text(x + scale * width / 2, LINE, text, ha="center", va="bottom")
-            for row, pictures in enumerate(rows):
-                tile(axes, pictures[column], x, head + row * down, scale)
-        for row, name in enumerate(names):
-            axes.text(0, head + (row + 0.5) * down, name, va="center", linespacing=1.3)

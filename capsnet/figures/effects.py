@@ -1,0 +1,134 @@
+"""What the dimensions of a capsule do: Figure 4 of Sabour et al. 2017 with numbers, and all effects
+on one page. Rising is purple and falling green, which colour-blind readers can tell apart.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap
+
+from capsnet.figures.canvas import (
+    BLUE,
+    GAP,
+    GREEN,
+    INK,
+    LINE,
+    MARGIN,
+    PALE,
+    PURPLE,
+    WIDTH,
+    chart,
+    frame,
+    largest_scale,
+    sheet,
+    tile,
+)
+
+CHANGES = LinearSegmentedColormap.from_list(
+    "changes", ["#00412F", GREEN, "#FFFFFF", PURPLE, "#4A1042"]
+)
+STRONGEST = 3  # typical changes at which the colours end
+
+
+class PerturbationRow(NamedTuple):
+    """One dimension of one digit's capsule: what it does and images [num_values, h, w]."""
+
+    digit: int
+    dimension: int
+    name: str
+    images: np.ndarray
+
+
+def perturbation_grid(
+    images: np.ndarray, values: np.ndarray, names: Sequence[str], path: Path, *, digit: int
+) -> None:
+    """Figure 4: reconstructions [num_dimensions, num_values, h, w], one dimension a row."""
+    rows = [f"dim {dimension}\n{name}" for dimension, name in enumerate(names)]
+    title = f"Digit {digit}: what each dimension of its capsule does"
+    sweeps(images, values, path, names=rows, title=title, largest=4)
+
+
+def perturbation_overview(
+    rows: Sequence[PerturbationRow], values: np.ndarray, path: Path, *, title: str
+) -> None:
+    """One row for each measure: the dimension that changes it most clearly."""
+    names = [f"digit {row.digit}, dim {row.dimension}\n{row.name}" for row in rows]
+    sweeps([row.images for row in rows], values, path, names=names, title=title, largest=5)
+
+
+def sweeps(
+    rows: Sequence[np.ndarray], values: np.ndarray, path: Path, *, names: Sequence[str],
+    title: str, largest: int
+) -> None:  # fmt: skip
+    """Rows of reconstructions [num_values, h, w] under the values added to one dimension."""
+    left, head = 316, LINE + GAP
+    height, width = rows[0].shape[1:]
+    room = WIDTH - 2 * MARGIN - left
+    scale = largest_scale(width, len(values), room=room, largest=largest)
+    across, down = scale * width + GAP, scale * height + GAP
+    note = "Columns: value added to the dimension"
+    note += "; framed: nothing added. " if np.isclose(values, 0).any() else ". "
+    note += "Number: change from the first column to the last, mean over many test digits, of which"
+    note += " a typical one is shown; none: no measure changes visibly."
+    size = {"width": left + len(values) * across, "height": head + len(rows) * down}
+    with sheet(path, title=title, note=note, **size) as axes:
+        for column, value in enumerate(values):
+            x = left + column * across
+            text = f"{round(float(value), 3):+g}".replace("-", "\N{MINUS SIGN}")
+            if np.isclose(value, 0):
+                text = "0"
+                frame(axes, (x, head), scale * width, len(rows) * down - GAP, BLUE)
+            axes.text(x + scale * width / 2, LINE, text, ha="center", va="bottom")
+            for row, pictures in enumerate(rows):
+                tile(axes, pictures[column], x, head + row * down, scale)
+        for row, name in enumerate(names):
+            axes.text(0, head + (row + 0.5) * down, name, va="center", linespacing=1.3)
+
+
+def effects(table: pd.DataFrame, path: Path, *, title: str) -> None:
+    """Rows (digit, dimension, measure, effect, significant, label): a panel for each measure, in it
+    a cell for each dimension of each digit; only significant effects are coloured."""
+    measures = list(dict.fromkeys(table["measure"]))
+    num_rows = -(-len(measures) // 2)
+    with chart(path, height=180 + 430 * num_rows, title=title) as figure:
+        panels = figure.subplots(num_rows, 2, sharex=True, sharey=True, squeeze=False)
+        for place, measure in enumerate(measures):
+            axes = panels[place // 2, place % 2]
+            shown = _panel(axes, table[table["measure"] == measure], measure.replace("_", " "))
+            axes.set(
+                xlabel="dimension" if place // 2 == num_rows - 1 else None,
+                ylabel="digit" if place % 2 == 0 else None,
+            )
+        for axes in panels.flat[len(measures) :]:
+            axes.set_visible(False)
+        bar = figure.colorbar(shown, ax=panels, extend="both", aspect=50, pad=0.01)
+        bar.set_label("change over the sweep, relative to the measure's typical change")
+        bar.outline.set_visible(False)
+
+
+def _panel(axes, rows: pd.DataFrame, measure: str):
+    """One measure, [digit, dimension]; its title says how many cells are coloured."""
+    significant = rows["significant"].astype(bool)
+    coloured = rows.assign(effect=rows["effect"].where(significant))
+    cells = coloured.pivot(index="digit", columns="dimension", values="effect").astype(float)
+    shown = axes.imshow(cells, cmap=CHANGES, vmin=-STRONGEST, vmax=STRONGEST, aspect="auto")
+    axes.set_facecolor(PALE)
+    axes.set_xticks(range(cells.shape[1]), cells.columns)
+    axes.set_yticks(range(cells.shape[0]), cells.index)
+    axes.set_xticks(np.arange(0.5, cells.shape[1] - 1), minor=True)
+    axes.set_yticks(np.arange(0.5, cells.shape[0] - 1), minor=True)
+    axes.grid(visible=True, which="minor", color="white")
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    title = f"{measure}: {significant.sum()} of {len(rows)}"
+    if significant.any():
+        best = rows.loc[rows["effect"].abs().where(significant).idxmax()]
+        label = best["label"].removeprefix(f"{measure} ").removeprefix("moves ")
+        title += f", framed: {label}"
+        corner = (cells.columns.get_loc(best["dimension"]), cells.index.get_loc(best["digit"]))
+        frame(axes, (corner[0] - 0.5, corner[1] - 0.5), 1, 1, INK)
+    axes.set_title(title)
+    return shown
