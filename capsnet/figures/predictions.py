@@ -1,0 +1,59 @@
+"""What a network sees in pictures of handwriting, and how it would draw it itself."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from capsnet.figures.canvas import FIRST_DIGIT, INK, SECOND_DIGIT, overlay
+from capsnet.figures.pictures import Column, picture_columns
+
+HEADING_LETTERS = 9  # above a picture
+
+
+class Drawing(NamedTuple):
+    """One picture: its name, what the network reads, both short; its input [h, w] and the
+    reconstruction of each digit read [k, h, w]."""
+
+    name: str
+    reading: str
+    image: np.ndarray
+    reconstructions: np.ndarray
+
+
+def drawings(examples: Sequence[Drawing], path: Path, *, num_digits: int) -> None:
+    """Inputs above reconstructions; of a network for two digits each alone and both together."""
+    names, key = ["input", "recon-\nstruction"], None
+    note = "In brackets the length of the capsule: how sure the network is, from 0 to 1"
+    if num_digits > 1:
+        names = ["input", "longest\ncapsule", "second\ncapsule", "together"]
+        key = {"longest capsule": FIRST_DIGIT, "second capsule": SECOND_DIGIT}
+        key["both"] = np.clip(FIRST_DIGIT + SECOND_DIGIT, 0, 1)
+        note += "; all black: no second digit"
+    columns = []
+    for one in examples:
+        pictures = [one.image, one.reconstructions[0]]
+        if num_digits > 1:
+            pictures = [one.image, *in_colors(one.reconstructions)]
+        columns.append(Column(heading(one, num_digits), INK, 0, pictures))
+    title = "What the network sees, and how it would draw the digits that it reads"
+    picture_columns(columns, path, names=names, title=title, note=note, key=key)
+
+
+def in_colors(reconstructions: np.ndarray) -> list[np.ndarray]:
+    """One or two reconstructions [k, h, w] as pictures [h, w, 3]: the first, the second, both."""
+    two = np.zeros((2, *reconstructions.shape[1:]), reconstructions.dtype)
+    two[: len(reconstructions)] = reconstructions
+    first, second = two.copy(), two.copy()
+    first[1], second[0] = 0, 0
+    return [overlay(first), overlay(second), overlay(two)]
+
+
+def heading(one: Drawing, num_digits: int) -> str:
+    """The name cut to what fits above a picture, then a line for each digit."""
+    name = one.name
+    if len(name) > HEADING_LETTERS:
+        name = f"{name[: HEADING_LETTERS - 1]}…"
+    lines = [name, *one.reading.split(" and ")]
+    return "\n".join(lines + [""] * (1 + num_digits - len(lines)))  # as high as its neighbours

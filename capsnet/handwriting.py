@@ -1,0 +1,126 @@
+"""A picture of handwriting -> what a network takes: digits made as MNIST made its own.
+
+MNIST (http://yann.lecun.com/exdb/mnist): white ink on black, scaled so that the digit fits a box of
+20x20 px, grey only at the edges, its centre of mass in the middle of 28x28. A picture may be of any
+size, colour, grey or transparent, dark on light or light on dark; its paper is what most of its
+border is.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+from skimage.measure import label
+
+LARGEST = 1024  # pixels; of a larger picture several pixels are averaged to one first
+FAINT = 0.1  # of full ink: fainter pixels do not count when the box is drawn around the ink
+SPECK = 0.01  # of all ink: smaller stains are dropped
+LEAST_CONTRAST = 0.08  # between ink and paper, where black to white is 1
+
+
+def read_handwriting(file: Path | bytes) -> np.ndarray:
+    """Ink float [h, w], 0 paper to 1 stroke, of a picture: a file or its bytes.
+
+    Any format that Pillow reads; of several pictures in it the first. Raises ValueError that names
+    the file if it is missing, no picture, or empty.
+    """
+    name = "the picture" if isinstance(file, bytes) else file
+    try:
+        return find_ink(read_grey(file))
+    except FileNotFoundError:
+        raise ValueError(f"{name} is missing") from None
+    except IsADirectoryError:
+        raise ValueError(f"{name} is a folder, wanted a picture") from None
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def read_grey(file: Path | bytes) -> np.ndarray:
+    """Brightness float [h, w] in [0, 1] of a picture: upright, opaque, no larger than needed.
+
+    Raises OSError if the file cannot be opened, ValueError if Pillow cannot read it.
+    """
+    data = file if isinstance(file, bytes) else file.read_bytes()
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image = ImageOps.exif_transpose(image)
+    except Image.UnidentifiedImageError:
+        raise ValueError("not a picture in a format that Pillow knows") from None
+    except Exception as error:  # the decoders of broken files raise nearly anything
+        raise ValueError(f"not a whole picture ({' '.join(str(error).split())})") from None
+    factor = -(-max(image.size) // LARGEST)
+    if image.mode[0] in "IF":  # 16 or 32 bits: no white of their own, so from darkest to lightest
+        grey = np.asarray(image, dtype=np.float32)
+        grey = (grey - grey.min()) / max(float(np.ptp(grey)), 1.0)
+        return np.asarray(Image.fromarray(grey).reduce(factor))
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("L").reduce(factor), dtype=np.float32) / 255
+    parts = image.convert("RGBA").reduce(factor).convert("LA").split()
+    grey, opacity = (np.asarray(part, dtype=np.float32) / 255 for part in parts)
+    return grey * opacity + paper_behind(grey, opacity) * (1 - opacity)
+
+
+def paper_behind(grey: np.ndarray, opacity: np.ndarray) -> float:
+    """What to lay behind a transparent picture: white under dark strokes, black under light ones.
+
+    What is mostly opaque has its own paper, which is continued.
+    """
+    if opacity.mean() > 0.5:
+        return float(np.median(grey[opacity > 0.5]))
+    return float((grey * opacity).sum() < 0.5 * opacity.sum())
+
+
+def find_ink(grey: np.ndarray) -> np.ndarray:
+    """Ink float [h, w] in [0, 1] from brightness [h, w] in [0, 1].
+
+    The paper is as bright as the middle of the border; ink is what is darker, or what is lighter if
+    that differs more. Raises ValueError if nothing differs.
+    """
+    border = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
+    paper = float(np.median(border))
+    darker, lighter = paper - float(grey.min()), float(grey.max()) - paper
+    if max(darker, lighter) < LEAST_CONTRAST:
+        raise ValueError("empty: nothing in it is darker or lighter than its border")
+    ink = grey - paper if lighter > darker else paper - grey
+    grain = np.percentile(np.abs(border - paper), 75)  # of the paper; the ink may touch the border
+    ink = (ink - 2 * grain).clip(0)
+    full = np.percentile(ink[ink > ink.max() / 2], 75)  # not only the darkest pixel is full ink
+    return without_specks((ink / full).clip(0, 1))
+
+
+def without_specks(ink: np.ndarray) -> np.ndarray:
+    """Drop what is small beside the digits: a grain of dust would widen their box."""
+    stains = label(ink > FAINT, connectivity=2)
+    mass = np.bincount(stains.ravel(), weights=ink.ravel())
+    kept = mass >= SPECK * mass[1:].sum()
+    kept[0] = True  # not a stain but the paper and the faint edges of strokes
+    return ink * kept[stains]
+
+
+def fit(ink: np.ndarray, *, image_size: int, box_size: int) -> np.ndarray:
+    """Scale ink to a box of `box_size` px, its centre of mass in the middle: float32 [size, size].
+
+    A picture of exactly the network's size was made for it and stays as it is.
+    """
+    if ink.shape == (image_size, image_size):
+        return ink.astype(np.float32)
+    rows, columns = np.nonzero(ink > FAINT)
+    crop = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    scale = box_size / max(crop.shape)
+    height, width = (max(1, round(side * scale)) for side in crop.shape)
+    picture = Image.fromarray(crop.astype(np.float32))  # shrinking, Pillow averages all pixels
+    scaled = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)).clip(0)
+    canvas = np.zeros((image_size, image_size), dtype=np.float32)
+    top, left = corner(scaled, image_size)
+    canvas[top : top + height, left : left + width] = scaled / scaled.max()
+    return canvas
+
+
+def corner(ink: np.ndarray, image_size: int) -> tuple[int, int]:
+    """Where the box begins: MNIST's centres of mass are at pixel 14.0 of 28, not at 13.5."""
+    places = []
+    for axis, side in enumerate(ink.shape):
+        centre = (ink.sum(axis=1 - axis) * np.arange(side)).sum() / ink.sum()
+        places.append(int(np.clip(round(image_size / 2 - centre), 0, image_size - side)))
+    return places[0], places[1]

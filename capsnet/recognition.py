@@ -1,0 +1,107 @@
+"""A trained network reads a picture of handwriting: which digits, how sure, how it would draw them.
+
+The program (`capsnet.predict`) and the service (`capsnet.serving`) answer alike, both from here.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import safetensors
+import torch
+from torch import Tensor, nn
+
+from capsnet import checkpoint
+from capsnet.evaluation import decode, predict
+from capsnet.handwriting import fit
+
+PRESENT = (
+    0.5  # a longer capsule says that its digit is there: half way between the margins of Eq. 4
+)
+PAIR_IMAGE_SIZE = 36  # networks for images of this size are trained on two digits, others on one
+DIGIT_BOX = 20  # pixels, the longer side of the box around a digit (MNIST)
+PAIR_BOXES = (20, 22, 24, 26)  # around two overlapping digits: 9 of 10 of MultiMNIST's are between
+PAIR_BOX = 23  # their mean
+
+
+class Reader(NamedTuple):
+    """A network and the pictures that it was trained on: image_size in px, num_digits at most."""
+
+    model: nn.Module
+    image_size: int
+    num_digits: int
+
+
+class Reading(NamedTuple):
+    """What a network sees in one picture.
+
+    image float32 [h, w], as the network got it; lengths [10], of a baseline without capsules its
+    probabilities; digits, the longest first; reconstructions [k, h, w] of these digits, or None.
+    """
+
+    image: np.ndarray
+    lengths: np.ndarray
+    digits: tuple[int, ...]
+    reconstructions: np.ndarray | None
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the longest capsule says by its length that its digit is there."""
+        return bool(self.lengths.max() > PRESENT)
+
+
+def load_reader(path: str | Path) -> Reader:
+    """Load a checkpoint. Raises ValueError, naming the file, if it is none of ours."""
+    model = checkpoint.load(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        arguments = json.loads(file.metadata()["capsnet"])["arguments"]
+    image_size = arguments["image_size"]
+    return Reader(model, image_size, 2 if image_size == PAIR_IMAGE_SIZE else 1)
+
+
+def read(reader: Reader, ink: np.ndarray) -> Reading:
+    """Read ink [h, w] of any size, as `capsnet.handwriting.read_handwriting` gives it.
+
+    How large two overlapping digits should be drawn depends on how far apart they are, which only
+    the network can tell: it tries several sizes, and the one that its reconstruction fits best is
+    the answer.
+    """
+    boxes = [DIGIT_BOX]
+    if reader.num_digits > 1:
+        boxes = [PAIR_BOX] if reader.model.decoder is None else PAIR_BOXES
+    images = [fit(ink, image_size=reader.image_size, box_size=box) for box in boxes]
+    return min((_read_image(reader, image) for image in images), key=_misfit)
+
+
+@torch.inference_mode()
+def _read_image(reader: Reader, image: np.ndarray) -> Reading:
+    prediction = predict(reader.model, torch.from_numpy(image)[None, None], torch.float32)
+    lengths = prediction.lengths
+    if prediction.capsules is None:
+        lengths = probabilities(lengths, reader.num_digits)
+    digits = choose_digits(lengths[0], reader.num_digits)
+    pictures = None
+    if reader.model.decoder is not None:
+        pictures = decode(reader.model, prediction.capsules, torch.tensor([digits]))[0].numpy()
+    return Reading(image, lengths[0].numpy(), digits, pictures)
+
+
+def probabilities(scores: Tensor, num_digits: int) -> Tensor:
+    """A baseline's scores [b, j] on the scale of lengths, by the function of its loss."""
+    return scores.softmax(dim=1) if num_digits == 1 else scores.sigmoid()
+
+
+def choose_digits(lengths: Tensor, num_digits: int) -> tuple[int, ...]:
+    """The digits of the capsules [j] longer than PRESENT, longest first: one to `num_digits`."""
+    longest = lengths.topk(num_digits)
+    count = max(1, int((longest.values > PRESENT).sum()))
+    return tuple(longest.indices[:count].tolist())
+
+
+def _misfit(reading: Reading) -> float:
+    """How much of the image its reconstruction misses; 0 without one."""
+    if reading.reconstructions is None:
+        return 0.0
+    together = reading.reconstructions.sum(axis=0).clip(max=1)
+    return float(np.square(together - reading.image).sum() / np.square(reading.image).sum())
