@@ -162,6 +162,14 @@ class Tracker:
         self._client.log_artifact(self._run_id, str(path), "checkpoint")
 
     @_survives
+    def register(self, path: Path) -> None:
+        """Log the weights as a model that MLflow can serve; a new version of `capsnet-<run>`."""
+        from capsnet.registry import register
+
+        version = register(self._client, self._run_id, path, self._run)
+        self._client.set_tag(self._run_id, "model.version", version)
+
+    @_survives
     def tag(self, name: str, value: object) -> None:
         """Tag the run, e.g. `resumed`."""
         self._client.set_tag(self._run_id, name, _text(value))

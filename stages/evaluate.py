@@ -2,7 +2,8 @@
 
 MNIST: every test digit once, unshifted. MultiMNIST: a fixed set of test pairs, the same for every
 run. Figures 3 and 5 of the paper; for one digit to an image also the teaching notebook's test under
-affine transformations.
+affine transformations. Then the studies on fewer examples: what routing does, how robust the
+network is, whether its lengths are probabilities.
 """
 
 import argparse
@@ -25,9 +26,13 @@ from capsnet.hardware import keep_freed_memory
 from capsnet.params import Evaluate, Params, load_params, params_of, task_of, used_parameters
 from capsnet.precision import choose_dtype
 from capsnet.tracking import track
+from stages import robustness, routing
+from stages.calibration import draw_calibration, measure_calibration, measure_counts
 from stages.command import run
 from stages.gallery import NUM_SHOWN, draw_reconstructions
 from stages.output import write_csv, write_json
+from stages.robustness import measure_robustness
+from stages.routing import observe_routing
 
 OVERLAP_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # shared ink over the smaller digit's ink
 
@@ -41,6 +46,10 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, JSON")
     parser.add_argument("--errors", type=Path, required=True, help="error by group to write, CSV")
     parser.add_argument("--confusion", type=Path, required=True, help="confusion to write, CSV")
+    parser.add_argument("--routing", type=Path, required=True, help="routing to write, CSV")
+    parser.add_argument("--robustness", type=Path, required=True, help="robustness, CSV")
+    parser.add_argument("--calibration", type=Path, required=True, help="reliability, CSV")
+    parser.add_argument("--counts", type=Path, required=True, help="digits counted, CSV")
     parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
     arguments = parser.parse_args()
     params = params_of(load_params(), arguments.run)
@@ -92,18 +101,84 @@ def evaluate(params: Params, arguments: argparse.Namespace, tracker) -> None:
         results["affine"] = affine_test(model, digits, params.evaluate, dtype, folder, name)
     else:
         draw_overlaps(outcome, errors, folder, name)
+    results |= study(params, arguments, model, digits, batches, outcome, dtype)
     write_json(arguments.metrics, {name: results})
 
     tracker.headline({key: value for key, value in results.items() if key in HEADLINES})
     tracker.metrics(results)
-    for path in (arguments.metrics, arguments.errors, arguments.confusion):
+    for path in (arguments.metrics, *(getattr(arguments, name) for name in TABLES)):
         tracker.artifact(path)
     tracker.artifact(folder, folder="figures")
     interval = f"{results['error_low']:.2f} to {results['error_high']:.2f}"
     print(f"{name}: test error {results['error']:.2f} % ({interval}) of {num_examples:,} examples")
 
 
-HEADLINES = ("error", "error_low", "error_high", "reconstruction_error")
+HEADLINES = (
+    "error",
+    "error_low",
+    "error_high",
+    "reconstruction_error",
+    "calibration_error",
+)
+TABLES = ("errors", "confusion", "routing", "robustness", "calibration", "counts")
+
+
+def study(
+    params: Params,
+    arguments: argparse.Namespace,
+    model: nn.Module,
+    digits: Digits,
+    batches,
+    outcome: Outcome,
+    dtype: torch.dtype,
+) -> dict[str, object]:
+    """What routing does, how robust the network is, what its lengths promise: headline numbers."""
+    task, name, folder = task_of(params, arguments.run), arguments.run, arguments.figures
+    capsules = params.runs[name].network == "capsnet"
+    settings = {
+        "dtype": dtype,
+        "seed": params.evaluate.seed,
+        "num_examples": params.chosen_budget.study_examples,
+        "batch_size": params.evaluate.batch_size,
+        "image_size": task.image_size,
+    }
+    bins, results = measure_calibration(outcome, capsules=capsules, table=arguments.calibration)
+    counts, found = measure_counts(
+        model,
+        digits,
+        num_digits=task.num_digits,
+        max_shift=task.training_shift,
+        table=arguments.counts,
+        **settings,
+    )
+    results |= found
+    error, num_digits = results["calibration_error"], task.num_digits
+    draw_calibration(bins, counts, error=error, num_digits=num_digits, folder=folder, name=name)
+    if capsules:
+        results["routing"] = observe_routing(
+            model,
+            batches,
+            dtype=dtype,
+            num_examples=min(settings["num_examples"], len(outcome.labels)),
+            table=arguments.routing,
+            folder=folder,
+            name=name,
+        )
+    else:
+        write_csv(arguments.routing, pd.DataFrame(columns=routing.COLUMNS))
+    if task.num_digits == 1:
+        results["robustness"] = measure_robustness(
+            model,
+            digits,
+            max_shift=task.test_shift,
+            affnist=params.data.affnist,
+            table=arguments.robustness,
+            name=name,
+            **settings,
+        )
+    else:
+        write_csv(arguments.robustness, pd.DataFrame(columns=robustness.COLUMNS))
+    return results
 
 
 def headline(outcome: Outcome) -> dict[str, object]:

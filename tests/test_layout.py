@@ -36,6 +36,9 @@ FLOORS = {  # capsnet file or folder -> floor; a file imports from its own floor
     "evaluation": 3,
     "checkpoint": 3,
     "tracking": 3,
+    "registry": 3,
+    "handwriting": 0,
+    "recognition": 3,
     "figures/canvas": 3,
     "figures/pictures": 3,
     "figures/charts": 3,
@@ -43,13 +46,16 @@ FLOORS = {  # capsnet file or folder -> floor; a file imports from its own floor
     "figures/couplings": 3,
     "figures/robustness": 3,
     "figures/calibration": 3,
+    "figures/comparison": 3,
+    "figures/predictions": 3,
     "figures/__init__": 3,
     "benchmark": 4,
     "predict": 4,
     "serving": 4,
 }
 EDGES = {"tracking", "figures", "checkpoint"}
-NO_RESULT_DEPENDS_ON = {"capsnet/tracking.py"}  # the log of runs: it reads results and makes none
+# The log of runs reads results and makes none.
+NO_RESULT_DEPENDS_ON = {"capsnet/tracking.py", "capsnet/registry.py"}
 
 
 def imported_files(path: Path) -> set[str]:
@@ -93,7 +99,7 @@ def test_imports_point_down(path):
 
 @pytest.mark.parametrize(
     ("package", "owners"),
-    [("mlflow", {"tracking", "serving"}), ("matplotlib", {"figures"}), ("dvc", set())],
+    [("mlflow", {"tracking", "registry", "serving"}), ("matplotlib", {"figures"}), ("dvc", set())],
 )
 def test_one_edge_one_place_one_import(package, owners):
     found = set()
@@ -103,7 +109,7 @@ def test_one_edge_one_place_one_import(package, owners):
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] == package for name in names):
                 found.add(path.relative_to(ROOT).with_suffix("").parts[1])
-    assert found <= owners
+    assert found == owners
 
 
 def test_a_network_is_imported_without_the_heavy_packages():

@@ -139,7 +139,9 @@ def test_used_parameters_name_one_budget_and_one_run():
 @pytest.mark.parametrize("budget", ["quick", "laptop", "paper"])
 def test_every_budget_is_sound(tmp_path, budget):
     params = load_changed(tmp_path, "budget", budget)
-    assert list(params.budgets) == [budget] and min(vars(params.chosen_budget.batch_size).values()) > 0
+    assert (
+        list(params.budgets) == [budget] and min(vars(params.chosen_budget.batch_size).values()) > 0
+    )
 
 
 def test_schedules_are_chosen_by_name(tmp_path):

@@ -127,10 +127,15 @@ def test_repro_makes_every_result(repository):
         curve = pd.read_csv(reports / "runs" / run / "training.csv")
         assert len(curve) == 2 and curve["images_per_second"].gt(0).all()
         figures = {path.name for path in (reports / "runs" / run / "figures").iterdir()}
-        assert {"training.png", "reconstructions.png", "confusion.png"} <= figures
+        drawn = ("training", "reconstructions", "confusion", "calibration", "routing", "couplings")
+        assert {f"{name}.png" for name in drawn} <= figures
+        tables = ("errors", "confusion", "routing", "calibration", "counts", "perturbation")
+        assert all(len(pd.read_csv(reports / "runs" / run / f"{name}.csv")) for name in tables)
         assert (reports / "runs" / run / "perturbation" / "overview.png").is_file()
         assert load(repository.folder / "models" / f"{run}.safetensors").decoder is not None
     assert (reports / "runs" / "mnist" / "figures" / "affine.png").is_file()
+    assert len(pd.read_csv(reports / "runs" / "mnist" / "robustness.csv")) > 20
+    assert (reports / "figures" / "robustness.png").is_file()
     assert set(json.loads((reports / "metrics.json").read_text())) == {"mnist", "multimnist"}
 
 
@@ -225,7 +230,7 @@ def test_another_budget_makes_nothing_stale(repository):
 
 
 def test_a_changed_parameter_runs_only_what_depends_on_it(repository):
-    repository.change({"perturb": {"examples": 1}})
+    repository.change({"perturb": {"step": 0.125}})
     output = ran(repository.dvc("repro"))
     assert output - {"report"} == {"check", "perturb@mnist", "perturb@multimnist"}
 

@@ -1,0 +1,83 @@
+"""Does agreement matter? Runs that differ in how they route, side by side, where there are some."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from capsnet.figures.comparison import comparison
+from capsnet.params import Params, params_of
+from stages.tables import published, routing_of
+
+HOW = """No run here switches agreement off. To train one beside the others, and only it:
+
+```bash
+dvc exp run -S '+runs.uniform={task: multimnist, network: capsnet, coupling: uniform}'
+```
+
+`coupling: random` and `iterations: 1` (or 2, 5, ...) work alike, and `--queue` lines several up."""
+
+
+def controls(params: Params, metrics: dict[str, dict], drawn: Path, here: Path) -> Iterator[str]:
+    """The section: a figure and a sentence for each task with several ways to route, or how to."""
+    yield "## Does agreement matter?"
+    compared = False
+    for task in dict.fromkeys(run.task for run in params.runs.values()):
+        table = compare(params, metrics, task)
+        if table["name"].nunique() < 2:
+            continue
+        compared = True
+        path = drawn / f"controls_{task}.png"
+        sentence = verdict(table)
+        comparison(table, path, title=f"{task}: {sentence[0].lower()}{sentence[1:-1]}")
+        link = Path(os.path.relpath(path, here)).as_posix()
+        yield f"**{task}.** {sentence}\n\n![{task}: ways to route]({link})"
+    if not compared:
+        yield HOW
+
+
+def compare(params: Params, metrics: dict[str, dict], task: str) -> pd.DataFrame:
+    """A row for each CapsNet of the task with reconstruction as most have it, best known first."""
+    rows = []
+    for name, settings in params.runs.items():
+        if settings.task != task or settings.network != "capsnet":
+            continue
+        measured, paper = metrics[name], published(params, name)
+        rows.append(
+            {
+                "name": routing_of(params, name),
+                "reconstruction": params_of(params, name).loss.reconstruction_weight > 0,
+                **{key: measured[key] for key in ("error", "error_low", "error_high")},
+                "paper": float(paper.split()[0]) if paper else math.nan,
+            }
+        )
+    table = pd.DataFrame(rows, columns=["name", "reconstruction", *INTERVAL, "paper"])
+    if len(table):  # another loss would be another comparison
+        table = table[table["reconstruction"] == table["reconstruction"].iloc[0]]
+    return table.reset_index(drop=True)
+
+
+INTERVAL = ("error", "error_low", "error_high")
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """What the best way with agreement gains on the best without it, and whether that is sure."""
+    agrees = table["name"].str.startswith("agreement") & ~table["name"].str.endswith("r = 1")
+    with_it, without = table[agrees], table[~agrees]
+    if with_it.empty or without.empty:
+        best = table.loc[table["error"].idxmin()]
+        return f"The lowest error, {best['error']:.2f} %, is that of {best['name']}."
+    first, second = (rows.loc[rows["error"].idxmin()] for rows in (with_it, without))
+    apart = first["error_high"] < second["error_low"] or second["error_high"] < first["error_low"]
+    sure = "the intervals are apart" if apart else "the intervals overlap, so this may be chance"
+    less = "less" if first["error"] < second["error"] else "more"
+    return (
+        f"With {first['name']} the error is {abs(first['error'] - second['error']):.2f} points "
+        f"{less} than with {routing_words(second['name'])} ({sure})."
+    )
+
+
+def routing_words(name: str) -> str:
+    return name if name.startswith("agreement") else f"{name} couplings"
