@@ -1,0 +1,47 @@
+"""The MLflow model of a trained network: pictures in, digits out (models-from-code).
+
+`capsnet.tracking` packs this file with the checkpoint and with capsnet/ itself; `mlflow models serve`
+and `mlflow models predict` run it. It is code and weights, never a pickle.
+"""
+
+import base64
+import binascii
+
+import mlflow
+import pandas as pd
+
+from capsnet.handwriting import read_handwriting
+from capsnet.recognition import load_reader, read
+
+
+class DigitReader(mlflow.pyfunc.PythonModel):
+    """A table of pictures -> a table of readings, row by row."""
+
+    def load_context(self, context) -> None:
+        self._reader = load_reader(context.artifacts["checkpoint"])
+
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+        """Column `image`: files (PNG, JPEG, ...) in base64, with or without the `data:` of a data
+        URL. Columns `digits`: those read, the surest first, and `lengths` of all ten.
+
+        Raises ValueError that names the row of a picture that cannot be read.
+        """
+        rows = []
+        for number, text in enumerate(model_input["image"]):
+            try:
+                reading = read(self._reader, read_handwriting(decoded(text)))
+            except ValueError as error:
+                raise ValueError(f"row {number}: {error}") from None
+            rows.append((list(reading.digits), [float(length) for length in reading.lengths]))
+        return pd.DataFrame(rows, columns=["digits", "lengths"])
+
+
+def decoded(text: str) -> bytes:
+    """The bytes that base64 stands for. Raises ValueError if it is not base64."""
+    try:
+        return base64.b64decode("".join(text.rpartition(",")[2].split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError(f"the image is not base64, it starts with {text[:20]!r}") from None
+
+
+mlflow.models.set_model(DigitReader())
