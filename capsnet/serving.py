@@ -1,7 +1,7 @@
 """The MLflow model of a trained network: pictures in, digits out (models-from-code).
 
-`capsnet.tracking` packs this file with the checkpoint and with capsnet/ itself; `mlflow models serve`
-and `mlflow models predict` run it. It is code and weights, never a pickle.
+`capsnet.tracking` packs this file with the checkpoint and with capsnet/ itself; `mlflow models
+serve` and `mlflow models predict` run it. A model is code and weights, never a pickle.
 """
 
 import base64
@@ -9,6 +9,7 @@ import binascii
 
 import mlflow
 import pandas as pd
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from capsnet.handwriting import read_handwriting
 from capsnet.recognition import load_reader, read
@@ -24,14 +25,15 @@ class DigitReader(mlflow.pyfunc.PythonModel):
         """Column `image`: files (PNG, JPEG, ...) in base64, with or without the `data:` of a data
         URL. Columns `digits`: those read, the surest first, and `lengths` of all ten.
 
-        Raises ValueError that names the row of a picture that cannot be read.
+        What cannot be read is the sender's mistake: MLflow's error names the row and the reason.
         """
         rows = []
         for number, text in enumerate(model_input["image"]):
             try:
                 reading = read(self._reader, read_handwriting(decoded(text)))
             except ValueError as error:
-                raise ValueError(f"row {number}: {error}") from None
+                told = f"row {number}: {error}"
+                raise mlflow.MlflowException(told, error_code=BAD_REQUEST) from None
             rows.append((list(reading.digits), [float(length) for length in reading.lengths]))
         return pd.DataFrame(rows, columns=["digits", "lengths"])
 

@@ -58,8 +58,8 @@ EXPERIMENT_TAGS = {
     "`dvc exp show` lists all experiments, `dvc dag` their stages. A stage that DVC skips or "
     "restores makes no run here.",
 }
-SERVED_WITH = (  # beside MLflow; the versions installed are written into the model
-    "torch", "numpy", "numba", "safetensors", "scikit-image", "pillow", "pandas",
+SERVED_WITH = (  # the versions installed are written into the model
+    "mlflow", "torch", "numpy", "numba", "safetensors", "scikit-image", "pillow", "pandas",
 )  # fmt: skip
 PURPOSE = {
     "train": "Trains the network of run `{run}`: live curves, system load, a copy of the weights. "
@@ -204,16 +204,18 @@ class Tracker:
 
         with suppress(MlflowException):  # it is there already
             self._client.create_registered_model(name, description=_model_note(self._run))
-        note = _note("train", self._run, self._tags)
-        self._client.create_model_version(
-            name,
-            model.artifact_location,  # not models:/<id>, which the store seeks in the global store
-            self._run_id,
-            tags=dict(tags),
-            description=note,
-            await_creation_for=0,
-            model_id=model.model_id,
-        )
+        with _default_store(self._uri):
+            registered = self._client.create_model_version(
+                name,
+                f"models:/{model.model_id}",
+                self._run_id,
+                tags=dict(tags),
+                description=_note("train", self._run, self._tags),
+                await_creation_for=0,
+                model_id=model.model_id,
+            )
+        link = json.dumps([{"name": name, "version": registered.version}])
+        self._client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
 
     @_survives
     def tag(self, name: str, value: object) -> None:
@@ -429,6 +431,19 @@ def _note(stage: str, run: str, tags: Mapping[str, str]) -> str:
     return f"{PURPOSE.get(stage, stage).format(run=run)}\n\n" + "\n".join(lines)
 
 
+@contextmanager
+def _default_store(uri: str) -> Iterator[None]:
+    """A SQLite registry looks up `models:/<id>` in the store that the process defaults to."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    try:
+        yield
+    finally:
+        del os.environ["MLFLOW_TRACKING_URI"]
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
 def _model_note(run: str) -> str:
     """How to use the registered model: Markdown for its page."""
     uri = f"models:/{EXPERIMENT}-{run}@latest"
@@ -473,7 +488,9 @@ def _pack(checkpoint: Path, folder: Path, model: object) -> None:
         artifacts={"checkpoint": str(checkpoint)},
         signature=ModelSignature(Schema([ColSpec(DataType.string, "image")]), Schema(outputs)),
         input_example=pd.DataFrame({"image": [_example_picture()]}),
-        pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", *SERVED_WITH)],
+        pip_requirements=[
+            f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", *SERVED_WITH)
+        ],
     )
 
 
