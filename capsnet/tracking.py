@@ -65,6 +65,8 @@ PURPOSE = {
     "train": "Trains the network of run `{run}`: live curves, system load, a copy of the weights. "
     "Errors in %, reconstruction loss in squared pixel differences, times in seconds.",
     "evaluate": "Evaluates the trained network of run `{run}` on the test digits. Errors in %.",
+    "model": "The network that one execution of stage `train` wrote for run `{run}`; its curves "
+    "and errors stand on the source run.",
     "perturb": "Varies each dimension of the digit capsules of run `{run}`, measures the effect.",
 }
 
@@ -210,7 +212,7 @@ class Tracker:
                 f"models:/{model.model_id}",
                 self._run_id,
                 tags=dict(tags),
-                description=_note("train", self._run, self._tags),
+                description=_note("model", self._run, self._tags),
                 await_creation_for=0,
                 model_id=model.model_id,
             )
