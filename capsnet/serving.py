@@ -1,48 +1,49 @@
-"""The trained network as an MLflow model: pictures in, digits out (models from code, no pickle).
+"""The MLflow model of a trained network: pictures in, digits out (models-from-code).
 
-MLflow runs this file when it loads the model; the weights are the artifact `network`. Nothing else
-imports it. A picture is a PNG or JPEG, as its bytes or as base64 text; the answer is what
-`capsnet.predict` prints.
+`capsnet.tracking` packs this file with the checkpoint and with capsnet/ itself; `mlflow models
+serve` and `mlflow models predict` run it. A model is code and weights, never a pickle.
 """
 
 import base64
 import binascii
 
+import mlflow
 import pandas as pd
-from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from capsnet.handwriting import read_handwriting
 from capsnet.recognition import load_reader, read
 
 
-class DigitReader(PythonModel):
-    """A table with a column `image` -> digits (list), lengths (list of ten) and error (text)."""
+class DigitReader(mlflow.pyfunc.PythonModel):
+    """A table of pictures -> a table of readings, row by row."""
 
-    def load_context(self, context: PythonModelContext) -> None:
-        self.reader = load_reader(context.artifacts["network"])
+    def load_context(self, context) -> None:
+        self._reader = load_reader(context.artifacts["checkpoint"])
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
-        return pd.DataFrame([self._answer(picture) for picture in model_input["image"]])
+        """Column `image`: files (PNG, JPEG, ...) in base64, with or without the `data:` of a data
+        URL. Columns `digits`: those read, the surest first, and `lengths` of all ten.
 
-    def _answer(self, picture: bytes | str) -> dict[str, object]:
-        """One picture that cannot be read does not cost the others their answer."""
-        try:
-            reading = read(self.reader, read_handwriting(to_bytes(picture)))
-        except ValueError as error:
-            return {"digits": [], "lengths": [], "error": str(error)}
-        lengths = [round(float(length), 4) for length in reading.lengths]
-        return {"digits": list(reading.digits), "lengths": lengths, "error": ""}
+        What cannot be read is the sender's mistake: MLflow's error names the row and the reason.
+        """
+        rows = []
+        for number, text in enumerate(model_input["image"]):
+            try:
+                reading = read(self._reader, read_handwriting(decoded(text)))
+            except ValueError as error:
+                told = f"row {number}: {error}"
+                raise mlflow.MlflowException(told, error_code=BAD_REQUEST) from None
+            rows.append((list(reading.digits), [float(length) for length in reading.lengths]))
+        return pd.DataFrame(rows, columns=["digits", "lengths"])
 
 
-def to_bytes(picture: bytes | str) -> bytes:
-    """Raises ValueError for text that is no base64."""
-    if isinstance(picture, bytes):
-        return picture
+def decoded(text: str) -> bytes:
+    """The bytes that base64 stands for. Raises ValueError if it is not base64."""
     try:
-        return base64.b64decode(picture, validate=True)
-    except binascii.Error:
-        raise ValueError("the image is text, but no base64 of a PNG or JPEG") from None
+        return base64.b64decode("".join(text.rpartition(",")[2].split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError(f"the image is not base64, it starts with {text[:20]!r}") from None
 
 
-set_model(DigitReader())
+mlflow.models.set_model(DigitReader())

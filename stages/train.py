@@ -121,7 +121,7 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
     tracker.metrics({"training": summary})
     tracker.artifact(arguments.curve)
     tracker.checkpoint(arguments.model)
-    tracker.register(arguments.model)
+    tracker.model(arguments.model)
 
 
 def adam(model: torch.nn.Module, params: Params) -> torch.optim.Adam:

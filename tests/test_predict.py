@@ -91,7 +91,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_same_digit_however_it_was_made(name):
-    """The mean pixel differs by less than 0.02, at the edges; a shift by a pixel is over 0.05."""
+    """Edges differ, the mean pixel by less than 0.02; a shift by a pixel would be over 0.05."""
     plain = network_input(encoded(strokes()))
     assert np.abs(network_input(VARIANTS[name]) - plain).mean() < 0.02
     assert np.abs(np.roll(plain, 1, axis=1) - plain).mean() > 0.05
@@ -116,7 +116,7 @@ def test_box_of_another_size_on_another_canvas():
 
 
 def test_picture_made_for_the_network_stays_as_it_is():
-    """28x28 with a black border and full ink stay in place; full ink becomes 1."""
+    """What is given as 28x28 is not moved or scaled; only its brightest ink becomes 1."""
     made = np.rint(network_input(encoded(strokes(thickness=45))) * 255).astype(np.uint8)
     back = network_input(encoded(Image.fromarray(made)))
     np.testing.assert_allclose(back, made / 255, atol=0.07)

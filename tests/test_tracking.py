@@ -124,8 +124,12 @@ def test_tags_say_where_the_run_comes_from(root, monkeypatch):
     assert ("hardware.gpu" in tags) == torch.cuda.is_available()
     assert tags["mlflow.source.name"] == "stages/train.py"
     assert tags["resumed"] == "true"
-    assert "dvc repro train@mnist" in tags["mlflow.note.content"]
-    assert "reports/runs/mnist/" in tags["mlflow.note.content"]
+    note = tags["mlflow.note.content"]
+    for words in ("`dvc repro train@mnist`", "`reports/runs/mnist/`", "`reports/summary.md`",
+                  "`dvc exp show`", "`dvc exp apply dusty-goat`"):  # fmt: skip
+        assert words in note
+    if "mlflow.source.git.commit" in tags:  # a copy without git has none
+        assert f"commit `{tags['mlflow.source.git.commit']}`" in note
     experiment = client_of(root).get_experiment_by_name(EXPERIMENT)
     assert "DVC" in experiment.tags["mlflow.note.content"]
 
@@ -244,6 +248,52 @@ def test_artifacts_are_files_below_the_root(root, tmp_path):
     ]  # fmt: skip
     assert run.data.tags["checkpoint.md5"] == hashlib.md5(b"weights").hexdigest()
     assert not list(Path.cwd().iterdir())  # nothing in the workspace that DVC will delete
+
+
+def test_model_is_registered_and_the_newest_is_latest(root, tmp_path, capfd):
+    """Version, model and run link to each other; the registry finds the weights from each."""
+    weights = tmp_path / "mnist.safetensors"
+    for content in (b"first", b"second"):
+        weights.write_bytes(content)
+        with track("train", "mnist", parameters={}) as tracker:
+            tracker.model(weights)
+    assert capfd.readouterr() == ("", "")
+    client = client_of(root)
+    (registered,) = client.search_registered_models()
+    assert registered.name == "capsnet-mnist"
+    assert "models:/capsnet-mnist@latest" in registered.description
+    version = client.get_model_version_by_alias("capsnet-mnist", "latest")
+    assert (version.version, version.status) == (2, "READY")
+    assert version.tags == {"checkpoint.md5": hashlib.md5(b"second").hexdigest()}
+    assert "`reports/runs/mnist/`" in version.description
+    model = client.get_logged_model(version.source.removeprefix("models:/"))
+    assert model.tags["mlflow.modelVersions"] == '[{"name": "capsnet-mnist", "version": 2}]'
+    assert model.source_run_id == version.run_id
+    assert model.status == "READY"
+    outputs = client.get_run(version.run_id).outputs.model_outputs
+    assert [output.model_id for output in outputs] == [model.model_id]
+    kept = Path(model.artifact_location.removeprefix("file://"))
+    assert root in kept.parents
+    assert (kept / "artifacts" / "mnist.safetensors").read_bytes() == b"second"
+    assert (kept / "code" / "capsnet" / "nn" / "routing.py").is_file()
+    assert not [*kept.rglob("*.pkl"), *kept.rglob("*.pyc")]
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert f"torch=={torch.__version__.split('+')[0]}" in (kept / "requirements.txt").read_text()
+    assert not list(Path.cwd().iterdir())
+
+
+def test_model_that_cannot_be_packed_is_one_line_and_marked(root, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(tracking, "SERVED_WITH", ("no-such-package",))
+    (tmp_path / "weights").write_bytes(b"weights")
+    with track("train", "mnist", parameters={}) as tracker:
+        tracker.model(tmp_path / "weights")
+    assert "PackageNotFoundError" in assert_one_line(capfd, f"sqlite:///{root / 'mlflow.db'}")
+    client = client_of(root)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    (model,) = client.search_logged_models([experiment.experiment_id])
+    assert model.status == "FAILED"
+    assert not client.search_registered_models()
+    assert runs_of(root)["mnist"].info.status == "FINISHED"
 
 
 def test_system_metrics_of_training_only(root, monkeypatch):
@@ -371,6 +421,7 @@ def everything(tracker, path: Path) -> None:
     tracker.dataset(path.parent, name="mnist", split="train", num_examples=1)
     tracker.artifact(path)
     tracker.checkpoint(path)
+    tracker.model(path)
     tracker.tag("a", 1)
 
 
