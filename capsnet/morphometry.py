@@ -88,7 +88,7 @@ def _measure_block(images: np.ndarray) -> Shapes:
     with np.errstate(invalid="ignore"):  # no ink: 0 / 0 is the NaN that is wanted
         ink = ink / ink.sum(axis=(1, 2), keepdims=True, dtype=np.float64)
     across, up, shear = moments(ink)
-    width, height = extents(ink, shear)
+    width, height = extents(ink, up, shear)
     return Shapes(
         thickness=thickness(grey),
         slant=np.degrees(np.arctan(shear)),
@@ -116,13 +116,16 @@ def moments(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return across, above, shear
 
 
-def extents(ink: np.ndarray, shear: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def extents(
+    ink: np.ndarray, centre: np.ndarray, shear: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Width and height in px of the upright parallelogram that holds the middle 96 %: two [n].
 
-    Each row moves back by its shear; a pixel that comes to lie across two columns is shared.
+    Each row moves back by its shear, the row of the vertical `centre` [n] stays; a pixel that comes
+    to lie across two columns is shared.
     """
     num_images, height, width = ink.shape
-    up = (height - 1) / 2 - np.arange(height)
+    up = (height - 1) / 2 - np.arange(height) - np.nan_to_num(centre)[:, None]  # [n, h]
     reach = height  # columns added on either side; a lean of more than 45 degrees is cut there
     back = np.clip(-np.nan_to_num(shear)[:, None] * up, -reach, reach - 1)  # [n, h]
     whole = np.floor(back).astype(np.int64)
@@ -201,7 +204,7 @@ def contour(picture: np.ndarray) -> np.ndarray:
 def _mosaic(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Images [n, h, w] side by side with a dark frame each, and the number of each pixel's image"""
     num_images, height, width = images.shape
-    across = int(np.ceil(np.sqrt(num_images)))
+    across = max(1, int(np.ceil(np.sqrt(num_images))))
     down = -(-num_images // across)
     missing = down * across - num_images
     padded = np.pad(images, ((0, missing), (1, 1), (1, 1)))

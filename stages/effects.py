@@ -131,7 +131,7 @@ def _named(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe(row: pd.Series) -> str:
-    """An effect in words: "thickness +38 %", "slant -12°", "moves right 0.8 px"."""
+    """In words: "thickness +38 %", "slant +12°", "moves right 0.8 px"; a minus is U+2212."""
     change, measure = row["change"], row["measure"]
     if measure == "horizontal_centre":
         return f"moves {'right' if change > 0 else 'left'} {abs(change):.1f} px"

@@ -206,9 +206,12 @@ def draw_heat_map(effects: pd.DataFrame, folder: Path, title: str) -> None:
 
 
 def typical(slopes: np.ndarray) -> int:
-    """The image whose slopes [n, m] are nearest to their mean over images, all NaN apart."""
-    distance = np.square(slopes - np.nanmean(slopes, axis=0)).sum(axis=1)
-    return int(np.nanargmin(distance)) if np.isfinite(distance).any() else 0
+    """The image whose slopes [n, m] are nearest to their mean over images, of those without NaN."""
+    known = np.flatnonzero(np.isfinite(slopes).all(axis=1))
+    if not len(known):
+        return 0
+    distance = np.square(slopes[known] - slopes[known].mean(axis=0)).sum(axis=1)
+    return int(known[distance.argmin()])
 
 
 def _scale(slopes: np.ndarray) -> float:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from capsnet import figures
-from capsnet.figures import canvas, charts
+from capsnet.figures import canvas, charts, effects
 
 
 def images(*shape: int) -> np.ndarray:
@@ -53,13 +53,24 @@ def overlaps(count):
 def sweep(num_dimensions, num_values, size):
     values = np.linspace(-0.25, 0.25, num_values, dtype=np.float32)
     noise = 0.4 + 0.2 * images(num_dimensions, num_values, size, size)  # of an untrained decoder
-    return noise, values, images(num_dimensions)
+    return noise, values, [f"moves right {dim}.0 px" for dim in range(num_dimensions)]
 
 
 def telling(num_digits, size):
-    pictures, values, changes = sweep(num_digits, 11, size)
+    pictures, values, names = sweep(num_digits, 11, size)
     digits = range(num_digits)
-    return [figures.PerturbationRow(d, 15, changes[d], pictures[d]) for d in digits], values
+    return [figures.PerturbationRow(d, 15, names[d], pictures[d]) for d in digits], values
+
+
+def changes(num_digits, num_measures, significant=True):
+    """Effects of four dimensions in up to eight measures, one of them unknown."""
+    names = ["thickness", "slant", "width", "height", "area", "sharpness", "horizontal_centre"]
+    keys = [(d, k, m) for d in range(num_digits) for k in range(4) for m in names[:num_measures]]
+    table = pd.DataFrame(keys, columns=["digit", "dimension", "measure"])
+    effect = 3 * np.random.default_rng(0).standard_normal(len(table))
+    effect[0] = np.nan
+    shown = significant & (abs(effect) > 1)
+    return table.assign(effect=effect, significant=shown, label="moves right 10.0 px")
 
 
 def pairs(num_classes):
@@ -108,6 +119,9 @@ CASES = {
     "grid 36x36": (figures.perturbation_grid, sweep(16, 11, 36), {"digit": 3}),
     "small grid": (figures.perturbation_grid, sweep(2, 4, 8), {"digit": 0}),
     "overview": (figures.perturbation_overview, telling(4, 28), TITLE),
+    "effects": (effects.effects, [changes(10, 7)], TITLE),
+    "effects of one digit": (effects.effects, [changes(1, 2)], TITLE),
+    "no effects": (effects.effects, [changes(3, 1, significant=False)], TITLE),
     "overview of one": (figures.perturbation_overview, telling(1, 36), TITLE),
 }
 

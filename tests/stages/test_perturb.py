@@ -1,0 +1,214 @@
+"""Effects of dimensions: known slopes are found, chance and what nobody sees are not."""
+
+import argparse
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from capsnet.morphometry import MEASURES
+from stages import perturb
+from stages.effects import (
+    COLUMNS,
+    Slopes,
+    clearest,
+    describe,
+    effect_table,
+    fit_slopes,
+    summarize,
+)
+
+VALUES = np.array([-0.25, -0.15, 0, 0.15, 0.25])
+
+
+def made_up(slopes: dict[str, float], *, num_images: int = 50, noise: float = 0.1) -> dict:
+    """Measures of 50 images that depend on dimension 0 by these slopes, on dimension 1 not at all;
+    every reconstruction also by chance. Unperturbed, each measure is 10."""
+    random = np.random.default_rng(0)
+    found = {}
+    for name in MEASURES:
+        measured = 10 + noise * random.standard_normal((num_images, 2, len(VALUES)))
+        measured[:, 0] += slopes.get(name, 0) * VALUES
+        found[name] = fit_slopes(measured, VALUES)
+    return found
+
+
+def table(*digits: dict) -> pd.DataFrame:
+    ink = {digit: np.array([5.0, 7.0]) for digit in range(len(digits))}
+    return effect_table(dict(enumerate(digits)), ink, 0.25)
+
+
+def row_of(effects: pd.DataFrame, digit: int, dimension: int, measure: str) -> pd.Series:
+    keys = effects[["digit", "dimension", "measure"]]
+    return effects[(keys == [digit, dimension, measure]).all(axis=1)].squeeze()
+
+
+def test_a_line_has_its_slope_and_its_order():
+    """3 + 2 v rises by 2 per unit and in the order of v, -4 v falls; a constant has no order."""
+    measured = np.stack([3 + 2 * VALUES, -4 * VALUES, np.ones(5)])[None]
+    slopes = fit_slopes(measured, VALUES)
+    np.testing.assert_allclose(slopes.slope, [[2, -4, 0]], atol=1e-12)
+    np.testing.assert_allclose(slopes.rank_correlation, [[1, -1, 0]])
+    assert slopes.middle.tolist() == [3]
+
+
+def test_known_effects_are_found_with_their_size_and_sign():
+    """Slope 8 from -0.25 to 0.25 is a change of 4, which is 40 % of 10; slant falls by 6."""
+    effects = table(made_up({"thickness": 8.0}), made_up({"slant": -12.0}))
+    assert list(effects.columns) == COLUMNS and len(effects) == 2 * 2 * len(MEASURES)
+    thick = row_of(effects, 0, 0, "thickness")
+    assert thick["change"] == pytest.approx(4, rel=0.03)
+    assert thick["change_percent"] == pytest.approx(40, rel=0.03)
+    assert thick["slope_low"] < 8 < thick["slope_high"]
+    assert thick["rank_correlation"] > 0.95 and thick["significant"]
+    assert thick["name"] == "thickness +40 %" and thick["examples"] == 50
+    slant = row_of(effects, 1, 0, "slant")
+    assert slant["name"] == "slant \N{MINUS SIGN}6°" and np.isnan(slant["change_percent"])
+    assert effects["significant"].sum() == 2
+    assert (effects.loc[effects["dimension"] == 1, "name"] == "none").all()
+    assert effects.loc[effects["dimension"] == 1, "ink_difference"].eq(7).all()
+
+
+def test_what_nobody_sees_has_no_name_however_certain():
+    """A thickness that grows by 0.2 px in each image alike is below half a pixel."""
+    effects = table(made_up({"thickness": 0.4}, noise=0.001))
+    grown = row_of(effects, 0, 0, "thickness")
+    assert grown["slope_low"] > 0.39 and not grown["significant"] and grown["name"] == "none"
+
+
+def test_what_may_be_chance_has_no_name_however_large():
+    """Slopes of +-40 around 4 in 50 images: the mean is large, its interval holds zero."""
+    found = made_up({})
+    alternating = 4 + 40 * (-1.0) ** np.arange(50)
+    slope = np.stack([alternating, np.zeros(50)], axis=1)
+    found["slant"] = Slopes(slope, np.sign(slope), np.full(50, 10.0))
+    slant = row_of(table(found | {"width": found["width"]}), 0, 0, "slant")
+    assert slant["slope_low"] < 0 < slant["slope_high"] and slant["change"] == pytest.approx(2)
+    assert not slant["significant"]
+
+
+def test_the_interval_is_that_of_student():
+    """Slopes 1, 2, 3: mean 2, standard error 1 / sqrt(3), t of 2 degrees of freedom 4.3027."""
+    found = made_up({})
+    slope = np.array([[1.0, 0], [2, 0], [3, 0]])
+    found["slant"] = Slopes(slope, slope, np.ones(3))
+    slant = row_of(table(found), 0, 0, "slant")
+    assert slant["slope"] == 2
+    assert slant["slope_high"] == pytest.approx(2 + 4.30265 / np.sqrt(3), rel=1e-5)
+
+
+def test_images_without_ink_are_left_out_and_one_image_proves_nothing():
+    found = made_up({"slant": 40.0})
+    slope = found["slant"].slope.copy()
+    slope[:10] = np.nan
+    slant = row_of(table(found | {"slant": found["slant"]._replace(slope=slope)}), 0, 0, "slant")
+    assert slant["examples"] == 40 and slant["significant"]
+    single = table(made_up({"slant": 40.0}, num_images=1))
+    assert single["slope_low"].isna().all() and not single["significant"].any()
+    nothing = table(made_up({"slant": np.nan}))
+    assert row_of(nothing, 0, 0, "slant")["examples"] == 0
+
+
+def test_a_dimension_is_named_by_what_sets_it_apart():
+    """Dimension 0 of both digits moves 5 px to the right, of digit 1 it also thickens by 2 px: that
+    no other does, so its root mean square over the four dimensions is less: 1 to 3.5."""
+    moving = {"horizontal_centre": 10.0}
+    effects = table(made_up(moving), made_up(moving | {"thickness": 4.0}))
+    assert row_of(effects, 0, 0, "slant")["name"] == "moves right 5.0 px"
+    assert row_of(effects, 1, 0, "slant")["name"] == "thickness +20 %"
+    assert row_of(effects, 1, 0, "thickness")["effect"] == pytest.approx(2, rel=0.02)
+    best = clearest(effects)
+    assert best["measure"].tolist() == ["thickness", "horizontal_centre"]
+    summary = summarize(effects)
+    assert summary["dimensions"] == 4 and summary["named"] == 2
+    assert summary["thickness"] == {
+        "dimensions": 1,
+        "largest_percent": pytest.approx(20, rel=0.02),
+    }
+    assert summary["slant"]["dimensions"] == 0 and np.isnan(summary["slant"]["largest_change"])
+
+
+@pytest.mark.parametrize(
+    ("measure", "change", "words"),
+    [
+        ("horizontal_centre", -0.84, "moves left 0.8 px"),
+        ("vertical_centre", 1.25, "moves up 1.2 px"),
+        ("vertical_centre", -1.0, "moves down 1.0 px"),
+        ("slant", 12.3, "slant +12°"),
+        ("width", -2.0, "width \N{MINUS SIGN}20 %"),
+    ],
+)
+def test_effects_in_words(measure, change, words):
+    row = pd.Series({"measure": measure, "change": change, "change_percent": 10 * change})
+    assert describe(row) == words
+
+
+class Painter(nn.Module):
+    """A decoder whose first number widens a box: 6 px wide at zero, 20 px more for each unit.
+
+    The second does nothing, whatever the digit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def decoder(self, capsules: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        chosen = capsules[torch.arange(len(labels)), labels[:, 0]]
+        width = 6 + 20 * chosen[:, 0]
+        away = (torch.arange(28) - 13.5).abs()
+        row = (width[:, None] / 2 + 0.5 - away).clamp(0, 1)
+        column = (away < 8).float()
+        return (column[None, :, None] * row[:, None, :])[:, None]
+
+
+def test_a_decoder_that_widens_is_found_out():
+    """20 px a unit over half a unit is 10 px of 6, and the area as much; grey edges add a pixel to
+    the width at most, and the ink differs by 10 of 6 columns: 167 %.
+    """
+    values = perturb.sweep_values(0.25, 0.05)
+    poses = torch.linspace(-0.02, 0.02, 40).repeat_interleave(2).view(40, 2)
+    measured = perturb.measure_sweep(Painter(), poses, 3, values)
+    effects = effect_table({3: measured.slopes}, {3: measured.ink_difference}, 0.25)
+    wider = row_of(effects, 3, 0, "width")
+    assert wider["change"] == pytest.approx(10, rel=0.1) and wider["significant"]
+    assert row_of(effects, 3, 0, "area")["change"] == pytest.approx(160, rel=0.05)
+    assert wider["ink_difference"] == pytest.approx(167, rel=0.03)
+    for measure in ("slant", "height", "horizontal_centre", "vertical_centre"):
+        assert not row_of(effects, 3, 0, measure)["significant"]
+    assert row_of(effects, 3, 1, "width")["name"] == "none"
+
+
+def test_both_ends_and_the_middle_are_measured():
+    assert perturb.measured_values(11) == [0, 2, 5, 8, 10]
+    assert perturb.measured_values(3) == [0, 1, 2]
+    assert perturb.measured_values(7) == [0, 2, 3, 4, 6]
+
+
+def test_the_typical_image_is_the_one_nearest_to_the_mean():
+    """Slopes 0, 4, 5 and one unknown: their mean is 3, so the second."""
+    assert perturb.typical(np.array([[0.0], [4.0], [5.0], [np.nan]])) == 1
+    assert perturb.typical(np.full((2, 1), np.nan)) == 0
+
+
+class NoTracker:
+    def __getattr__(self, name: str):
+        return lambda *_args, **_kwargs: None
+
+
+def test_a_network_without_decoder_has_an_empty_table_and_a_notice(tmp_path, monkeypatch):
+    network = nn.Linear(1, 1)
+    network.decoder = None
+    monkeypatch.setattr(perturb, "load", lambda _path: network)
+    arguments = argparse.Namespace(
+        run="baseline", model=None, effects=tmp_path / "perturbation.csv",
+        summary=tmp_path / "perturbation.json", figures=tmp_path / "perturbation",
+    )  # fmt: skip
+    params = argparse.Namespace(perturb=argparse.Namespace(range=0.25))
+    perturb.perturb(params, arguments, NoTracker())
+    assert pd.read_csv(arguments.effects).columns.tolist() == COLUMNS
+    summary = json.loads(arguments.summary.read_text())["baseline"]["perturbation"]
+    assert summary["dimensions"] == summary["named"] == 0
+    assert (arguments.figures / "overview.png").is_file()

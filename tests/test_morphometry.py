@@ -1,0 +1,140 @@
+"""Strokes of known thickness, slant, size and place have them measured."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from capsnet.morphometry import MEASURES, Shapes, contour, measure
+
+SIZE = 28
+DOWN, RIGHT = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2  # px from the middle of the image
+
+
+def box(width: int, height: int, left: int = 10, top: int = 4) -> np.ndarray:
+    image = np.zeros((SIZE, SIZE))
+    image[top : top + height, left : left + width] = 1
+    return image
+
+
+def leaning(width: float, degrees: float) -> np.ndarray:
+    """A stroke 20 px high and `width` px along each row, its edges grey by the share covered."""
+    distance = abs(RIGHT + DOWN * np.tan(np.radians(degrees)))
+    return np.clip(width / 2 + 0.5 - distance, 0, 1) * (abs(DOWN) < 10)
+
+
+def disc(radius: float) -> np.ndarray:
+    return np.clip(radius + 0.5 - np.hypot(DOWN, RIGHT), 0, 1)
+
+
+def alone(image: np.ndarray) -> Shapes:
+    return Shapes(*(values.item() for values in measure(image[None])))
+
+
+@pytest.mark.parametrize("width", range(1, 8))
+def test_a_box_has_its_own_size_and_place(width):
+    """A box of width x 20 with its left edge at column 10 and its top at row 4: its middle is at
+    column 10 + width / 2 and row 14 of 28, which is the middle of the height. The skeleton's ends
+    lie nearer to the edge than half a width, so the thickness falls short, by less than 4 %; the
+    contour of a line of one pixel is at half of its brightness, so exactly one pixel apart.
+    """
+    shapes = alone(box(width, 20))
+    assert shapes.thickness == pytest.approx(width, rel=0.04 if width > 1 else 0.08)
+    assert shapes.slant == pytest.approx(0, abs=1e-4)
+    assert shapes.width == pytest.approx(width, rel=1e-4)
+    assert shapes.height == pytest.approx(20, rel=1e-4)
+    assert shapes.area == 20 * width
+    assert shapes.horizontal_centre == pytest.approx(10 + width / 2 - SIZE / 2, abs=1e-4)
+    assert shapes.vertical_centre == pytest.approx(0, abs=1e-4)
+    assert shapes.sharpness == pytest.approx(1, abs=0.02)  # only its one corner is steeper
+
+
+@pytest.mark.parametrize("degrees", [-30, -15, 10, 22.5, 40])
+def test_a_leaning_stroke(degrees):
+    """Sheared by tan(angle), its thickness across the stroke is 4 cos(angle); along a row it stays
+    4 px wide and 80 px^2 large. To the right is positive. Without its slant it is 4 px wide, but
+    for the grey edges that rows share between columns, at most a pixel on either side.
+    """
+    shapes = alone(leaning(4, degrees))
+    assert shapes.slant == pytest.approx(degrees, abs=0.1)
+    assert shapes.thickness == pytest.approx(4 * np.cos(np.radians(degrees)), rel=0.09)
+    assert 4 <= shapes.width < 5.5
+    assert shapes.height == pytest.approx(20, abs=0.05)
+    assert shapes.area == pytest.approx(80, rel=0.01)
+
+
+@pytest.mark.parametrize("radius", [2, 4, 6])
+def test_a_disc(radius):
+    """The skeleton is near its centre, the nearest edge a radius away; the area is pi r^2."""
+    shapes = alone(disc(radius))
+    assert shapes.thickness == pytest.approx(2 * radius, abs=0.5)
+    assert shapes.width == pytest.approx(2 * radius, rel=0.05)
+    assert shapes.width == pytest.approx(shapes.height)
+    assert shapes.area == pytest.approx(np.pi * radius**2, rel=0.05)
+
+
+def test_thickness_and_width_grow_by_fractions_of_a_pixel():
+    """Soft strokes, as decoders draw them, each a tenth of a pixel wider than the last: both grow
+    by about two pixels over two, no step back is more than a fortieth.
+    """
+    widths = np.arange(3, 5.05, 0.1)
+    images = np.stack([gaussian_filter(leaning(width, 0), 0.7) for width in widths])
+    shapes = measure(images)
+    for values in (shapes.thickness, shapes.width, shapes.area / 20):
+        assert (np.diff(values) > -0.025).all()
+        assert np.polyfit(widths, values, 1)[0] == pytest.approx(1, abs=0.15)
+
+
+def test_a_shift_moves_the_centre_by_itself_and_nothing_else():
+    image = gaussian_filter(leaning(3, 12), 0.7)
+    moved = np.roll(image, (2, -1), axis=(0, 1))
+    before, after = alone(image), alone(moved)
+    assert after.horizontal_centre - before.horizontal_centre == pytest.approx(-1, abs=1e-4)
+    assert after.vertical_centre - before.vertical_centre == pytest.approx(-2, abs=1e-4)
+    for name in MEASURES.keys() - {"horizontal_centre", "vertical_centre"}:
+        assert getattr(after, name) == pytest.approx(getattr(before, name), abs=1e-3), name
+
+
+def test_blur_takes_sharpness_and_half_the_brightness_takes_nothing():
+    image = gaussian_filter(box(6, 16), 0.5)
+    faint, blurred = alone(image / 2), alone(gaussian_filter(image, 1.5))
+    np.testing.assert_allclose(faint, alone(image), atol=1e-4)
+    assert blurred.sharpness < 0.6 * faint.sharpness
+    assert blurred.thickness == pytest.approx(faint.thickness, rel=0.15)
+
+
+@pytest.mark.parametrize("image", [np.zeros((28, 28)), np.full((28, 28), 0.05)])
+def test_no_ink_has_no_shape(image):
+    assert np.isnan(alone(image)).all()
+
+
+def test_any_image_with_ink_has_every_measure():
+    """Also a single pixel, a full image, a line along a row, noise: numbers, and no warnings."""
+    random = np.random.default_rng(0).random((28, 28))
+    pixel, line = box(1, 1), box(12, 1)
+    shapes = measure(np.stack([pixel, line, np.ones((28, 28)), random]))
+    assert np.isfinite(np.stack(shapes)).all()
+    assert shapes.slant[:2].tolist() == [0, 0]
+
+
+def test_an_image_alone_and_in_a_batch_measure_the_same():
+    """Whatever lies beside it on the mosaic, and wherever a block of images ends."""
+    random = np.random.default_rng(1)
+    shapes = [(random.uniform(1.5, 6), random.uniform(-30, 30)) for _ in range(600)]
+    images = np.stack([leaning(*shape) for shape in shapes]).astype(np.float32)
+    images[3] = 0
+    together = measure(images)
+    for number in (0, 3, 511, 512, 599):
+        row = [values[number] for values in together]
+        np.testing.assert_allclose(row, alone(images[number]), rtol=1e-5, atol=1e-5)
+
+
+def test_measures_are_named_and_none_of_no_images():
+    assert tuple(MEASURES) == Shapes._fields
+    assert all(len(values) == 0 for values in measure(np.zeros((0, 28, 28))))
+    with pytest.raises(ValueError, match=r"shape \(28, 28\), wanted \[n, h, w\]"):
+        measure(np.zeros((28, 28)))
+
+
+def test_the_contour_passes_between_pixels():
+    """From 0.2 to 1 the half lies 3/8 of the way: 0.2 + 0.8 * 3/8 = 0.5."""
+    np.testing.assert_allclose(contour(np.array([[0.2, 1.0]])), [[0, 0.375]])
