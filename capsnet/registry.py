@@ -2,90 +2,143 @@
 `mlflow models predict` answer with.
 
 A model is a folder: the weights, the code of `capsnet` (`serving.py` is what runs), the signature,
-an example. It is an artifact of the training run, and a version of the registered model points to
-it. MLflow itself keeps the alias `latest` for the newest version and lets nobody set it.
-
-Deliberately without `mlflow.pyfunc.log_model`: that logs to the active run of the process.
+an example. MLflow itself keeps the alias `latest` on the newest version and lets nobody set it.
 """
 
 import base64
+import hashlib
 import io
-import re
+import json
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 
-from PIL import Image, ImageDraw
-
-ROOT = Path(__file__).resolve().parents[1]
-SERVED = ("torch", "numpy", "numba", "safetensors", "scikit-image", "pillow", "pandas", "mlflow")
-FOLDER = "model"  # among the artifacts of the run
-DESCRIPTION = (
-    "Reads handwritten digits: run `{run}`, trained by `dvc repro train@{run}`; its results of "
-    "record are in `reports/runs/{run}/`, `dvc exp show` lists it beside the others. Every "
-    "training that ran is a version; `models:/{name}@latest` is the newest.\n\n"
-    "One column `image`: PNG or JPEG as base64 text, one or two digits of any size. Answer: the "
-    "digits, the lengths of all ten capsules, and an error where a picture cannot be read."
-)
+PACKAGE = Path(__file__).resolve().parent
+SERVED_WITH = (  # the versions installed are written into the model
+    "mlflow", "torch", "numpy", "numba", "safetensors", "scikit-image", "pillow", "pandas",
+)  # fmt: skip
 
 
-def register(client: object, run_id: str, checkpoint: Path, run: str) -> str:
-    """Log the network as a model of the training run `run_id`, add a version; return its number."""
+def register(
+    client: object, uri: str, run_id: str, checkpoint: Path, *, run: str, description: str
+) -> None:
+    """Log the network as a model of the training run and add a version to `capsnet-<run>`.
+
+    The version, the model and the run link to each other. A model that could not be written whole
+    is marked as failed.
+    """
+    from mlflow.entities import LoggedModelOutput
+
+    tags = {"checkpoint.md5": hashlib.md5(checkpoint.read_bytes()).hexdigest()}
+    experiment_id = client.get_run(run_id).info.experiment_id
+    name = f"capsnet-{run}"
+    model = client.create_logged_model(experiment_id, name, run_id, tags=tags, model_type="capsnet")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _pack(checkpoint, Path(folder, "model"), model)
+            client.log_model_artifacts(model.model_id, str(Path(folder, "model")))
+    except Exception:
+        client.finalize_logged_model(model.model_id, "FAILED")
+        raise
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    _add_version(client, uri, run, model, tags, description)
+
+
+def _add_version(
+    client: object, uri: str, run: str, model: object, tags: dict[str, str], description: str
+) -> None:
+    """A new version of the registered model, which is made on first use."""
     from mlflow.exceptions import MlflowException
 
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / FOLDER
-        save(model, checkpoint)
-        client.log_artifacts(run_id, str(model), FOLDER)
-    name = f"capsnet-{run}"
-    description = DESCRIPTION.format(run=run, name=name)
+    with suppress(MlflowException):  # it is there already
+        client.create_registered_model(model.name, description=_model_note(run))
+    with _default_store(uri):
+        registered = client.create_model_version(
+            model.name,
+            f"models:/{model.model_id}",
+            model.source_run_id,
+            tags=tags,
+            description=description,
+            await_creation_for=0,
+            model_id=model.model_id,
+        )
+    link = json.dumps([{"name": model.name, "version": registered.version}])
+    client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
+
+
+@contextmanager
+def _default_store(uri: str) -> Iterator[None]:
+    """A SQLite registry looks up `models:/<id>` in the store that the process defaults to."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = uri
     try:
-        client.create_registered_model(name, description=description)
-    except MlflowException:  # it is there from an earlier training
-        client.update_registered_model(name, description)
-    source = f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}"
-    words = f"Trained by `dvc repro train@{run}` as MLflow run {run_id}."
-    return str(client.create_model_version(name, source, run_id, description=words).version)
+        yield
+    finally:
+        del os.environ["MLFLOW_TRACKING_URI"]
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
-def save(folder: Path, checkpoint: Path) -> None:
-    """Write the model's folder: what `mlflow models serve -m <folder>` takes."""
-    import mlflow.pyfunc
+def _model_note(run: str) -> str:
+    """How to use the registered model: Markdown for its page."""
+    uri = f"models:/capsnet-{run}@latest"
+    return (
+        f"Reads pictures of handwritten digits with the network of run `{run}`. Input: a column "
+        "`image` of PNG or JPEG files in base64. Output: the `digits`, surest first, and the "
+        "`lengths` of all ten (of a baseline its probabilities). Each execution of "
+        f"`dvc repro train@{run}` adds a version; `@latest` is the newest, not the best.\n\n"
+        f"- Serve: `mlflow models serve -m {uri} --env-manager local -p 5001`\n"
+        f"- The same network without MLflow: `python -m capsnet.predict "
+        f"models/{run}.safetensors image.png`\n"
+        f"- Which version is under DVC: its tag `checkpoint.md5` is the md5 of "
+        f"`models/{run}.safetensors` in `dvc.lock`."
+    )
+
+
+def _pack(checkpoint: Path, folder: Path, model: object) -> None:
+    """Write an MLflow model: capsnet/serving.py, the checkpoint, and capsnet/ to import.
+
+    `model` is MLflow's record of it. Versions are named, not inferred, which would take minutes.
+    """
     import pandas as pd
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Array
+    from mlflow import pyfunc
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
-    answer = [
+    outputs = [
         ColSpec(Array(DataType.long), "digits"),
         ColSpec(Array(DataType.double), "lengths"),
-        ColSpec(DataType.string, "error"),
     ]
-    with tempfile.TemporaryDirectory() as place:
-        code = Path(place) / "capsnet"
-        shutil.copytree(ROOT / "capsnet", code, ignore=shutil.ignore_patterns("__pycache__"))
-        mlflow.pyfunc.save_model(
-            folder,
-            python_model=str(code / "serving.py"),
-            artifacts={"network": str(checkpoint)},
-            code_paths=[str(code)],
-            pip_requirements=requirements(),
-            signature=ModelSignature(Schema([ColSpec(DataType.string, "image")]), Schema(answer)),
-            input_example=pd.DataFrame({"image": [example()]}),
-        )
+    code = folder.parent / "capsnet"
+    shutil.copytree(PACKAGE, code, ignore=shutil.ignore_patterns("__pycache__"))
+    pyfunc.save_model(
+        folder,
+        mlflow_model=Model(
+            artifact_path=model.artifact_location,
+            run_id=model.source_run_id,
+            model_uuid=model.model_id,
+            model_id=model.model_id,
+        ),
+        python_model=str(code / "serving.py"),
+        code_paths=[str(code)],
+        artifacts={"checkpoint": str(checkpoint)},
+        signature=ModelSignature(Schema([ColSpec(DataType.string, "image")]), Schema(outputs)),
+        input_example=pd.DataFrame({"image": [_example_picture()]}),
+        pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in SERVED_WITH],
+    )
 
 
-def requirements() -> list[str]:
-    """Of requirements.txt what serving needs, with its versions."""
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    pins = [line.split("#")[0].strip() for line in lines]
-    return [pin for pin in pins if re.split(r"[=;<> ]", pin)[0] in SERVED]
+def _example_picture() -> str:
+    """A seven, dark on light, as PNG in base64."""
+    from PIL import Image, ImageDraw
 
-
-def example() -> str:
-    """A drawn one, as a user would send it: base64 of a PNG, dark on light."""
-    picture = Image.new("L", (140, 140), 255)
-    ImageDraw.Draw(picture).line([(80, 25), (60, 115)], fill=20, width=12)
+    image = Image.new("L", (56, 56), 255)
+    ImageDraw.Draw(image).line([(14, 12), (42, 12), (26, 46)], fill=0, width=5, joint="curve")
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG", optimize=True)
     return base64.b64encode(file.getvalue()).decode()

@@ -2,9 +2,8 @@
 
 MLflow is the log of executions, DVC the record of results: nothing reads results back from here,
 so nothing here may cost a result. A store that cannot be reached, or dies midway, is one line on
-stderr and the stage goes on. Only this file imports mlflow (and capsnet/serving.py, which MLflow
-runs), and only when a run is opened: the import takes seconds and may be missing on a machine that
-only trains.
+stderr and the stage goes on. Only this file, `registry` and `serving` import mlflow, and only when
+a run is opened: the import takes seconds and may be missing on a machine that only trains.
 
 The database and the artifacts lie in the repository root whatever the working directory is, since
 `dvc exp run --queue` and `--temp` run in a copy that is deleted afterwards (DVC_ROOT still names
@@ -14,11 +13,9 @@ Deliberately MlflowClient, not `mlflow.start_run`: no active run, tracking URI o
 the process can change where a number goes, and a child needs no parent in the same process.
 """
 
-import base64
 import functools
 import getpass
 import hashlib
-import io
 import json
 import logging
 import math
@@ -30,11 +27,9 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
-from importlib.metadata import version
 from pathlib import Path
 
 EXPERIMENT = "capsnet"
@@ -58,9 +53,6 @@ EXPERIMENT_TAGS = {
     "`dvc exp show` lists all experiments, `dvc dag` their stages. A stage that DVC skips or "
     "restores makes no run here.",
 }
-SERVED_WITH = (  # the versions installed are written into the model
-    "mlflow", "torch", "numpy", "numba", "safetensors", "scikit-image", "pillow", "pandas",
-)  # fmt: skip
 PURPOSE = {
     "train": "Trains the network of run `{run}`: live curves, system load, a copy of the weights. "
     "Errors in %, reconstruction loss in squared pixel differences, times in seconds.",
@@ -176,48 +168,11 @@ class Tracker:
 
     @_survives
     def model(self, path: Path) -> None:
-        """Log the checkpoint as a model that MLflow serves; register it as `capsnet-<run>`.
+        """Log the checkpoint as a model that MLflow serves; register it as `capsnet-<run>`."""
+        from capsnet.registry import register
 
-        `models:/capsnet-<run>@latest` is then this one: the alias that MLflow itself keeps on the
-        newest version. The registry's version, the model and the run link to each other.
-        """
-        from mlflow.entities import LoggedModelOutput
-
-        tags = {"checkpoint.md5": _md5(path)}
-        experiment_id = self._client.get_run(self._run_id).info.experiment_id
-        name = f"{EXPERIMENT}-{self._run}"
-        model = self._client.create_logged_model(
-            experiment_id, name, self._run_id, tags=tags, model_type=EXPERIMENT
-        )
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                _pack(path, Path(folder, "model"), model)
-                self._client.log_model_artifacts(model.model_id, str(Path(folder, "model")))
-        except Exception:
-            self._client.finalize_logged_model(model.model_id, "FAILED")
-            raise
-        self._client.finalize_logged_model(model.model_id, "READY")
-        self._client.log_outputs(self._run_id, [LoggedModelOutput(model.model_id, step=0)])
-        self._register(name, model, tags)
-
-    def _register(self, name: str, model: object, tags: Mapping[str, str]) -> None:
-        """A new version of the registered model `name`, which is made on first use."""
-        from mlflow.exceptions import MlflowException
-
-        with suppress(MlflowException):  # it is there already
-            self._client.create_registered_model(name, description=_model_note(self._run))
-        with _default_store(self._uri):
-            registered = self._client.create_model_version(
-                name,
-                f"models:/{model.model_id}",
-                self._run_id,
-                tags=dict(tags),
-                description=_note("model", self._run, self._tags),
-                await_creation_for=0,
-                model_id=model.model_id,
-            )
-        link = json.dumps([{"name": name, "version": registered.version}])
-        self._client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
+        words = _note("model", self._run, self._tags)
+        register(self._client, self._uri, self._run_id, path, run=self._run, description=words)
 
     @_survives
     def tag(self, name: str, value: object) -> None:
@@ -431,80 +386,6 @@ def _note(stage: str, run: str, tags: Mapping[str, str]) -> str:
         dirty = " with uncommitted changes" if tags.get("git.dirty") == "true" else ""
         lines.append(f"- Code: commit `{tags['mlflow.source.git.commit']}`{dirty}.")
     return f"{PURPOSE.get(stage, stage).format(run=run)}\n\n" + "\n".join(lines)
-
-
-@contextmanager
-def _default_store(uri: str) -> Iterator[None]:
-    """A SQLite registry looks up `models:/<id>` in the store that the process defaults to."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = uri
-    try:
-        yield
-    finally:
-        del os.environ["MLFLOW_TRACKING_URI"]
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
-
-
-def _model_note(run: str) -> str:
-    """How to use the registered model: Markdown for its page."""
-    uri = f"models:/{EXPERIMENT}-{run}@latest"
-    return (
-        f"Reads pictures of handwritten digits with the network of run `{run}`. Input: a column "
-        "`image` of PNG or JPEG files in base64. Output: the `digits`, surest first, and the "
-        "`lengths` of all ten (of a baseline its probabilities). Each execution of "
-        f"`dvc repro train@{run}` adds a version; `@latest` is the newest, not the best.\n\n"
-        f"- Serve: `mlflow models serve -m {uri} --env-manager local -p 5001`\n"
-        f"- The same network without MLflow: `python -m capsnet.predict "
-        f"models/{run}.safetensors image.png`\n"
-        f"- Which version is under DVC: its tag `checkpoint.md5` is the md5 of "
-        f"`models/{run}.safetensors` in `dvc.lock`."
-    )
-
-
-def _pack(checkpoint: Path, folder: Path, model: object) -> None:
-    """Write an MLflow model: capsnet/serving.py, the checkpoint, and capsnet/ to import.
-
-    `model` is MLflow's record of it. Versions are named, not inferred, which would take minutes.
-    """
-    import pandas as pd
-    from mlflow import pyfunc
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types.schema import Array, ColSpec, DataType, Schema
-
-    outputs = [
-        ColSpec(Array(DataType.long), "digits"),
-        ColSpec(Array(DataType.double), "lengths"),
-    ]
-    code = WORKSPACE / "capsnet"
-    pyfunc.save_model(
-        folder,
-        mlflow_model=Model(
-            artifact_path=model.artifact_location,
-            run_id=model.source_run_id,
-            model_uuid=model.model_id,
-            model_id=model.model_id,
-        ),
-        python_model=str(code / "serving.py"),
-        code_paths=[str(code)],
-        artifacts={"checkpoint": str(checkpoint)},
-        signature=ModelSignature(Schema([ColSpec(DataType.string, "image")]), Schema(outputs)),
-        input_example=pd.DataFrame({"image": [_example_picture()]}),
-        pip_requirements=[
-            f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", *SERVED_WITH)
-        ],
-    )
-
-
-def _example_picture() -> str:
-    """A seven, dark on light, as PNG in base64."""
-    from PIL import Image, ImageDraw
-
-    image = Image.new("L", (56, 56), 255)
-    ImageDraw.Draw(image).line([(14, 12), (42, 12), (26, 46)], fill=0, width=5, joint="curve")
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def _git(*words: str) -> str:

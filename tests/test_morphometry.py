@@ -73,15 +73,15 @@ def test_a_disc(radius):
 
 
 def test_thickness_and_width_grow_by_fractions_of_a_pixel():
-    """Soft strokes, as decoders draw them, each a tenth of a pixel wider than the last: both grow
-    by about two pixels over two, no step back is more than a fortieth.
+    """Soft strokes from 2 to 8 px wide, as decoders draw them, each a tenth of a pixel wider:
+    both measures grow as much, but for the ends of the stroke; no step back is over a tenth.
     """
-    widths = np.arange(3, 5.05, 0.1)
+    widths = np.arange(2, 8.05, 0.1)
     images = np.stack([gaussian_filter(leaning(width, 0), 0.7) for width in widths])
     shapes = measure(images)
     for values in (shapes.thickness, shapes.width, shapes.area / 20):
-        assert (np.diff(values) > -0.025).all()
-        assert np.polyfit(widths, values, 1)[0] == pytest.approx(1, abs=0.15)
+        assert (np.diff(values) > -0.1).all()
+        assert np.polyfit(widths, values, 1)[0] == pytest.approx(1, abs=0.16)
 
 
 def test_a_shift_moves_the_centre_by_itself_and_nothing_else():

@@ -22,7 +22,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.tracking._tracking_service import utils as mlflow_state
 
-from capsnet import tracking
+from capsnet import registry, tracking
 from capsnet.tracking import EXPERIMENT, track
 
 PARAMETERS = {"seed": 7, "routing": {"iterations": 3, "detach": False}, "train": {"epochs": None}}
@@ -283,7 +283,7 @@ def test_model_is_registered_and_the_newest_is_latest(root, tmp_path, capfd):
 
 
 def test_model_that_cannot_be_packed_is_one_line_and_marked(root, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(tracking, "SERVED_WITH", ("no-such-package",))
+    monkeypatch.setattr(registry, "SERVED_WITH", ("no-such-package",))
     (tmp_path / "weights").write_bytes(b"weights")
     with track("train", "mnist", parameters={}) as tracker:
         tracker.model(tmp_path / "weights")
