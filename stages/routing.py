@@ -30,7 +30,9 @@ NUM_SHOWN = 6
 UNITS = {
     "logit_change": "",  # mean |change| of a logit by this iteration's agreement (Figure A.1)
     "entropy": "bits",  # of a lower capsule's couplings; log2 10 = 3.32 when they are even
-    "agreement": "cosine",  # of a vote and the capsule it is for, true digits only
+    # Of a vote and the capsule it is for, weighed by its coupling, true digits only. Weighed all
+    # alike it would be largest in iteration 1, whose capsule is the sum of all votes alike.
+    "agreement": "cosine",
     "own_coupling": "%",  # of a digit's own places, to its own capsule
     "other_coupling": "%",  # to the capsule of the other digit in the image
     "absent_coupling": "%",  # to each of the digits that are not there, on average
@@ -106,7 +108,7 @@ def measure(watched: Watched) -> Tensor:
     labels, weight = watched.labels, watched.strength / watched.strength.sum().clamp_min(1e-12)
     products = torch.einsum("ijd,rjd->rij", votes, capsules)
     lengths = votes.norm(dim=-1) * capsules.norm(dim=-1).unsqueeze(1)
-    cosine = (products / lengths.clamp_min(1e-12))[:, :, labels].mean(dim=2)
+    cosine = products / lengths.clamp_min(1e-12)
     shares = couplings / couplings.sum(dim=2, keepdim=True)  # leaky ones sum to less than 1
     entropy = -torch.xlogy(shares, shares).sum(dim=2) / torch.log(torch.tensor(2.0))
     own, other = [], []
@@ -118,7 +120,9 @@ def measure(watched: Watched) -> Tensor:
     own, other = torch.stack(own).nanmean(dim=0), torch.stack(other).nanmean(dim=0)
     absent = (1 - own - other) / max(1, shares.shape[2] - len(labels))
     change = products.abs().mean(dim=(1, 2))
-    means = [change, entropy @ weight, cosine @ weight]
+    mass = couplings * weight.unsqueeze(1)
+    agreement = (mass * cosine).sum(dim=1) / mass.sum(dim=1).clamp_min(1e-12)
+    means = [change, entropy @ weight, agreement[:, labels].mean(dim=1)]
     return torch.stack([*means, 100 * own, 100 * other, 100 * absent], dim=1)
 
 

@@ -142,7 +142,9 @@ def trace(
     parameters = {"bias_jd": bias_jd, "log_prior_ij": log_prior_ij, "leaky": leaky}
     _check(lower_bip, weight_ijpd, num_iterations, bias_jd, log_prior_ij, "all")
     with _without_autocast(lower_bip.device.type):
-        votes_bijd = torch.einsum("bip,ijpd->bijd", lower_bip, weight_ijpd)  # Eq. 2
+        dtype = torch.promote_types(weight_ijpd.dtype, torch.float32)  # as `route` sums
+        lower, weight = lower_bip.to(dtype), weight_ijpd.to(dtype)
+        votes_bijd = torch.einsum("bip,ijpd->bijd", lower, weight)  # Eq. 2
         logits_bij = votes_bijd.new_zeros(votes_bijd.shape[:3])
         if log_prior_ij is not None:
             logits_bij = logits_bij + log_prior_ij
@@ -153,7 +155,8 @@ def trace(
             capsules.append(
                 route(lower_bip, weight_ijpd, num_iterations=iteration + 1, **parameters)
             )
-            logits_bij = logits_bij + torch.einsum("bijd,bjd->bij", votes_bijd, capsules[-1])
+            agreement_bij = torch.einsum("bijd,bjd->bij", votes_bijd, capsules[-1].to(dtype))
+            logits_bij = logits_bij + agreement_bij
     return Trace(votes_bijd, *(torch.stack(each) for each in (logits, couplings, capsules)))
 
 

@@ -75,6 +75,14 @@ def test_a_network_is_traced_to_its_own_prediction():
     assert torch.equal(traced.capsules[-1], model(images).capsules)
 
 
+def test_half_precision_is_traced_as_it_is_routed():
+    lower, weight, *_ = example(torch.float32)
+    for dtype in (torch.bfloat16, torch.float16):
+        traced = trace(lower.to(dtype), weight, num_iterations=3)
+        assert torch.equal(traced.capsules[-1], route(lower.to(dtype), weight, num_iterations=3))
+        assert traced.votes.dtype == traced.logits.dtype == torch.float32
+
+
 def test_wrong_sizes_stop_as_in_route():
     lower, weight, *_ = example()
     with pytest.raises(ValueError, match="at least 1 iteration"):

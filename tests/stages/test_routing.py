@@ -50,6 +50,20 @@ def test_what_one_image_shows():
     assert {name: value.item() for name, value in values.items()} == pytest.approx(expected)
 
 
+def test_agreement_is_that_of_the_coupled_votes():
+    """Capsule 0 gets one vote along it (cosine 1) and one across (0), of lengths 1 and 3. Coupled
+    alike they agree by 1/4; coupled 0.9 and 0.1 by 0.9 / (0.9 + 3 x 0.1) = 3/4.
+    """
+    votes = torch.zeros(2, 2, 2)
+    votes[0, 0, 0] = votes[1, 0, 1] = 2
+    capsules = torch.tensor([[[0.5, 0.0], [0.0, 0.0]]]).repeat(2, 1, 1)
+    couplings = torch.tensor([[[0.5, 0.5], [0.5, 0.5]], [[0.9, 0.1], [0.1, 0.9]]])
+    trace = Trace(votes, torch.zeros(2, 2, 2), couplings, capsules)
+    one = Watched(trace, torch.tensor([1.0, 3.0]), torch.ones(1, 2).bool(), 2, [0])
+    agreement = measure(one)[:, list(UNITS).index("agreement")]
+    torch.testing.assert_close(agreement, torch.tensor([0.25, 0.75]))
+
+
 def test_leaky_couplings_are_shares_of_what_arrives():
     """(0.2, 0.2, 0) and (0, 0.1, 0) with the rest going nowhere are (1/2, 1/2, 0) and (0, 1, 0)."""
     leaky = measure(watched([[0.2, 0.2, 0.0], [0.0, 0.1, 0.0]]))
