@@ -22,6 +22,9 @@ from capsnet.figures.canvas import (
 )
 from capsnet.figures.pictures import Column, picture_columns
 
+STRIDE = 2  # pixels from one place of the grid to the next
+CONTRAST = 4  # the power of a share that is drawn: the couplings differ by little
+
 
 class Claims(NamedTuple):
     """An image [h, w] of `digits`, each clean [2, h, w], and by iteration the coupling mass of both
@@ -69,20 +72,23 @@ def routing(table: pd.DataFrame, path: Path, *, title: str, even: float) -> None
 
 
 def couplings(examples: Sequence[Claims], path: Path, *, title: str) -> None:
-    """Under each image its digits and, after the first and the last iteration, who claims what:
-    the hue is the share of the couplings, the brightness the length of the capsules behind it.
+    """Under each image its digits and, in the first and the last iteration, who claims what: the
+    hue is the share of the couplings, the brightness the coupling mass of both.
     """
+    single = not examples[0].sources[1].any()
     columns = []
     for one in examples:
-        heading = "{} and {}".format(*one.digits)
+        heading = ("{}, not {}" if single else "{} and {}").format(*one.digits)
         last = len(one.maps) - 1
         pictures = [one.image, overlay(one.sources)]
         pictures += [_claimed(one, iteration) for iteration in dict.fromkeys((0, last))]
         columns.append(Column(heading, INK, 0, pictures))
     names = ["input", "true\ndigits", "iteration 1", f"iteration {len(examples[0].maps)}"]
-    single = not examples[0].sources[1].any()
-    note = "Below: the grid of primary capsules, in the colours of the digit to which they are "
-    note += "coupled more than to the other; pale where to both alike."
+    note = (
+        "Below: primary capsules, each at the middle of what it sees, in the colour of the digit "
+    )
+    note += "to which it is coupled more; pale where to both alike. Leanings are exaggerated: of "
+    note += f"twice the share has {2**CONTRAST} times the colour."
     if single:
         note += " The second digit is the wrong one with the longest capsule."
     key = {"first digit": FIRST_DIGIT, "second digit": SECOND_DIGIT}
@@ -91,14 +97,17 @@ def couplings(examples: Sequence[Claims], path: Path, *, title: str) -> None:
 
 
 def _claimed(one: Claims, iteration: int) -> np.ndarray:
-    """The maps of one iteration in two colours, as large as the image."""
+    """The maps of one iteration in two colours, as large as the image, each place of the grid where
+    its field of view has its middle: two pixels apart, as many from every edge.
+    """
     maps = one.maps[iteration]
     shares = maps / np.maximum(maps.max(axis=0), 1e-12)  # 1 for the larger of the two
     bright = maps.sum(axis=0) / max(one.maps.sum(axis=1).max(), 1e-12)
-    height, width = one.image.shape
-    rows = np.arange(height) * maps.shape[1] // height
-    across = np.arange(width) * maps.shape[2] // width
-    return overlay((shares**4 * bright)[:, rows][:, :, across])
+    claimed = np.zeros((2, *one.image.shape))
+    cells = (shares**CONTRAST * bright).repeat(STRIDE, axis=1).repeat(STRIDE, axis=2)
+    top, left = ((claimed.shape[axis] - cells.shape[axis]) // 2 for axis in (1, 2))
+    claimed[:, top : top + cells.shape[1], left : left + cells.shape[2]] = cells
+    return overlay(claimed)
 
 
 def _values(table: pd.DataFrame, name: str) -> np.ndarray:
