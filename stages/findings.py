@@ -26,7 +26,7 @@ def training(folder: Path, metrics: dict, params: Params) -> str:
     if len(curve) > 1:
         last, before = curve["loss"].iloc[-1], curve["loss"].iloc[-2]
         sentence += f", in the last interval still by {100 * (1 - last / before):.0f} %"
-    return sentence + ". The paper trained far longer (its Figure A.2 has 500 epochs)."
+    return sentence + ". The paper trained far longer."
 
 
 def reconstructions(folder: Path, metrics: dict, params: Params) -> str:
