@@ -80,4 +80,4 @@ def verdict(table: pd.DataFrame) -> str:
 
 
 def routing_words(name: str) -> str:
-    return name if name.startswith("agreement") else f"{name} couplings"
+    return "one pass, so even couplings" if name.startswith("agreement") else f"{name} couplings"

@@ -82,8 +82,9 @@ def effects(folder: Path, metrics: dict, params: Params) -> str:
     return (
         f"{found['named']} of {found['dimensions']} dimensions of the ten digits' capsules change "
         f"a measure of the shape visibly and beyond chance: {counts}. Means over "
-        f"{params.chosen_budget.perturb_examples} test digits of each class or all there are; "
-        "table: perturbation.csv."
+        f"{params.chosen_budget.perturb_examples} test digits of each class or all there are. "
+        "Most dimensions change several measures at once: the name of one says what stands out. "
+        "Every slope with its interval: perturbation.csv."
     )
 
 
