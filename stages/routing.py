@@ -58,21 +58,22 @@ def observe_routing(
 
     `batches(num_examples=n)` yields the test's batches; `dtype` bfloat16 means autocast.
     """
-    values, shown = [], []
+    values, shown, wrong = [], [], []
     for batch in batches(num_examples=num_examples):
         right = metrics.exact_match(predict(model, batch.images, dtype).lengths, batch.labels)
         for number, watched in enumerate(watch(model, batch, dtype)):
             values.append(measure(watched))
-            if len(shown) < NUM_SHOWN and right[number]:
-                shown.append(claims(watched, batch.images[number, 0], batch.sources[number]))
+            kept = shown if right[number] else wrong
+            if len(kept) < NUM_SHOWN:
+                kept.append(claims(watched, batch.images[number, 0], batch.sources[number]))
     measured = summarise(torch.stack(values))
     write_csv(table, measured)
     even = log2(model.digit.weight.shape[1])
     title = f"{name}: what happens in each iteration of the routing"
     figures.routing(measured, folder / "routing.png", title=title, even=even)
-    if shown:
-        title = f"{name}: which part of the image each digit claims"
-        figures.couplings(shown, folder / "couplings.png", title=title)
+    title = f"{name}: which part of the image each digit claims"
+    # A poor network may be right nowhere; its routing is still to be seen.
+    figures.couplings(shown or wrong, folder / "couplings.png", title=title)
     return headline(measured)
 
 

@@ -92,3 +92,4 @@ def test_a_network_is_watched(tmp_path, num_digits, settings):
     assert found["examples"] == 20 and len(found["entropy"]) == iterations
     assert found["entropy"]["iteration_1"] == pytest.approx(3.3219, abs=1e-3)  # log2 10
     assert (tmp_path / "routing.png").stat().st_size > 10_000
+    assert (tmp_path / "couplings.png").stat().st_size > 1_000  # right or not
