@@ -34,7 +34,7 @@ def reconstructions(folder: Path, metrics: dict, params: Params) -> str:
     if params.runs[folder.name].task != "multimnist":
         return (
             "Each digit from its own capsule, as in Figure 3 of the paper: smooth versions that "
-            f"keep the shape, {error:.1f} squared pixels off on average; failures to the right, "
+            f"keep the shape, {error:.1f} squared pixels off on average; failures at the end, "
             "from the capsules of the label and of the prediction."
         )
     return (

@@ -76,19 +76,17 @@ def couplings(examples: Sequence[Claims], path: Path, *, title: str) -> None:
     hue is the share of the couplings, the brightness the coupling mass of both.
     """
     single = not examples[0].sources[1].any()
+    shown = list(dict.fromkeys((0, len(examples[0].maps) - 1)))
     columns = []
     for one in examples:
         heading = ("{}, not {}" if single else "{} and {}").format(*one.digits)
-        last = len(one.maps) - 1
         pictures = [one.image, overlay(one.sources)]
-        pictures += [_claimed(one, iteration) for iteration in dict.fromkeys((0, last))]
+        pictures += [_claimed(one, iteration) for iteration in shown]
         columns.append(Column(heading, INK, 0, pictures))
-    names = ["input", "true\ndigits", "iteration 1", f"iteration {len(examples[0].maps)}"]
-    note = (
-        "Below: primary capsules, each at the middle of what it sees, in the colour of the digit "
-    )
-    note += "to which it is coupled more; pale where to both alike. Leanings are exaggerated: of "
-    note += f"twice the share has {2**CONTRAST} times the colour."
+    names = ["input", "true\ndigits", *(f"iteration {iteration + 1}" for iteration in shown)]
+    note = "Below: primary capsules, each at the middle of what it sees, coloured by the digit to "
+    note += "which it is coupled more; pale where to both alike. Leanings are exaggerated: "
+    note += f"twice the coupling shows as {2**CONTRAST} times the colour."
     if single:
         note += " The second digit is the wrong one with the longest capsule."
     key = {"first digit": FIRST_DIGIT, "second digit": SECOND_DIGIT}

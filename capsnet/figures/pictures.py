@@ -75,7 +75,7 @@ def reconstructions(examples: Sequence[Reconstruction], path: Path, *, title: st
         columns.append(Column(heading, ORANGE if failed else INK, int(failed), pictures))
     note = "(label, prediction, digit whose capsule is decoded)"
     if any(column.group for column in columns):
-        note += "; in orange, to the right: failures of the network"
+        note += "; in orange, at the end: failures of the network"
     picture_columns(columns, path, names=["input", "recon-\nstruction"], title=title, note=note)
 
 
