@@ -171,7 +171,7 @@ def study(
             model,
             digits,
             max_shift=task.test_shift,
-            affnist=params.data.affnist,
+            affnist=Path(params.data.affnist) if params.data.affnist else None,
             table=arguments.robustness,
             name=name,
             **settings,

@@ -1,12 +1,19 @@
 """Tables and figures of the evaluation: what is counted, and which capsules are drawn."""
 
+from argparse import Namespace
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
 import pandas as pd
 import torch
+from scipy.io import savemat
 
 from capsnet.data.batches import evaluation_batches
 from capsnet.data.mnist import Digits
 from capsnet.evaluation import Outcome, judge
 from capsnet.nn.capsnet import CapsNet
+from capsnet.params import Run, load_params
 from stages import evaluate, gallery, perturb
 
 
@@ -156,3 +163,28 @@ def test_tables_are_read_back_as_written(tmp_path):
     write_csv(tmp_path / "a" / "table.csv", pd.DataFrame({"x": [1 / 3, float("nan")]}))
     assert (tmp_path / "a" / "table.csv").read_text() == 'x\n0.333333\n""\n'
     assert rounded({"a": {"b": 2 / 3}, "c": float("nan")}) == {"a": {"b": 0.666667}, "c": None}
+
+
+def test_the_published_affnist_is_tested_where_params_yaml_points_to_it(tmp_path):
+    """A file in its format of four black images, all labelled 1: each is right or each is wrong."""
+    fields = {"image": np.zeros((1600, 4), np.uint8), "label_int": np.ones((1, 4), np.uint8)}
+    savemat(tmp_path / "1.mat", {"affNISTdata": fields})
+    params = load_params()
+    budget = replace(params.chosen_budget, study_examples=10)
+    params = replace(
+        params,
+        budgets={params.budget: budget},
+        runs={"wide": Run(task="mnist40", network="capsnet")},
+        data=replace(params.data, affnist=str(tmp_path / "1.mat")),
+    )
+    paths = {name: tmp_path / f"{name}.csv" for name in evaluate.TABLES}
+    arguments = Namespace(run="wide", figures=tmp_path / "figures", **paths)
+    model = CapsNet(image_size=40, conv_channels=4, primary_types=2, decoder_sizes=None).eval()
+    digits = small()[1]
+    batches = partial(
+        evaluation_batches, digits, seed=1, batch_size=10, num_digits=1, image_size=40, max_shift=6
+    )
+    outcome = judge(model, batches(num_examples=10), torch.float32)
+    given = params, arguments, model, digits, batches, outcome, torch.float32
+    found = evaluate.study(*given)["robustness"]
+    assert found["affnist"]["examples"] == 4 and found["affnist"]["error"] in (0, 100)
