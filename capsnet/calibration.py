@@ -14,6 +14,11 @@ from torch import Tensor
 THRESHOLD = 0.5  # a digit is there if its capsule is longer: midway between the loss's margins
 
 
+def probabilities(scores: Tensor, num_digits: int) -> Tensor:
+    """A baseline's scores [b, j] on the scale of lengths, by the function of its loss."""
+    return scores.softmax(dim=1) if num_digits == 1 else scores.sigmoid()
+
+
 class Bins(NamedTuple):
     """Confidences by size, bins without one left out: all of shape [bins]."""
 

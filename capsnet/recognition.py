@@ -13,12 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from capsnet import checkpoint
+from capsnet.calibration import THRESHOLD, probabilities
 from capsnet.evaluation import decode, predict
 from capsnet.handwriting import fit
 
-PRESENT = (
-    0.5  # a longer capsule says that its digit is there: half way between the margins of Eq. 4
-)
 PAIR_IMAGE_SIZE = 36  # networks for images of this size are trained on two digits, others on one
 DIGIT_BOX = 20  # pixels, the longer side of the box around a digit (MNIST)
 PAIR_BOXES = (20, 22, 24, 26)  # around two overlapping digits: 9 of 10 of MultiMNIST's are between
@@ -48,7 +46,7 @@ class Reading(NamedTuple):
     @property
     def is_sure(self) -> bool:
         """Whether the longest capsule says by its length that its digit is there."""
-        return bool(self.lengths.max() > PRESENT)
+        return bool(self.lengths.max() > THRESHOLD)
 
 
 def load_reader(path: str | Path) -> Reader:
@@ -87,15 +85,10 @@ def _read_image(reader: Reader, image: np.ndarray) -> Reading:
     return Reading(image, lengths[0].numpy(), digits, pictures)
 
 
-def probabilities(scores: Tensor, num_digits: int) -> Tensor:
-    """A baseline's scores [b, j] on the scale of lengths, by the function of its loss."""
-    return scores.softmax(dim=1) if num_digits == 1 else scores.sigmoid()
-
-
 def choose_digits(lengths: Tensor, num_digits: int) -> tuple[int, ...]:
-    """The digits of the capsules [j] longer than PRESENT, longest first: one to `num_digits`."""
+    """The digits of the capsules [j] longer than THRESHOLD, longest first: one to `num_digits`."""
     longest = lengths.topk(num_digits)
-    count = max(1, int((longest.values > PRESENT).sum()))
+    count = max(1, int((longest.values > THRESHOLD).sum()))
     return tuple(longest.indices[:count].tolist())
 
 

@@ -16,6 +16,7 @@ from capsnet.calibration import (
     THRESHOLD,
     count_digits,
     expected_calibration_error,
+    probabilities,
     reliability,
     scramble,
 )
@@ -30,19 +31,12 @@ THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]
 COUNTS = ("0", "1", "2", "more")
 
 
-def probabilities(scores: Tensor, *, capsules: bool, num_digits: int) -> Tensor:
-    """What a network offers as probabilities: capsule lengths, or its scores as it was trained."""
-    if capsules:
-        return scores
-    return scores.softmax(dim=1) if num_digits == 1 else scores.sigmoid()
-
-
 def measure_calibration(
     outcome: Outcome, *, capsules: bool, table: Path
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """Reliability of the digits that were predicted and of all ten, and both expected errors."""
     num_digits = outcome.labels.shape[1]
-    lengths = probabilities(outcome.lengths, capsules=capsules, num_digits=num_digits)
+    lengths = outcome.lengths if capsules else probabilities(outcome.lengths, num_digits)
     there = metrics.one_hot(outcome.labels, NUM_CLASSES)
     predicted = outcome.predictions
     bins = {
@@ -109,7 +103,7 @@ def measure_counts(
         predictions = [predict(model, images, dtype) for images in batches]
         scores = torch.cat([prediction.lengths for prediction in predictions]).cpu()
         capsules = predictions[0].capsules is not None
-        lengths = probabilities(scores, capsules=capsules, num_digits=num_digits)
+        lengths = scores if capsules else probabilities(scores, num_digits)
         for threshold in THRESHOLDS:
             rows.append({"shown": name, "digits": truth, **_counted(lengths, threshold, truth)})
     frame = pd.DataFrame(rows)

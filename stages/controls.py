@@ -39,7 +39,7 @@ def controls(params: Params, metrics: dict[str, dict], drawn: Path, here: Path) 
 
 
 def compare(params: Params, metrics: dict[str, dict], task: str) -> pd.DataFrame:
-    """A row for each CapsNet of the task with reconstruction as most have it, best known first."""
+    """A row for each CapsNet of the task that has reconstruction or not as the first one."""
     rows = []
     for name, settings in params.runs.items():
         if settings.task != task or settings.network != "capsnet":

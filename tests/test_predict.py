@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from capsnet import checkpoint, handwriting, predict, recognition
+from capsnet import calibration, checkpoint, handwriting, predict, recognition
 from capsnet.handwriting import find_ink, fit, read_handwriting
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet, Prediction
@@ -226,9 +226,9 @@ def test_baselines_answer_with_probabilities():
     """Of a network for one digit they sum to 1; there is nothing to draw."""
     torch.manual_seed(0)
     scores = torch.randn(1, 10)
-    one = recognition.probabilities(scores, 1)
+    one = calibration.probabilities(scores, 1)
     assert one.sum().item() == pytest.approx(1)
-    two = recognition.probabilities(scores, 2)
+    two = calibration.probabilities(scores, 2)
     assert ((two > 0.5) == (scores > 0)).all()
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from capsnet.calibration import probabilities
 from capsnet.data.mnist import Digits
 from capsnet.evaluation import Outcome
 from capsnet.nn.capsnet import Prediction
@@ -12,7 +13,6 @@ from stages.calibration import (
     draw_calibration,
     measure_calibration,
     measure_counts,
-    probabilities,
 )
 
 
@@ -77,9 +77,8 @@ def test_lengths_are_held_against_what_is_there(tmp_path):
 
 def test_scores_of_a_baseline_become_probabilities():
     scores = torch.tensor([[0.0, 0.0]])
-    assert probabilities(scores, capsules=False, num_digits=1).tolist() == [[0.5, 0.5]]
-    assert probabilities(scores + 100, capsules=False, num_digits=2).tolist() == [[1.0, 1.0]]
-    assert probabilities(scores, capsules=True, num_digits=1) is scores
+    assert probabilities(scores, 1).tolist() == [[0.5, 0.5]]
+    assert probabilities(scores + 100, 2).tolist() == [[1.0, 1.0]]
 
 
 def test_the_figure_is_the_same_each_time(tmp_path):
