@@ -34,13 +34,12 @@ from torch.utils.benchmark import Timer
 from capsnet import figures
 from capsnet.data.batches import Batch, training_batches
 from capsnet.data.mnist import NUM_CLASSES, Digits, load_digits
+from capsnet.device import autocast, choose_dtype, describe, keep_freed_memory, peak, restart_peak
 from capsnet.evaluation import predict
-from capsnet.hardware import describe, keep_freed_memory, peak, restart_peak
 from capsnet.losses import Losses, margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet, Prediction
 from capsnet.nn.convolution import convolve
 from capsnet.nn.routing import route, route_reference, squash
-from capsnet.precision import autocast, choose_dtype
 from capsnet.training import Facts, fit
 
 RUN_TIME = 0.2  # seconds that a contestant is timed for in a round, one call at least

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from capsnet import metrics
 from capsnet.data.batches import Batch
+from capsnet.device import autocast
 from capsnet.nn.capsnet import Prediction
-from capsnet.precision import autocast
 
 
 class Outcome(NamedTuple):

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from capsnet.handwriting import read_handwriting
-from capsnet.recognition import Reader, Reading, load_reader, read
+from capsnet.reading.handwriting import read_handwriting
+from capsnet.reading.recognition import Reader, Reading, load_reader, read
 
 
 def main() -> int:

@@ -169,7 +169,7 @@ class Tracker:
     @_survives
     def model(self, path: Path) -> None:
         """Log the checkpoint as a model that MLflow serves; register it as `capsnet-<run>`."""
-        from capsnet.registry import register
+        from capsnet.reading.registry import register
 
         words = _note("model", self._run, self._tags)
         register(self._client, self._uri, self._run_id, path, run=self._run, description=words)

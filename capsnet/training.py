@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from capsnet.data.batches import Batch
+from capsnet.device import autocast
 from capsnet.losses import Losses
 from capsnet.metrics import error_percent, exact_match
 from capsnet.nn.capsnet import Prediction
-from capsnet.precision import autocast
 
 UNREAD_STEPS = 1000  # at most, before a device is asked for the losses
 ComputeLosses = Callable[[Prediction, Tensor | None, Batch], Losses]

@@ -12,7 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from capsnet import metrics
-from capsnet.calibration import (
+from capsnet.data.batches import evaluation_batches, seeded_generator
+from capsnet.data.mnist import NUM_CLASSES, Digits
+from capsnet.evaluation import Outcome, predict
+from capsnet.figures import calibration as figures
+from capsnet.studies.calibration import (
     THRESHOLD,
     count_digits,
     expected_calibration_error,
@@ -20,10 +24,6 @@ from capsnet.calibration import (
     reliability,
     scramble,
 )
-from capsnet.data.batches import evaluation_batches, seeded_generator
-from capsnet.data.mnist import NUM_CLASSES, Digits
-from capsnet.evaluation import Outcome, predict
-from capsnet.figures import calibration as figures
 from stages.output import write_csv
 
 TILE = 4  # pixels; divides every canvas

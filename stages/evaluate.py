@@ -21,18 +21,17 @@ from capsnet import figures, metrics
 from capsnet.checkpoint import load
 from capsnet.data.batches import evaluation_batches
 from capsnet.data.mnist import NUM_CLASSES, Digits, load_digits
+from capsnet.device import choose_dtype, keep_freed_memory
 from capsnet.evaluation import Outcome, judge
-from capsnet.hardware import keep_freed_memory
 from capsnet.params import Evaluate, Params, load_params, params_of, task_of, used_parameters
-from capsnet.precision import choose_dtype
+from capsnet.studies import robustness, routing
+from capsnet.studies.reconstructions import NUM_SHOWN, draw_reconstructions
+from capsnet.studies.robustness import measure_robustness
+from capsnet.studies.routing import observe_routing
 from capsnet.tracking import track
-from stages import robustness, routing
 from stages.calibration import draw_calibration, measure_calibration, measure_counts
 from stages.command import run
-from stages.gallery import NUM_SHOWN, draw_reconstructions
 from stages.output import write_csv, write_json
-from stages.robustness import measure_robustness
-from stages.routing import observe_routing
 
 OVERLAP_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # shared ink over the smaller digit's ink
 

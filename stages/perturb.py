@@ -3,7 +3,8 @@ Figure 4)
 
 One number of the right capsule is changed from -range to +range, the other capsules stay zero, and
 the decoder draws what the changed capsule stands for. The shape of what it draws is measured for
-many test examples of each digit (`stages.effects`); drawn is the one that changes most like the
+many test examples of each digit (`capsnet.studies.effects`); drawn is the one that changes most
+like the
 mean.
 """
 
@@ -21,16 +22,16 @@ from capsnet import figures
 from capsnet.checkpoint import load
 from capsnet.data.batches import evaluation_batches
 from capsnet.data.mnist import NUM_CLASSES, load_digits
+from capsnet.device import choose_dtype
 from capsnet.evaluation import decode, predict
 from capsnet.figures.effects import effects as draw_effects
 from capsnet.metrics import found
 from capsnet.metrics import predict as classes
-from capsnet.morphometry import measure
 from capsnet.params import Params, load_params, params_of, task_of, used_parameters
-from capsnet.precision import choose_dtype
+from capsnet.studies.effects import Slopes, clearest, describe, effect_table, fit_slopes, summarize
+from capsnet.studies.morphometry import measure
 from capsnet.tracking import track
 from stages.command import run
-from stages.effects import Slopes, clearest, describe, effect_table, fit_slopes, summarize
 from stages.output import write_csv, write_json
 
 NUM_MEASURED = 5  # of the values of a sweep: they give a slope as well as all, in half the time

@@ -2,7 +2,7 @@
 published one.
 
 A section is a question; its figures are those of the leading runs, the first CapsNet of each task.
-Every sentence is made from the numbers of this very run (`stages.findings`).
+Every sentence is made from the numbers of this very run (`capsnet.report.sentences`).
 """
 
 import argparse
@@ -16,11 +16,11 @@ import pandas as pd
 from capsnet import figures
 from capsnet.figures.robustness import robustness_curves
 from capsnet.params import Params, load_params, task_of
+from capsnet.report.comparisons import controls
+from capsnet.report.sentences import FINDINGS
+from capsnet.report.tables import results_table, seeds_table, training_table
 from stages.command import run
-from stages.controls import controls
-from stages.findings import FINDINGS
 from stages.output import write_json, write_text
-from stages.tables import results_table, seeds_table, training_table
 
 SOURCES = {"mnist": "MNIST", "scikit-learn": "scikit-learn's 1,797 digits"}
 SECTIONS = {  # heading -> files within a run's folder

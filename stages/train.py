@@ -19,10 +19,9 @@ from tqdm import tqdm
 from capsnet.checkpoint import NETWORKS, save
 from capsnet.data.batches import evaluation_batches, training_batches
 from capsnet.data.mnist import load_digits, split_validation
-from capsnet.hardware import keep_freed_memory
+from capsnet.device import choose_dtype, keep_freed_memory
 from capsnet.losses import weighted_losses
 from capsnet.params import Budget, Params, load_params, params_of, task_of, used_parameters
-from capsnet.precision import choose_dtype
 from capsnet.tracking import track
 from capsnet.training import Facts, exponential, fit, one_cycle
 from stages.command import run

@@ -22,7 +22,8 @@ import torch
 from mlflow import MlflowClient
 from mlflow.tracking._tracking_service import utils as mlflow_state
 
-from capsnet import registry, tracking
+from capsnet import tracking
+from capsnet.reading import registry
 from capsnet.tracking import EXPERIMENT, track
 
 PARAMETERS = {"seed": 7, "routing": {"iterations": 3, "detach": False}, "train": {"epochs": None}}

@@ -14,7 +14,8 @@ from capsnet.data.mnist import Digits
 from capsnet.evaluation import Outcome, judge
 from capsnet.nn.capsnet import CapsNet
 from capsnet.params import Run, load_params
-from stages import evaluate, gallery, perturb
+from capsnet.studies import reconstructions as gallery
+from stages import evaluate, perturb
 
 
 def outcome(predictions: list[tuple], labels: list[tuple], overlap: list[float]) -> Outcome:

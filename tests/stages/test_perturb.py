@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from capsnet.morphometry import MEASURES
-from stages import perturb
-from stages.effects import (
+from capsnet.studies.effects import (
     COLUMNS,
     Slopes,
     clearest,
@@ -20,6 +18,8 @@ from stages.effects import (
     fit_slopes,
     summarize,
 )
+from capsnet.studies.morphometry import MEASURES
+from stages import perturb
 
 VALUES = np.array([-0.25, -0.15, 0, 0.15, 0.25])
 

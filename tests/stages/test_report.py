@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from capsnet.params import Run, load_params
-from stages import controls, tables
+from capsnet.report import comparisons as controls
+from capsnet.report import tables
 from stages.report import leading_runs
 
 

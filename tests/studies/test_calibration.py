@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from capsnet.calibration import (
+from capsnet.studies.calibration import (
     count_digits,
     expected_calibration_error,
     reliability,

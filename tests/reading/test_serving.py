@@ -20,10 +20,11 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from capsnet import checkpoint, serving, tracking
-from capsnet.handwriting import read_handwriting
+from capsnet import checkpoint, tracking
 from capsnet.nn.capsnet import CapsNet
-from capsnet.recognition import load_reader, read
+from capsnet.reading import serving
+from capsnet.reading.handwriting import read_handwriting
+from capsnet.reading.recognition import load_reader, read
 
 SIZES = {"image_size": 36, "conv_channels": 4, "primary_types": 2, "decoder_sizes": [8]}
 SECONDS = 120  # for a slow machine; 10 are usual

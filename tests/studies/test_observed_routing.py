@@ -10,7 +10,7 @@ from capsnet.data.batches import evaluation_batches
 from capsnet.data.mnist import Digits
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.routing import Trace
-from stages.routing import COLUMNS, UNITS, Watched, measure, observe_routing, owners
+from capsnet.studies.routing import COLUMNS, UNITS, Watched, measure, observe_routing, owners
 
 
 def test_a_place_belongs_to_the_digit_with_nearly_all_the_ink():

@@ -1,4 +1,6 @@
-"""The machine: what a measurement ran on, what memory it took, and keeping that memory at hand."""
+"""The machine: in which precision it multiplies, what it is, what memory a measurement took, and
+keeping that memory at hand.
+"""
 
 import ctypes
 import os
@@ -11,10 +13,23 @@ from pathlib import Path
 
 import torch
 
-from capsnet.precision import choose_dtype
-
 GIB = 2**30
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Run the matrix arithmetic of the block in `dtype`; float32 changes nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """`precision` float32 or bfloat16 as named; auto: bfloat16 where the hardware multiplies it."""
+    if precision != "auto":
+        return getattr(torch, precision)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float32
+    has_bfloat16 = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 def describe(device: torch.device) -> str:

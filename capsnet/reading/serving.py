@@ -11,8 +11,8 @@ import mlflow
 import pandas as pd
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
-from capsnet.handwriting import read_handwriting
-from capsnet.recognition import load_reader, read
+from capsnet.reading.handwriting import read_handwriting
+from capsnet.reading.recognition import load_reader, read
 
 
 class DigitReader(mlflow.pyfunc.PythonModel):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from capsnet.calibration import probabilities
 from capsnet.data.mnist import Digits
 from capsnet.evaluation import Outcome
 from capsnet.nn.capsnet import Prediction
+from capsnet.studies.calibration import probabilities
 from stages.calibration import (
     draw_calibration,
     measure_calibration,

@@ -8,7 +8,7 @@ import pytest
 
 CODE = """
 import resource
-from capsnet.hardware import keep_freed_memory
+from capsnet.device import keep_freed_memory
 keep_freed_memory()
 counts = [0] * 11
 for step in range(11):

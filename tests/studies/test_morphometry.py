@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from capsnet.morphometry import MEASURES, Shapes, contour, measure
+from capsnet.studies.morphometry import MEASURES, Shapes, contour, measure
 
 SIZE = 28
 DOWN, RIGHT = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2  # px from the middle of the image

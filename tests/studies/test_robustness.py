@@ -12,9 +12,9 @@ from capsnet.data.batches import seeded_generator
 from capsnet.data.mnist import Digits
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import Prediction
-from stages import robustness
+from capsnet.studies import robustness
+from capsnet.studies.robustness import COLUMNS, measure_robustness
 from stages.output import rounded, write_csv, write_json
-from stages.robustness import COLUMNS, measure_robustness
 
 
 class Witness(nn.Module):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from capsnet.morphometry import MEASURES
+from capsnet.studies.morphometry import MEASURES
 
 VISIBLE = {  # least change over the sweep that counts: half a pixel, or about as much
     "px": 0.5,

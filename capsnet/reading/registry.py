@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 SERVED_WITH = (  # the versions installed are written into the model
     "mlflow", "torch", "numpy", "numba", "safetensors", "scikit-image", "pillow", "pandas",
 )  # fmt: skip
@@ -101,7 +101,7 @@ def _model_note(run: str) -> str:
 
 
 def _pack(checkpoint: Path, folder: Path, model: object) -> None:
-    """Write an MLflow model: capsnet/serving.py, the checkpoint, and capsnet/ to import.
+    """Write an MLflow model: capsnet/reading/serving.py, the checkpoint, and capsnet/ to import.
 
     `model` is MLflow's record of it. Versions are named, not inferred, which would take minutes.
     """
@@ -124,7 +124,7 @@ def _pack(checkpoint: Path, folder: Path, model: object) -> None:
             model_uuid=model.model_id,
             model_id=model.model_id,
         ),
-        python_model=str(code / "serving.py"),
+        python_model=str(code / "reading" / "serving.py"),
         code_paths=[str(code)],
         artifacts={"checkpoint": str(checkpoint)},
         signature=ModelSignature(Schema([ColSpec(DataType.string, "image")]), Schema(outputs)),

@@ -1,6 +1,7 @@
 """A trained network reads a picture of handwriting: which digits, how sure, how it would draw them.
 
-The program (`capsnet.predict`) and the service (`capsnet.serving`) answer alike, both from here.
+The program (`capsnet.predict`) and the service (`capsnet.reading.serving`) answer
+alike, both from here.
 """
 
 import json
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from capsnet import checkpoint
-from capsnet.calibration import THRESHOLD, probabilities
 from capsnet.evaluation import decode, predict
-from capsnet.handwriting import fit
+from capsnet.reading.handwriting import fit
+from capsnet.studies.calibration import THRESHOLD, probabilities
 
 PAIR_IMAGE_SIZE = 36  # networks for images of this size are trained on two digits, others on one
 DIGIT_BOX = 20  # pixels, the longer side of the box around a digit (MNIST)
@@ -59,7 +60,7 @@ def load_reader(path: str | Path) -> Reader:
 
 
 def read(reader: Reader, ink: np.ndarray) -> Reading:
-    """Read ink [h, w] of any size, as `capsnet.handwriting.read_handwriting` gives it.
+    """Read ink [h, w] of any size, as `capsnet.reading.handwriting.read_handwriting` gives it.
 
     How large two overlapping digits should be drawn depends on how far apart they are, which only
     the network can tell: it tries several sizes, and the one that its reconstruction fits best is

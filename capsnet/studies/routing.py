@@ -18,10 +18,10 @@ from torch.nn.functional import avg_pool2d
 
 from capsnet import metrics
 from capsnet.data.batches import Batch
+from capsnet.device import autocast
 from capsnet.evaluation import predict
 from capsnet.figures import couplings as figures
 from capsnet.nn.routing import Trace
-from capsnet.precision import autocast
 from stages.output import write_csv
 
 CHUNK = 20  # images traced at a time: their votes are stored

@@ -9,7 +9,7 @@ import pandas as pd
 
 from capsnet.figures.comparison import comparison
 from capsnet.params import Params, params_of
-from stages.tables import published, routing_of
+from capsnet.report.tables import published, routing_of
 
 HOW = """No run here switches agreement off. To train one beside the others, and only it:
 

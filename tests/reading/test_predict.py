@@ -10,10 +10,12 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from capsnet import calibration, checkpoint, handwriting, predict, recognition
-from capsnet.handwriting import find_ink, fit, read_handwriting
+from capsnet import checkpoint, predict
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet, Prediction
+from capsnet.reading import handwriting, recognition
+from capsnet.reading.handwriting import find_ink, fit, read_handwriting
+from capsnet.studies import calibration
 
 TINY = {"conv_channels": 4, "primary_types": 2, "digit_dim": 4, "decoder_sizes": (8,)}
 RED = (255, 40, 40)
