@@ -5,6 +5,7 @@ Data, not code: loading runs nothing that the file brings along. Same network, s
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,12 +21,23 @@ NETWORKS = {"capsnet": CapsNet, "baseline": BaselineCNN}
 FORMAT = 1
 
 
-def save(model: nn.Module, path: Path, *, network: str, arguments: Mapping[str, object]) -> None:
+def save(
+    model: nn.Module,
+    path: Path,
+    *,
+    network: str,
+    arguments: Mapping[str, object],
+    validation_error: float | None = None,
+) -> None:
     """Write `model` = `NETWORKS[network](**arguments)`.
 
-    A file of that name is whole at every moment.
+    validation_error: in percent, kept in the file so that whoever has only the file knows how good
+    the network is. NaN, of a training without validation digits, is left out like None. A file of
+    that name is whole at every moment.
     """
     description = {"format": FORMAT, "network": network, "arguments": dict(arguments)}
+    if validation_error is not None and not math.isnan(validation_error):
+        description["validation_error"] = validation_error
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
@@ -41,15 +53,14 @@ def save(model: nn.Module, path: Path, *, network: str, arguments: Mapping[str, 
         aside.unlink(missing_ok=True)
 
 
-def load(path: str | Path) -> nn.Module:
-    """Give the network back, on the CPU and in evaluation mode, ready to call.
+def describe(path: str | Path) -> dict[str, object]:
+    """What `save` was told: `network`, `arguments` and, where known, `validation_error`.
 
     Raises ValueError if the file is missing, no safetensors file, or not written by `save`.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: run `dvc repro` (or `dvc pull`)") from None
     except safetensors.SafetensorError as error:
@@ -63,9 +74,18 @@ def load(path: str | Path) -> nn.Module:
         raise ValueError(
             f"{path} has checkpoint format {description['format']}, this code reads {FORMAT}"
         )
+    return description
+
+
+def load(path: str | Path) -> nn.Module:
+    """Give the network back, on the CPU and in evaluation mode, ready to call.
+
+    Raises ValueError as `describe` does, or if this code knows no such network.
+    """
+    description = describe(path)
     try:
         model = NETWORKS[description["network"]](**description["arguments"])
-        model.load_state_dict(tensors)
+        model.load_state_dict(safetensors.torch.load_file(path))
     except (KeyError, TypeError, RuntimeError) as error:
         what = " ".join(str(error).split())
         raise ValueError(f"{path} holds no network that this code knows: {what}") from None

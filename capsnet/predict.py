@@ -3,8 +3,13 @@
 One line for each picture (PNG, JPEG, ...; any size, dark on light or light on dark): the digits and
 the lengths of their capsules, which say from 0 to 1 how sure the network is. A network trained on
 single digits names one; a network trained on two overlapping digits names one or two, those longer
-than 0.5. Where no capsule is that long, the longest is named with a question mark. A baseline has
-no capsules: its probabilities stand for their lengths.
+than 0.5. A baseline has no capsules: its probabilities stand for their lengths.
+
+"unsure, perhaps 7 (0.41)" means: the picture may hold no digit at all. No capsule is longer than
+0.5, or the network's own drawing of the digits does not look like the picture, or other capsules
+are about as long. A network without a decoder draws nothing, so only its lengths can tell.
+
+A network that was wrong on more than 20 % of its test digits says so with each answer.
 """
 
 import argparse
@@ -27,7 +32,8 @@ def main() -> int:
         readings = {}
         for path, reading in read_all(reader, arguments.images):
             readings[path] = reading
-            print(as_json(path, reading) if arguments.json else as_text(path, reading), flush=True)
+            line = as_json if arguments.json else as_text
+            print(line(path, reading, reader), flush=True)
         if arguments.figure and readings:
             draw(reader, readings, arguments.figure)
     except (ValueError, OSError) as error:
@@ -66,26 +72,35 @@ def read_all(reader: Reader, paths: Iterable[Path]) -> Iterable[tuple[Path, Read
         yield path, read(reader, ink)
 
 
-def as_text(path: Path, reading: Reading) -> str:
-    mark = "" if reading.is_sure else "?"
-    digits = [f"{digit}{mark} ({reading.lengths[digit]:.2f})" for digit in reading.digits]
-    return f"{path}: {' and '.join(digits)}"
+def as_text(path: Path, reading: Reading, reader: Reader) -> str:
+    mark = "" if reading.is_sure else "unsure, perhaps "
+    digits = [f"{digit} ({reading.lengths[digit]:.2f})" for digit in reading.digits]
+    warning = reader.error.warning(reader.num_digits) if reader.error else ""
+    return f"{path}: {mark}{' and '.join(digits)}{'; ' if warning else ''}{warning}"
 
 
-def as_json(path: Path, reading: Reading) -> str:
+def as_json(path: Path, reading: Reading, reader: Reader) -> str:
     lengths = [round(float(length), 4) for length in reading.lengths]
-    return json.dumps({"image": str(path), "digits": reading.digits, "lengths": lengths})
+    error, source = reader.error or (None, None)
+    answer = {"image": str(path), "digits": reading.digits, "lengths": lengths}
+    return json.dumps(answer | {"sure": reading.is_sure, "error": error, "error_source": source})
 
 
 def draw(reader: Reader, readings: dict[Path, Reading], path: Path) -> None:
     from capsnet.figures import predictions  # matplotlib takes a second, and few ask for a figure
 
     shown = [
-        predictions.Drawing(image.stem, as_text(image, reading).removeprefix(f"{image}: "),
-                            reading.image, reading.reconstructions)
+        predictions.Drawing(
+            image.stem,
+            [f"{digit} ({reading.lengths[digit]:.2f})" for digit in reading.digits],
+            reading.is_sure,
+            reading.image,
+            reading.reconstructions,
+        )
         for image, reading in readings.items()
-    ]  # fmt: skip
-    predictions.drawings(shown, path, num_digits=reader.num_digits)
+    ]
+    warning = reader.error.warning(reader.num_digits) if reader.error else ""
+    predictions.drawings(shown, path, num_digits=reader.num_digits, warning=warning)
 
 
 def complain(error: Exception) -> None:

@@ -114,7 +114,8 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
         tqdm.write(format_row(row))
         write_csv(arguments.curve, pd.DataFrame(rows))
         tracker.metrics(row._asdict(), step=row.examples)
-    save(model, arguments.model, network=network, arguments=network_sizes)
+    error = rows[-1].validation_error
+    save(model, arguments.model, network=network, arguments=network_sizes, validation_error=error)
     summary = summarise(rows, model)
     write_json(arguments.metrics, {arguments.run: {"training": summary}})
     tracker.metrics({"training": summary})

@@ -13,17 +13,23 @@ HEADING_LETTERS = 9  # above a picture
 
 
 class Drawing(NamedTuple):
-    """One picture: its name, what the network reads, both short; its input [h, w] and the
-    reconstruction of each digit read [k, h, w]."""
+    """One picture: its name, a short line for each digit read, whether the network is sure of
+    them; its input [h, w] and the reconstruction of each digit read [k, h, w]."""
 
     name: str
-    reading: str
+    digits: Sequence[str]
+    is_sure: bool
     image: np.ndarray
     reconstructions: np.ndarray
 
 
-def drawings(examples: Sequence[Drawing], path: Path, *, num_digits: int) -> None:
-    """Inputs above reconstructions; of a network for two digits each alone and both together."""
+def drawings(
+    examples: Sequence[Drawing], path: Path, *, num_digits: int, warning: str = ""
+) -> None:
+    """Inputs above reconstructions; of a network for two digits each alone and both together.
+
+    The warning, if any, ends the note below.
+    """
     names, key = ["input", "recon-\nstruction"], None
     note = "In brackets the length of the capsule: how sure the network is, from 0 to 1"
     if num_digits > 1:
@@ -31,6 +37,10 @@ def drawings(examples: Sequence[Drawing], path: Path, *, num_digits: int) -> Non
         key = {"longest capsule": FIRST_DIGIT, "second capsule": SECOND_DIGIT}
         key["both"] = np.clip(FIRST_DIGIT + SECOND_DIGIT, 0, 1)
         note += "; all black: no second digit"
+    if not all(one.is_sure for one in examples):
+        note += "; unsure: the picture may hold no digit"
+    if warning:
+        note += f"; {warning}"
     columns = []
     for one in examples:
         pictures = [one.image, one.reconstructions[0]]
@@ -51,9 +61,9 @@ def in_colors(reconstructions: np.ndarray) -> list[np.ndarray]:
 
 
 def heading(one: Drawing, num_digits: int) -> str:
-    """The name cut to what fits above a picture, then a line for each digit."""
+    """The name cut to what fits above a picture, whether it is sure, a line for each digit."""
     name = one.name
     if len(name) > HEADING_LETTERS:
         name = f"{name[: HEADING_LETTERS - 1]}…"
-    lines = [name, *one.reading.split(" and ")]
-    return "\n".join(lines + [""] * (1 + num_digits - len(lines)))  # as high as its neighbours
+    lines = [name, *([] if one.is_sure else ["unsure:"]), *one.digits]
+    return "\n".join(lines + [""] * (2 + num_digits - len(lines)))  # as high as its neighbours

@@ -4,17 +4,16 @@ The program (`capsnet.predict`) and the service (`capsnet.reading.serving`) answ
 alike, both from here.
 """
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import safetensors
 import torch
 from torch import Tensor, nn
 
 from capsnet import checkpoint
 from capsnet.evaluation import decode, predict
+from capsnet.reading.errors import KnownError, known_error
 from capsnet.reading.handwriting import fit
 from capsnet.studies.calibration import THRESHOLD, probabilities
 
@@ -22,14 +21,17 @@ PAIR_IMAGE_SIZE = 36  # networks for images of this size are trained on two digi
 DIGIT_BOX = 20  # pixels, the longer side of the box around a digit (MNIST)
 PAIR_BOXES = (20, 22, 24, 26)  # around two overlapping digits: 9 of 10 of MultiMNIST's are between
 PAIR_BOX = 23  # their mean
+LEAST_EVIDENCE = 0.3
 
 
 class Reader(NamedTuple):
-    """A network and the pictures that it was trained on: image_size in px, num_digits at most."""
+    """A network and the pictures that it was trained on: image_size in px, num_digits at most;
+    and how often it is wrong, where that is known."""
 
     model: nn.Module
     image_size: int
     num_digits: int
+    error: KnownError | None = None
 
 
 class Reading(NamedTuple):
@@ -46,17 +48,38 @@ class Reading(NamedTuple):
 
     @property
     def is_sure(self) -> bool:
-        """Whether the longest capsule says by its length that its digit is there."""
-        return bool(self.lengths.max() > THRESHOLD)
+        """Whether the longest capsule says by its length that its digit is there, and the network
+        finds the picture like what it has learned. Without a decoder the length alone decides.
+        """
+        if self.lengths.max() <= THRESHOLD:
+            return False
+        return self.reconstructions is None or self.evidence > LEAST_EVIDENCE
+
+    @property
+    def evidence(self) -> float:
+        """From 0, no digit, to 1: how like the reconstruction is to the image (their correlation),
+        times how much of all lengths (squared) belongs to the digits read.
+
+        Noise does not look like its reconstruction, and a letter is a little of several digits.
+        """
+        image, drawn = self.image - self.image.mean(), self.drawn - self.drawn.mean()
+        scale = np.sqrt(np.square(image).sum() * np.square(drawn).sum())
+        likeness = (image * drawn).sum() / scale if scale > 0 else 0.0
+        squares = np.square(self.lengths)
+        return float(likeness * squares[list(self.digits)].sum() / squares.sum())
+
+    @property
+    def drawn(self) -> np.ndarray:
+        """The reconstructions of all digits read, together: [h, w]."""
+        return self.reconstructions.sum(axis=0).clip(max=1)
 
 
 def load_reader(path: str | Path) -> Reader:
     """Load a checkpoint. Raises ValueError, naming the file, if it is none of ours."""
     model = checkpoint.load(path)
-    with safetensors.safe_open(path, framework="pt") as file:
-        arguments = json.loads(file.metadata()["capsnet"])["arguments"]
-    image_size = arguments["image_size"]
-    return Reader(model, image_size, 2 if image_size == PAIR_IMAGE_SIZE else 1)
+    image_size = checkpoint.describe(path)["arguments"]["image_size"]
+    num_digits = 2 if image_size == PAIR_IMAGE_SIZE else 1
+    return Reader(model, image_size, num_digits, known_error(path))
 
 
 def read(reader: Reader, ink: np.ndarray) -> Reading:
@@ -97,5 +120,4 @@ def _misfit(reading: Reading) -> float:
     """How much of the image its reconstruction misses; 0 without one."""
     if reading.reconstructions is None:
         return 0.0
-    together = reading.reconstructions.sum(axis=0).clip(max=1)
-    return float(np.square(together - reading.image).sum() / np.square(reading.image).sum())
+    return float(np.square(reading.drawn - reading.image).sum() / np.square(reading.image).sum())

@@ -113,6 +113,9 @@ def _pack(checkpoint: Path, folder: Path, model: object) -> None:
     outputs = [
         ColSpec(Array(DataType.long), "digits"),
         ColSpec(Array(DataType.double), "lengths"),
+        ColSpec(DataType.boolean, "sure"),
+        ColSpec(DataType.double, "error", required=False),
+        ColSpec(DataType.string, "error_source", required=False),
     ]
     code = folder.parent / "capsnet"
     shutil.copytree(PACKAGE, code, ignore=shutil.ignore_patterns("__pycache__"))

@@ -23,10 +23,13 @@ class DigitReader(mlflow.pyfunc.PythonModel):
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Column `image`: files (PNG, JPEG, ...) in base64, with or without the `data:` of a data
-        URL. Columns `digits`: those read, the surest first, and `lengths` of all ten.
+        URL. Columns `digits`: those read, the surest first; `lengths` of all ten; `sure`: whether
+        the picture looks like digits to the network; `error`: how often it is wrong, in percent,
+        and `error_source`, the "test" or "validation" digits, both None if that is unknown.
 
         What cannot be read is the sender's mistake: MLflow's error names the row and the reason.
         """
+        error = self._reader.error or (None, None)
         rows = []
         for number, text in enumerate(model_input["image"]):
             try:
@@ -34,8 +37,10 @@ class DigitReader(mlflow.pyfunc.PythonModel):
             except ValueError as error:
                 told = f"row {number}: {error}"
                 raise mlflow.MlflowException(told, error_code=BAD_REQUEST) from None
-            rows.append((list(reading.digits), [float(length) for length in reading.lengths]))
-        return pd.DataFrame(rows, columns=["digits", "lengths"])
+            lengths = [float(length) for length in reading.lengths]
+            rows.append((list(reading.digits), lengths, reading.is_sure, *error))
+        columns = ["digits", "lengths", "sure", "error", "error_source"]
+        return pd.DataFrame(rows, columns=columns, dtype=object)  # so that None stays None
 
 
 def decoded(text: str) -> bytes:

@@ -1,0 +1,52 @@
+"""How often a trained network is wrong, as far as its checkpoint or the folders around it tell."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from capsnet import checkpoint
+
+OFTEN = 20.0  # percent: a network that is wrong more often than this says so with each answer
+
+
+class KnownError(NamedTuple):
+    """Share of wrong answers in percent; `source`: on "test" or on "validation" digits."""
+
+    percent: float
+    source: str
+
+    def warning(self, num_digits: int) -> str:
+        """What to say with each answer of this network; nothing if it is seldom wrong."""
+        if self.percent <= OFTEN:
+            return ""
+        examples = "digits" if num_digits == 1 else "pairs"
+        return f"this network is wrong on {self.percent:.0f} % of its {self.source} {examples}"
+
+
+def known_error(path: str | Path) -> KnownError | None:
+    """The test error if it is recorded, else the validation error that training wrote, else None.
+
+    A served network has only the second: it is packed before it is tested.
+    """
+    test_error = recorded_error(path)
+    if test_error is not None:
+        return KnownError(test_error, "test")
+    validation_error = checkpoint.describe(path).get("validation_error")
+    return None if validation_error is None else KnownError(validation_error, "validation")
+
+
+def recorded_error(path: str | Path) -> float | None:
+    """The test error in percent that stage `evaluate` recorded for the checkpoint at `path`.
+
+    It stands in reports/runs/<name>/evaluation.json beside the folder of the checkpoint, with the
+    md5 of the file that was tested: what is written of another file of that name is no answer.
+    """
+    path = Path(path).absolute()  # not resolved: DVC may link the file to its cache
+    record = path.parent.parent / "reports" / "runs" / path.stem / "evaluation.json"
+    try:
+        found = json.loads(record.read_bytes())[path.stem]
+        md5, error = found["checkpoint_md5"], float(found["error"])
+    except (OSError, ValueError, KeyError, TypeError):  # no such record, or not one of ours
+        return None
+    return error if md5 == hashlib.md5(path.read_bytes()).hexdigest() else None
