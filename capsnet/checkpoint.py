@@ -28,16 +28,19 @@ def save(
     network: str,
     arguments: Mapping[str, object],
     validation_error: float | None = None,
+    evidence_limit: float | None = None,
 ) -> None:
     """Write `model` = `NETWORKS[network](**arguments)`.
 
-    validation_error: in percent, kept in the file so that whoever has only the file knows how good
-    the network is. NaN, of a training without validation digits, is left out like None. A file of
-    that name is whole at every moment.
+    validation_error (percent) and evidence_limit (`capsnet.evidence`) stay with the file, so that
+    whoever has nothing else knows how far to trust the network. What is None or NaN, as after a
+    training without validation digits, is left out. A file of that name is whole at every moment.
     """
     description = {"format": FORMAT, "network": network, "arguments": dict(arguments)}
-    if validation_error is not None and not math.isnan(validation_error):
-        description["validation_error"] = validation_error
+    known = {"validation_error": validation_error, "evidence_limit": evidence_limit}
+    for name, value in known.items():
+        if value is not None and not math.isnan(value):
+            description[name] = round(value, 4)
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
@@ -54,7 +57,7 @@ def save(
 
 
 def describe(path: str | Path) -> dict[str, object]:
-    """What `save` was told: `network`, `arguments` and, where known, `validation_error`.
+    """What `save` was told: `network`, `arguments` and, where known, the other two.
 
     Raises ValueError if the file is missing, no safetensors file, or not written by `save`.
     """

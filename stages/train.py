@@ -20,6 +20,7 @@ from capsnet.checkpoint import NETWORKS, save
 from capsnet.data.batches import evaluation_batches, training_batches
 from capsnet.data.mnist import load_digits, split_validation
 from capsnet.device import choose_dtype, keep_freed_memory
+from capsnet.evidence import evidence_limit
 from capsnet.losses import weighted_losses
 from capsnet.params import Budget, Params, load_params, params_of, task_of, used_parameters
 from capsnet.tracking import track
@@ -114,8 +115,15 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
         tqdm.write(format_row(row))
         write_csv(arguments.curve, pd.DataFrame(rows))
         tracker.metrics(row._asdict(), step=row.examples)
-    error = rows[-1].validation_error
-    save(model, arguments.model, network=network, arguments=network_sizes, validation_error=error)
+    few = min(500, 10 * len(validation))  # a pair network has new pairs of the same digits
+    save(
+        model,
+        arguments.model,
+        network=network,
+        arguments=network_sizes,
+        validation_error=rows[-1].validation_error,
+        evidence_limit=evidence_limit(model, validation_batches(num_examples=few), dtype),
+    )
     summary = summarise(rows, model)
     write_json(arguments.metrics, {arguments.run: {"training": summary}})
     tracker.metrics({"training": summary})

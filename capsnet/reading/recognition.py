@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from capsnet import checkpoint
 from capsnet.evaluation import decode, predict
+from capsnet.evidence import USUAL_LIMIT, evidence
 from capsnet.reading.errors import KnownError, known_error
 from capsnet.reading.handwriting import fit
 from capsnet.studies.calibration import THRESHOLD, probabilities
@@ -21,16 +22,18 @@ PAIR_IMAGE_SIZE = 36  # networks for images of this size are trained on two digi
 DIGIT_BOX = 20  # pixels, the longer side of the box around a digit (MNIST)
 PAIR_BOXES = (20, 22, 24, 26)  # around two overlapping digits: 9 of 10 of MultiMNIST's are between
 PAIR_BOX = 23  # their mean
-LEAST_EVIDENCE = 0.3
 
 
 class Reader(NamedTuple):
-    """A network and the pictures that it was trained on: image_size in px, num_digits at most;
-    and how often it is wrong, where that is known."""
+    """A network and the pictures that it was trained on: image_size in px, num_digits at most.
+
+    Below `evidence_limit` it is unsure; `error` is how often it is wrong, where that is known.
+    """
 
     model: nn.Module
     image_size: int
     num_digits: int
+    evidence_limit: float = USUAL_LIMIT
     error: KnownError | None = None
 
 
@@ -38,35 +41,16 @@ class Reading(NamedTuple):
     """What a network sees in one picture.
 
     image float32 [h, w], as the network got it; lengths [10], of a baseline without capsules its
-    probabilities; digits, the longest first; reconstructions [k, h, w] of these digits, or None.
+    probabilities; digits, the longest first; is_sure: one of them is longer than THRESHOLD, and the
+    picture looks like them; reconstructions [k, h, w] of these digits, or None without a decoder,
+    which leaves the lengths alone to decide.
     """
 
     image: np.ndarray
     lengths: np.ndarray
     digits: tuple[int, ...]
+    is_sure: bool
     reconstructions: np.ndarray | None
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether the longest capsule says by its length that its digit is there, and the network
-        finds the picture like what it has learned. Without a decoder the length alone decides.
-        """
-        if self.lengths.max() <= THRESHOLD:
-            return False
-        return self.reconstructions is None or self.evidence > LEAST_EVIDENCE
-
-    @property
-    def evidence(self) -> float:
-        """From 0, no digit, to 1: how like the reconstruction is to the image (their correlation),
-        times how much of all lengths (squared) belongs to the digits read.
-
-        Noise does not look like its reconstruction, and a letter is a little of several digits.
-        """
-        image, drawn = self.image - self.image.mean(), self.drawn - self.drawn.mean()
-        scale = np.sqrt(np.square(image).sum() * np.square(drawn).sum())
-        likeness = (image * drawn).sum() / scale if scale > 0 else 0.0
-        squares = np.square(self.lengths)
-        return float(likeness * squares[list(self.digits)].sum() / squares.sum())
 
     @property
     def drawn(self) -> np.ndarray:
@@ -77,9 +61,11 @@ class Reading(NamedTuple):
 def load_reader(path: str | Path) -> Reader:
     """Load a checkpoint. Raises ValueError, naming the file, if it is none of ours."""
     model = checkpoint.load(path)
-    image_size = checkpoint.describe(path)["arguments"]["image_size"]
+    description = checkpoint.describe(path)
+    image_size = description["arguments"]["image_size"]
     num_digits = 2 if image_size == PAIR_IMAGE_SIZE else 1
-    return Reader(model, image_size, num_digits, known_error(path))
+    limit = description.get("evidence_limit", USUAL_LIMIT)
+    return Reader(model, image_size, num_digits, limit, known_error(path))
 
 
 def read(reader: Reader, ink: np.ndarray) -> Reading:
@@ -98,15 +84,18 @@ def read(reader: Reader, ink: np.ndarray) -> Reading:
 
 @torch.inference_mode()
 def _read_image(reader: Reader, image: np.ndarray) -> Reading:
-    prediction = predict(reader.model, torch.from_numpy(image)[None, None], torch.float32)
-    lengths = prediction.lengths
-    if prediction.capsules is None:
+    images = torch.from_numpy(image)[None, None]
+    lengths, capsules = predict(reader.model, images, torch.float32)
+    if capsules is None:
         lengths = probabilities(lengths, reader.num_digits)
     digits = choose_digits(lengths[0], reader.num_digits)
-    pictures = None
+    is_sure, drawn = bool(lengths.max() > THRESHOLD), None
     if reader.model.decoder is not None:
-        pictures = decode(reader.model, prediction.capsules, torch.tensor([digits]))[0].numpy()
-    return Reading(image, lengths[0].numpy(), digits, pictures)
+        labels = torch.tensor([digits])
+        drawn = decode(reader.model, capsules, labels)
+        found = evidence(images, lengths, labels, drawn).item()
+        is_sure, drawn = is_sure and found > reader.evidence_limit, drawn[0].numpy()
+    return Reading(image, lengths[0].numpy(), digits, is_sure, drawn)
 
 
 def choose_digits(lengths: Tensor, num_digits: int) -> tuple[int, ...]:

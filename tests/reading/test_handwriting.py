@@ -141,7 +141,7 @@ def test_a_sheet_of_paper_without_ink_is_an_error():
 
 @pytest.mark.parametrize(("image_size", "box_size"), [(28, 20), (36, 20), (36, 26), (40, 20)])
 def test_the_foot_of_a_seven_stays_on_the_canvas(image_size, box_size):
-    """Its centre of mass lies high: with it in the middle, 26 px reach to 10 + 26 = 36 or beyond."""
+    """Its mass lies high: with that in the middle, a box of 26 px ends in the last of 36 rows."""
     seven = Image.new("L", (300, 300), 255)
     corners = [(60, 60), (240, 60), (150, 260)]
     ImageDraw.Draw(seven).line(corners, fill=0, width=12, joint="curve")
