@@ -11,6 +11,7 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 import torch
@@ -108,16 +109,18 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
         f"{arguments.run}: {network} on {task.training_examples:,} images, {device}, {dtype}\n"
         f"{HEADER}"
     )
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
     rows: list[Facts] = []
     for row in facts:
         rows.append(row)
         tqdm.write(format_row(row))
-        write_csv(arguments.curve, pd.DataFrame(rows))
+        curve = pd.DataFrame(rows).assign(num_parameters=num_parameters, peak_memory_mib=peak_mib())
+        write_csv(arguments.curve, curve)
         tracker.metrics(row._asdict(), step=row.examples)
     save(model, arguments.model, network=network, arguments=network_sizes)
-    summary = summarise(rows, model)
-    write_json(arguments.metrics, {arguments.run: {"training": summary}})
-    tracker.metrics({"training": summary})
+    headline = summarise(rows)
+    write_json(arguments.metrics, {arguments.run: headline})
+    tracker.metrics(headline)
     tracker.artifact(arguments.curve)
     tracker.checkpoint(arguments.model)
     tracker.model(arguments.model)
@@ -152,17 +155,19 @@ def format_row(row: Facts) -> str:
     )
 
 
-def summarise(rows: list[Facts], model: torch.nn.Module) -> dict[str, float]:
+def summarise(rows: list[Facts]) -> dict[str, float]:
     """The last row, and the median speed: one interval can be slow for reasons of the machine."""
     return {
         "loss": rows[-1].loss,
         "validation_error": rows[-1].validation_error,
-        "examples": rows[-1].examples,
-        "images_per_second": float(pd.DataFrame(rows)["images_per_second"].median()),
-        "seconds": rows[-1].seconds,
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,  # Linux: KiB
-        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "images_per_second": median(row.images_per_second for row in rows),
+        "minutes": rows[-1].seconds / 60,
     }
+
+
+def peak_mib() -> float:
+    """The most host memory that this process held so far; Linux counts it in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":
