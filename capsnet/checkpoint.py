@@ -13,15 +13,13 @@ import safetensors
 import safetensors.torch
 from torch import nn
 
-from capsnet.nn.baseline import BaselineCNN
-from capsnet.nn.capsnet import CapsNet
+from capsnet.networks import network_class
 
-NETWORKS = {"capsnet": CapsNet, "baseline": BaselineCNN}
 FORMAT = 1
 
 
 def save(model: nn.Module, path: Path, *, network: str, arguments: Mapping[str, object]) -> None:
-    """Write `model` = `NETWORKS[network](**arguments)`.
+    """Write `model` = `network_class(network)(**arguments)`.
 
     A file of that name is whole at every moment.
     """
@@ -64,7 +62,7 @@ def load(path: str | Path) -> nn.Module:
             f"{path} has checkpoint format {description['format']}, this code reads {FORMAT}"
         )
     try:
-        model = NETWORKS[description["network"]](**description["arguments"])
+        model = network_class(description["network"])(**description["arguments"])
         model.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
         what = " ".join(str(error).split())

@@ -16,7 +16,8 @@ from capsnet.evaluation import Outcome, Subject, load_subject
 from capsnet.figures.calibration import calibration as draw_calibration
 from capsnet.figures.couplings import couplings as draw_couplings
 from capsnet.figures.couplings import routing as draw_routing
-from capsnet.params import Evaluate, Params, load_params, params_of, task_of, used_parameters
+from capsnet.params import Evaluate, Params, load_params
+from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.studies import calibration, errors, reconstructions, robustness, routing
 from capsnet.tracking import track
 from stages.command import run

@@ -16,7 +16,8 @@ from capsnet import figures
 from capsnet.device import choose_device
 from capsnet.evaluation import Subject, load_subject
 from capsnet.figures.effects import effects as draw_effects
-from capsnet.params import Params, load_params, params_of, task_of, used_parameters
+from capsnet.params import Params, load_params
+from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.studies import perturbation
 from capsnet.studies.effects import COLUMNS, describe, effect_table
 from capsnet.tracking import track

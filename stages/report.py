@@ -15,10 +15,11 @@ import pandas as pd
 
 from capsnet import figures
 from capsnet.figures.robustness import robustness_curves
-from capsnet.params import Params, load_params, task_of
+from capsnet.params import Params, load_params
 from capsnet.report.comparisons import controls
 from capsnet.report.sentences import FINDINGS
 from capsnet.report.tables import Results, results_table, seeds_table, training_table
+from capsnet.runs import task_of
 from stages.command import run
 from stages.output import write_text
 

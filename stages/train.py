@@ -8,25 +8,27 @@ end of the training split.
 import argparse
 import resource
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
 
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from capsnet.checkpoint import NETWORKS, save
+from capsnet.checkpoint import save
 from capsnet.data.batches import evaluation_batches, training_batches
 from capsnet.data.mnist import load_digits, split_validation
-from capsnet.device import choose_dtype, keep_freed_memory
-from capsnet.losses import weighted_losses
-from capsnet.params import Budget, Params, load_params, params_of, task_of, used_parameters
+from capsnet.device import choose_device, choose_dtype, keep_freed_memory
+from capsnet.losses import margin_loss, sigmoid_loss, softmax_loss, weighted_losses
+from capsnet.networks import network_class
+from capsnet.params import Budget, Params, load_params
+from capsnet.runs import TaskNumbers, params_of, task_of, used_parameters
 from capsnet.tracking import track
 from capsnet.training import Facts, exponential, fit, one_cycle
 from stages.command import run
-from stages.networks import classification_loss, network_arguments
 from stages.output import write_csv, write_json
 
 HEADER = (
@@ -56,7 +58,7 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
     task, budget = task_of(params, arguments.run), params.chosen_budget
     network = params.runs[arguments.run].network
     keep_freed_memory()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     dtype = choose_dtype(params.optimizer.precision, device)
     digits = load_digits(arguments.digits, "train").to(device)
     training, validation = split_validation(digits, params.data.validation_fraction)
@@ -64,7 +66,7 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
 
     torch.manual_seed(params.seed)
     network_sizes = network_arguments(params, network, task)
-    model = NETWORKS[network](**network_sizes).to(device)
+    model = network_class(network)(**network_sizes).to(device)
     num_steps = -(-task.training_examples // task.batch_size)
     batches = training_batches(
         training,
@@ -120,10 +122,37 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
     save(model, arguments.model, network=network, arguments=network_sizes)
     headline = summarise(rows)
     write_json(arguments.metrics, {arguments.run: headline})
-    tracker.metrics(headline)
+    once = {name: headline[name] for name in ("images_per_second", "minutes")}  # not in the curve
+    tracker.metrics(once, step=rows[-1].examples)
     tracker.artifact(arguments.curve)
     tracker.checkpoint(arguments.model)
     tracker.model(arguments.model)
+
+
+def network_arguments(params: Params, network: str, task: TaskNumbers) -> dict[str, object]:
+    """Keyword arguments of the network's class; they go into the checkpoint and rebuild it."""
+    if network == "baseline":
+        return {
+            "image_size": task.image_size,
+            "num_digits": task.num_digits,
+            "dropout": params.network.dropout,
+        }
+    sizes, routing = params.network.model_dump(), params.routing.model_dump()
+    del sizes["dropout"]
+    if params.loss.reconstruction_weight == 0:
+        sizes["decoder_sizes"] = None
+    routing["num_iterations"] = routing.pop("iterations")
+    return {"image_size": task.image_size, **sizes, **routing}
+
+
+def classification_loss(
+    params: Params, network: str, task: TaskNumbers
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Eq. 4 for capsules; the baselines have a cross-entropy each, as published."""
+    if network == "baseline":
+        return softmax_loss if task.num_digits == 1 else sigmoid_loss
+    margins = params.loss.model_dump(exclude={"reconstruction_weight"})
+    return partial(margin_loss, **margins)
 
 
 def adam(model: torch.nn.Module, params: Params) -> torch.optim.Adam:
@@ -134,7 +163,7 @@ def adam(model: torch.nn.Module, params: Params) -> torch.optim.Adam:
 
 
 def schedule(budget: Budget, num_steps: int):
-    rate = asdict(budget.learning_rate)
+    rate = budget.learning_rate.model_dump()
     if rate.pop("schedule") == "one_cycle":
         return partial(one_cycle, num_steps=num_steps, **rate)
     return partial(exponential, **rate)

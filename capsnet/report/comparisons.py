@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from capsnet.figures.comparison import comparison
-from capsnet.params import Params, params_of
+from capsnet.params import Params
 from capsnet.report.tables import Results, published, routing_of
+from capsnet.runs import params_of
 
 INTERVAL = ("error", "error_low", "error_high")
 HOW = """No run here switches agreement off. To train one beside the others, and only it:

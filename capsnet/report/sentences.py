@@ -9,8 +9,9 @@ from math import log2
 import pandas as pd
 
 from capsnet.data.mnist import NUM_CLASSES
-from capsnet.params import Params, task_of
+from capsnet.params import Params
 from capsnet.report.tables import Results
+from capsnet.runs import task_of
 from capsnet.studies.effects import clearest
 
 PAPER_MEASURES = ("thickness", "slant", "width", "horizontal_centre", "vertical_centre")

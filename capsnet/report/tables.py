@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from capsnet.params import Params, params_of
+from capsnet.params import Params
+from capsnet.runs import params_of
 
 # Table 1 of the paper: test error in percent by (network, routing iterations, with reconstruction,
 # task).

@@ -1,7 +1,6 @@
 """The report's tables and sentences, on metrics made up so that the words are known."""
 
 import math
-from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -15,9 +14,9 @@ from stages.report import leading_runs
 def params_with(**runs: dict):
     """The repository's parameters with these runs, on MNIST whatever the chosen budget is."""
     params = load_params()
-    budgets = {params.budget: replace(params.chosen_budget, source="mnist")}
+    budgets = {params.budget: params.chosen_budget.model_copy(update={"source": "mnist"})}
     settings = {name: Run(**{"network": "capsnet", **run}) for name, run in runs.items()}
-    return replace(params, budgets=budgets, runs=settings)
+    return params.model_copy(update={"budgets": budgets, "runs": settings})
 
 
 def measured(error: float) -> Results:
