@@ -14,10 +14,8 @@ import safetensors
 import safetensors.torch
 from torch import nn
 
-from capsnet.nn.baseline import BaselineCNN
-from capsnet.nn.capsnet import CapsNet
+from capsnet.networks import network_class
 
-NETWORKS = {"capsnet": CapsNet, "baseline": BaselineCNN}
 FORMAT = 1
 
 
@@ -30,7 +28,7 @@ def save(
     validation_error: float | None = None,
     evidence_limit: float | None = None,
 ) -> None:
-    """Write `model` = `NETWORKS[network](**arguments)`.
+    """Write `model` = `network_class(network)(**arguments)`.
 
     validation_error (percent) and evidence_limit (`capsnet.evidence`) stay with the file, so that
     whoever has nothing else knows how far to trust the network. What is None or NaN, as after a
@@ -87,7 +85,7 @@ def load(path: str | Path) -> nn.Module:
     """
     description = describe(path)
     try:
-        model = NETWORKS[description["network"]](**description["arguments"])
+        model = network_class(description["network"])(**description["arguments"])
         model.load_state_dict(safetensors.torch.load_file(path))
     except (KeyError, TypeError, RuntimeError) as error:
         what = " ".join(str(error).split())

@@ -22,6 +22,11 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
+def choose_device() -> torch.device:
+    """The first CUDA device where there is one, else the CPU. For stages: they alone choose."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """`precision` float32 or bfloat16 as named; auto: bfloat16 where the hardware multiplies it."""
     if precision != "auto":

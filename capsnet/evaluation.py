@@ -1,14 +1,16 @@
 """A trained network put to the test: whole batches, no gradients."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from capsnet import metrics
-from capsnet.data.batches import Batch
-from capsnet.device import autocast
+from capsnet import checkpoint, metrics
+from capsnet.data.batches import Batch, evaluation_batches
+from capsnet.data.mnist import Digits, load_digits
+from capsnet.device import autocast, choose_dtype
 from capsnet.nn.capsnet import Prediction
 
 
@@ -27,6 +29,48 @@ class Outcome(NamedTuple):
     @property
     def correct(self) -> Tensor:
         return metrics.exact_match(self.lengths, self.labels)
+
+
+class Subject(NamedTuple):
+    """A network under test, and all that decides which examples it is shown."""
+
+    model: nn.Module
+    digits: Digits
+    dtype: torch.dtype  # bfloat16 means autocast
+    seed: int
+    batch_size: int
+    num_digits: int  # in an image
+    image_size: int  # pixels
+    max_shift: int  # of each digit, pixels
+
+    def batches(self, num_examples: int) -> Iterator[Batch]:
+        """The first examples of the test, the same each time."""
+        return evaluation_batches(
+            self.digits,
+            seed=self.seed,
+            num_examples=num_examples,
+            batch_size=self.batch_size,
+            num_digits=self.num_digits,
+            image_size=self.image_size,
+            max_shift=self.max_shift,
+        )
+
+    def predict(self, images: Tensor) -> Prediction:
+        return predict(self.model, images, self.dtype)
+
+    def judge(self, num_examples: int) -> Outcome:
+        return judge(self.model, self.batches(num_examples), self.dtype)
+
+
+def load_subject(
+    model: Path, digits: Path, device: torch.device, *, precision: str, **protocol: int
+) -> Subject:
+    """A checkpoint and the test digits of a folder, on the device, tested by the `protocol`: the
+    fields of Subject from `seed` on. Raises ValueError for a file that is missing or broken.
+    """
+    network = checkpoint.load(model).to(device)
+    test_digits = load_digits(digits, "test").to(device)
+    return Subject(network, test_digits, choose_dtype(precision, device), **protocol)
 
 
 @torch.inference_mode()

@@ -1,39 +1,30 @@
-"""Stage `evaluate@<run>`: a network and the test split -> metrics, tables and figures.
+"""Stage `evaluate@<run>`: a network and the test split -> headline numbers, tables and figures.
 
 MNIST: every test digit once, unshifted. MultiMNIST: a fixed set of test pairs, the same for every
-run. Figures 3 and 5 of the paper; for one digit to an image also the teaching notebook's test under
-affine transformations. Then the studies on fewer examples: what routing does, how robust the
-network is, whether its lengths are probabilities.
+run. The studies after the reconstructions look at fewer examples.
 """
 
 import argparse
-import itertools
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor, nn
-from torchvision.transforms import RandomAffine
 
-from capsnet import figures, metrics
-from capsnet.checkpoint import load
-from capsnet.data.batches import evaluation_batches
-from capsnet.data.mnist import NUM_CLASSES, Digits, load_digits
-from capsnet.device import choose_dtype, keep_freed_memory
-from capsnet.evaluation import Outcome, judge
-from capsnet.params import Evaluate, Params, load_params, params_of, task_of, used_parameters
-from capsnet.studies import robustness, routing
-from capsnet.studies.reconstructions import NUM_SHOWN, draw_reconstructions
-from capsnet.studies.robustness import measure_robustness
-from capsnet.studies.routing import observe_routing
+from capsnet import figures
+from capsnet.data.mnist import NUM_CLASSES
+from capsnet.device import choose_device, keep_freed_memory
+from capsnet.evaluation import Outcome, Subject, load_subject
+from capsnet.figures.calibration import calibration as draw_calibration
+from capsnet.figures.couplings import couplings as draw_couplings
+from capsnet.figures.couplings import routing as draw_routing
+from capsnet.params import Evaluate, Params, load_params
+from capsnet.runs import params_of, task_of, used_parameters
+from capsnet.studies import calibration, errors, reconstructions, robustness, routing
 from capsnet.tracking import track
-from stages.calibration import draw_calibration, measure_calibration, measure_counts
 from stages.command import run
 from stages.output import write_csv, write_json
 
-OVERLAP_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # shared ink over the smaller digit's ink
+TABLES = ("errors", "confusion", "routing", "robustness", "calibration", "counts")
+NUM_TRANSFORMED = 16  # digits in the figure of the affine test
 
 
 def main() -> None:
@@ -42,13 +33,9 @@ def main() -> None:
     parser.add_argument("--digits", type=Path, required=True, help="folder of the four archives")
     parser.add_argument("--model", type=Path, required=True, help="checkpoint to evaluate")
     parser.add_argument("--curve", type=Path, required=True, help="training curve to draw, CSV")
-    parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, JSON")
-    parser.add_argument("--errors", type=Path, required=True, help="error by group to write, CSV")
-    parser.add_argument("--confusion", type=Path, required=True, help="confusion to write, CSV")
-    parser.add_argument("--routing", type=Path, required=True, help="routing to write, CSV")
-    parser.add_argument("--robustness", type=Path, required=True, help="robustness, CSV")
-    parser.add_argument("--calibration", type=Path, required=True, help="reliability, CSV")
-    parser.add_argument("--counts", type=Path, required=True, help="digits counted, CSV")
+    parser.add_argument("--metrics", type=Path, required=True, help="headlines to write, JSON")
+    for table in TABLES:
+        parser.add_argument(f"--{table}", type=Path, required=True, help="table to write, CSV")
     parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
     arguments = parser.parse_args()
     params = params_of(load_params(), arguments.run)
@@ -62,227 +49,143 @@ def main() -> None:
 
 
 def evaluate(params: Params, arguments: argparse.Namespace, tracker) -> None:
-    task, name = task_of(params, arguments.run), arguments.run
     keep_freed_memory()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load(arguments.model).to(device)
-    dtype = choose_dtype(params.optimizer.precision, device)
-    digits = load_digits(arguments.digits, "test").to(device)
-    batches = partial(
-        evaluation_batches,
-        digits,
+    task, few = task_of(params, arguments.run), params.chosen_budget.study_examples
+    subject = load_subject(
+        arguments.model,
+        arguments.digits,
+        choose_device(),
+        precision=params.optimizer.precision,
         seed=params.evaluate.seed,
         batch_size=params.evaluate.batch_size,
         num_digits=task.num_digits,
         image_size=task.image_size,
         max_shift=task.test_shift,
     )
-    num_examples = task.test_examples or len(digits)
-    tracker.dataset(
-        arguments.digits, name=params.chosen_budget.source, split="test", num_examples=num_examples
-    )
-    outcome = judge(model, batches(num_examples=num_examples), dtype)
-    errors = error_table(outcome)
-    results = headline(outcome)
-    counts = metrics.confusion(outcome.predictions, outcome.labels, NUM_CLASSES)
-    write_csv(arguments.confusion, confusion_table(counts))
-    write_csv(arguments.errors, errors)
+    num_examples = task.test_examples or len(subject.digits)
+    source = params.chosen_budget.source
+    tracker.dataset(arguments.digits, name=source, split="test", num_examples=num_examples)
 
-    folder = arguments.figures
-    curve, title = pd.read_csv(arguments.curve), f"{name}: training loss and validation error"
-    figures.training_curve(curve, folder / "training.png", title=title)
-    figures.confusion(
-        counts.numpy(), folder / "confusion.png", title=f"{name}: which digit was taken for which"
-    )
-    if model.decoder is not None:
-        draw_reconstructions(model, outcome, batches, dtype, folder, name)
-    if task.num_digits == 1:
-        results["affine"] = affine_test(model, digits, params.evaluate, dtype, folder, name)
-    else:
-        draw_overlaps(outcome, errors, folder, name)
-    results |= study(params, arguments, model, digits, batches, outcome, dtype)
-    write_json(arguments.metrics, {name: results})
+    outcome = subject.judge(num_examples)
+    headline = errors.headline(outcome)
+    study_errors(outcome, arguments)
+    draw_training(arguments)
+    study_reconstructions(subject, outcome, arguments)
+    study_calibration(subject._replace(max_shift=task.training_shift), outcome, few, arguments)
+    study_routing(subject, min(few, num_examples), arguments)
+    study_robustness(subject, params, arguments)
 
-    tracker.headline({key: value for key, value in results.items() if key in HEADLINES})
-    tracker.metrics(results)
-    for path in (arguments.metrics, *(getattr(arguments, name) for name in TABLES)):
+    write_json(arguments.metrics, {arguments.run: headline})
+    tracker.headline(headline)
+    for path in (arguments.metrics, *(getattr(arguments, table) for table in TABLES)):
         tracker.artifact(path)
-    tracker.artifact(folder, folder="figures")
-    interval = f"{results['error_low']:.2f} to {results['error_high']:.2f}"
-    print(f"{name}: test error {results['error']:.2f} % ({interval}) of {num_examples:,} examples")
+    tracker.artifact(arguments.figures, folder="figures")
+    interval = f"{headline['error_low']:.2f} to {headline['error_high']:.2f}"
+    found = f"test error {headline['error']:.2f} % ({interval}) of {num_examples:,} examples"
+    print(f"{arguments.run}: {found}")
 
 
-HEADLINES = (
-    "error",
-    "error_low",
-    "error_high",
-    "reconstruction_error",
-    "calibration_error",
-)
-TABLES = ("errors", "confusion", "routing", "robustness", "calibration", "counts")
+def study_errors(outcome: Outcome, arguments: argparse.Namespace) -> None:
+    """By digit, by pair, by overlap, and which digit was taken for which."""
+    folder, name = arguments.figures, arguments.run
+    table, confusion = errors.error_table(outcome), errors.confusion_table(outcome)
+    write_csv(arguments.errors, table)
+    write_csv(arguments.confusion, confusion)
+    title = f"{name}: which digit was taken for which"
+    counts = confusion["count"].to_numpy().reshape(NUM_CLASSES, NUM_CLASSES)
+    figures.confusion(counts, folder / "confusion.png", title=title)
+    if outcome.labels.shape[1] > 1:
+        title = f"{name}: error by pair of digits"
+        figures.pair_errors(errors.pair_matrix(table), folder / "pairs.png", title=title)
+        title, rows = f"{name}: error by overlap of the two digits", table["group"] == "overlap"
+        figures.error_by_overlap(table[rows], folder / "overlap.png", title=title)
 
 
-def study(
-    params: Params,
-    arguments: argparse.Namespace,
-    model: nn.Module,
-    digits: Digits,
-    batches,
-    outcome: Outcome,
-    dtype: torch.dtype,
+def draw_training(arguments: argparse.Namespace) -> None:
+    title = f"{arguments.run}: training loss and validation error"
+    curve = pd.read_csv(arguments.curve)
+    figures.training_curve(curve, arguments.figures / "training.png", title=title)
+
+
+def study_reconstructions(
+    subject: Subject, outcome: Outcome, arguments: argparse.Namespace
+) -> None:
+    """Figure 3 of the paper, or Figure 5 for two digits to an image."""
+    path, name = arguments.figures / "reconstructions.png", arguments.run
+    if subject.model.decoder is None:
+        return
+    if subject.num_digits == 1:
+        shown = reconstructions.single_reconstructions(subject, outcome)
+        figures.reconstructions(shown, path, title=f"{name}: test digits and their reconstructions")
+    else:
+        shown = reconstructions.overlaid_reconstructions(subject, outcome)
+        figures.overlaid_reconstructions(shown, path, title=f"{name}: two digits, told apart")
+
+
+def study_calibration(
+    subject: Subject, outcome: Outcome, num_examples: int, arguments: argparse.Namespace
+) -> None:
+    """Are lengths probabilities, and how many digits are seen?"""
+    capsules = routes(subject)
+    bins = calibration.reliability_table(outcome, capsules=capsules)
+    counts = calibration.count_table(subject, num_examples)
+    write_csv(arguments.calibration, bins)
+    write_csv(arguments.counts, counts)
+    draw_calibration(
+        bins,
+        counts,
+        arguments.figures / "calibration.png",
+        title=f"{arguments.run}: are lengths probabilities, and how many digits are seen?",
+        error=calibration.expected_calibration_error(bins),
+        threshold=calibration.THRESHOLD,
+        trained_on="one digit" if subject.num_digits == 1 else "two digits",
+    )
+
+
+def study_routing(subject: Subject, num_examples: int, arguments: argparse.Namespace) -> None:
+    """What happens in each iteration, and which part of an image each digit claims."""
+    table, folder = pd.DataFrame(columns=routing.COLUMNS), arguments.figures
+    if routes(subject):
+        table, claims = routing.watch_routing(subject, num_examples)
+        title = f"{arguments.run}: what happens in each iteration of the routing"
+        draw_routing(table, folder / "routing.png", title=title)
+        title = f"{arguments.run}: which part of the image each digit claims"
+        draw_couplings(claims, folder / "couplings.png", title=title)
+    write_csv(arguments.routing, table)
+
+
+def study_robustness(subject: Subject, params: Params, arguments: argparse.Namespace) -> None:
+    """Under affine transformations that training did not show; of one digit to an image only."""
+    table = pd.DataFrame(columns=robustness.COLUMNS)
+    if subject.num_digits == 1:
+        affnist = Path(params.data.affnist) if params.data.affnist else None
+        few = params.chosen_budget.study_examples
+        table = robustness.robustness_table(subject, few, affnist)
+        table.loc[len(table)] = study_random_affine(subject, params.evaluate, arguments)
+    write_csv(arguments.robustness, table)
+
+
+def study_random_affine(
+    subject: Subject, settings: Evaluate, arguments: argparse.Namespace
 ) -> dict[str, object]:
-    """What routing does, how robust the network is, what its lengths promise: headline numbers."""
-    task, name, folder = task_of(params, arguments.run), arguments.run, arguments.figures
-    capsules = params.runs[name].network == "capsnet"
-    settings = {
-        "dtype": dtype,
-        "seed": params.evaluate.seed,
-        "num_examples": params.chosen_budget.study_examples,
-        "batch_size": params.evaluate.batch_size,
-        "image_size": task.image_size,
-    }
-    bins, results = measure_calibration(outcome, capsules=capsules, table=arguments.calibration)
-    counts, found = measure_counts(
-        model,
-        digits,
-        num_digits=task.num_digits,
-        max_shift=task.training_shift,
-        table=arguments.counts,
-        **settings,
-    )
-    results |= found
-    error, num_digits = results["calibration_error"], task.num_digits
-    draw_calibration(bins, counts, error=error, num_digits=num_digits, folder=folder, name=name)
-    if capsules:
-        results["routing"] = observe_routing(
-            model,
-            batches,
-            dtype=dtype,
-            num_examples=min(settings["num_examples"], len(outcome.labels)),
-            table=arguments.routing,
-            folder=folder,
-            name=name,
-        )
-    else:
-        write_csv(arguments.routing, pd.DataFrame(columns=routing.COLUMNS))
-    if task.num_digits == 1:
-        results["robustness"] = measure_robustness(
-            model,
-            digits,
-            max_shift=task.test_shift,
-            affnist=Path(params.data.affnist) if params.data.affnist else None,
-            table=arguments.robustness,
-            name=name,
-            **settings,
-        )
-    else:
-        write_csv(arguments.robustness, pd.DataFrame(columns=robustness.COLUMNS))
-    return results
-
-
-def headline(outcome: Outcome) -> dict[str, object]:
-    num_errors, num_examples = int((~outcome.correct).sum()), len(outcome.labels)
-    interval = metrics.wilson_interval(num_errors, num_examples)
-    return {
-        "error": interval.value,
-        "error_low": interval.low,
-        "error_high": interval.high,
-        "examples": num_examples,
-        "reconstruction_error": outcome.reconstruction_error.mean().item(),
-    }
-
-
-def error_table(outcome: Outcome) -> pd.DataFrame:
-    """Error in percent with its interval, by digit, by pair of digits and by overlap: one tidy
-    table.
-    """
-    correct, labels = outcome.correct, outcome.labels
-    hits = metrics.found(outcome.predictions, labels)
-    rows = [_row("digit", str(digit), hits[labels == digit]) for digit in range(NUM_CLASSES)]
-    if labels.shape[1] > 1:
-        low, high = labels.min(dim=1).values, labels.max(dim=1).values
-        for first in range(NUM_CLASSES):
-            for second in range(first + 1, NUM_CLASSES):
-                chosen = (low == first) & (high == second)
-                rows.append(_row("pair", f"{first} and {second}", correct[chosen]))
-        for start, end in itertools.pairwise(OVERLAP_EDGES):
-            chosen = (outcome.overlap >= start) & (
-                (outcome.overlap < end) | (end == OVERLAP_EDGES[-1])
-            )
-            rows.append(_row("overlap", f"{100 * start:.0f} to {100 * end:.0f} %", correct[chosen]))
-    return pd.DataFrame([row for row in rows if row["examples"] > 0])
-
-
-def _row(group: str, name: str, correct: Tensor) -> dict[str, object]:
-    num_examples = len(correct)
-    if num_examples == 0:
-        return {"group": group, "name": name, "examples": 0}
-    interval = metrics.wilson_interval(int((~correct).sum()), num_examples)
-    return {
-        "group": group,
-        "name": name,
-        "examples": num_examples,
-        "error": interval.value,
-        "error_low": interval.low,
-        "error_high": interval.high,
-    }
-
-
-def confusion_table(counts: Tensor) -> pd.DataFrame:
-    size = len(counts)
-    true, predicted = np.divmod(np.arange(size**2), size)
-    return pd.DataFrame({"label": true, "prediction": predicted, "count": counts.flatten().numpy()})
-
-
-def draw_overlaps(outcome: Outcome, errors: pd.DataFrame, folder: Path, name: str) -> None:
-    pairs = metrics.pair_error(outcome.correct, outcome.labels, NUM_CLASSES)
-    figures.pair_errors(
-        pairs.numpy(), folder / "pairs.png", title=f"{name}: error by pair of digits"
-    )
-    table = errors[errors["group"] == "overlap"].rename(columns={"examples": "pairs"})
-    edges = table["name"].str.extract(r"(\d+) to (\d+)").astype(float) / 100
-    table = table.assign(overlap_low=edges[0], overlap_high=edges[1]).reset_index(drop=True)
-    figures.error_by_overlap(
-        table, folder / "overlap.png", title=f"{name}: error by overlap of the two digits"
-    )
-
-
-def affine_test(
-    model: nn.Module,
-    digits: Digits,
-    settings: Evaluate,
-    dtype: torch.dtype,
-    folder: Path,
-    name: str,
-) -> dict[str, float]:
-    """Error on test digits under RandomAffine, each digit with its own rotation and shift."""
-    translate = (settings.affine_translate, settings.affine_translate)
-    affine = RandomAffine(settings.affine_degrees, translate)
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)  # torchvision draws from the global generator
-        moved = torch.stack([affine(image[None])[0] for image in digits.images.cpu()])
-    moved = moved.to(digits.images.device)
-    batches = evaluation_batches(
-        Digits(moved, digits.labels),
-        seed=settings.seed,
-        num_examples=len(digits),
-        batch_size=settings.batch_size,
-        num_digits=1,
-        image_size=moved.shape[-1],
-        max_shift=0,
-    )
-    outcome = judge(model, batches, dtype)
+    """The teaching notebook's test: its figure, and its row in the table of robustness."""
+    degrees, share = settings.affine_degrees, settings.affine_translate
+    images, moved, outcome = robustness.random_affine(subject, degrees, share)
+    first = slice(NUM_TRANSFORMED)
     figures.transformed(
-        digits.images[: 2 * NUM_SHOWN].cpu().numpy() / 255,
-        moved[: 2 * NUM_SHOWN].cpu().numpy() / 255,
-        digits.labels[: 2 * NUM_SHOWN].cpu().numpy(),
-        outcome.predictions[: 2 * NUM_SHOWN, 0].numpy(),
-        folder / "affine.png",
-        title=f"{name}: rotated by up to {settings.affine_degrees:g} degrees "
-        f"and shifted by up to {100 * settings.affine_translate:g} %",
+        *(part[first].cpu().numpy() / 255 for part in (images, moved)),
+        outcome.labels[first, 0].numpy(),
+        outcome.predictions[first, 0].numpy(),
+        arguments.figures / "affine.png",
+        title=f"{arguments.run}: rotated by up to {degrees:g} degrees and shifted by up to "
+        f"{100 * share:g} %",
     )
-    interval = metrics.wilson_interval(int((~outcome.correct).sum()), len(digits))
-    return {"error": interval.value, "error_low": interval.low, "error_high": interval.high}
+    return robustness.row("random_affine", None, errors.error_row(outcome.correct))
+
+
+def routes(subject: Subject) -> bool:
+    """Whether the network has capsules; a baseline has not."""
+    return hasattr(subject.model, "digit")
 
 
 if __name__ == "__main__":

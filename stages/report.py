@@ -15,12 +15,13 @@ import pandas as pd
 
 from capsnet import figures
 from capsnet.figures.robustness import robustness_curves
-from capsnet.params import Params, load_params, task_of
+from capsnet.params import Params, load_params
 from capsnet.report.comparisons import controls
 from capsnet.report.sentences import FINDINGS
-from capsnet.report.tables import results_table, seeds_table, training_table
+from capsnet.report.tables import Results, results_table, seeds_table, training_table
+from capsnet.runs import task_of
 from stages.command import run
-from stages.output import write_json, write_text
+from stages.output import write_text
 
 SOURCES = {"mnist": "MNIST", "scikit-learn": "scikit-learn's 1,797 digits"}
 SECTIONS = {  # heading -> files within a run's folder
@@ -36,15 +37,14 @@ SECTIONS = {  # heading -> files within a run's folder
 }
 AFFINE = "Under affine transformations"
 TABLES = (
-    "metrics.json",
-    "training.csv",
-    "errors.csv",
-    "confusion.csv",
-    "routing.csv",
-    "robustness.csv",
-    "calibration.csv",
-    "counts.csv",
-    "perturbation.csv",
+    "training",
+    "errors",
+    "confusion",
+    "routing",
+    "robustness",
+    "calibration",
+    "counts",
+    "perturbation",
 )
 
 
@@ -52,44 +52,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True, help="folder with a folder per run")
     parser.add_argument("--summary", type=Path, required=True, help="summary to write, Markdown")
-    parser.add_argument("--metrics", type=Path, required=True, help="all metrics to write, JSON")
     parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
     arguments = parser.parse_args()
     params = load_params()
-    metrics = {name: read_metrics(arguments.runs / name, name) for name in params.runs}
-    write_json(arguments.metrics, metrics)
-    parts = summary(params, metrics, arguments.runs, arguments.figures, arguments.summary.parent)
+    measured = {name: read_results(arguments.runs / name) for name in params.runs}
+    parts = summary(params, measured, arguments.runs, arguments.figures, arguments.summary.parent)
     write_text(arguments.summary, "\n\n".join(part for part in parts if part) + "\n")
-    print(results_table(params, metrics))
+    print(results_table(params, measured))
 
 
-def read_metrics(folder: Path, name: str) -> dict[str, object]:
-    """The metrics of training, evaluation and perturbation together."""
-    merged: dict[str, object] = {}
-    for file in ("metrics.json", "training.json", "perturbation.json"):
-        merged |= json.loads((folder / file).read_text())[name]
-    return merged
+def read_results(folder: Path) -> Results:
+    """The headline numbers of training and evaluation, and every table, of the run's folder."""
+    headline: dict[str, float | None] = {}
+    for file in ("training.json", "metrics.json"):
+        headline |= json.loads((folder / file).read_text())[folder.name]
+    tables = {table: pd.read_csv(folder / f"{table}.csv") for table in TABLES}
+    return Results(folder.name, headline, tables)
 
 
 def summary(
-    params: Params, metrics: dict[str, dict], runs: Path, drawn: Path, here: Path
+    params: Params, measured: dict[str, Results], runs: Path, drawn: Path, here: Path
 ) -> Iterator[str]:
     source = SOURCES[params.chosen_budget.source]
     yield f"# Results at budget `{params.budget}`, on {source}, seed {params.seed}"
-    yield abstract(params, metrics, source)
+    yield abstract(params, measured, source)
     yield "## Results"
-    yield results_table(params, metrics)
+    yield results_table(params, measured)
     yield (
         "Test error in %, with the 95 % Wilson interval of the one network that was trained. "
         "Paper: its Table 1 for the same network and iterations; its MNIST figures are means of "
         "three trainings, its MultiMNIST test has 10M pairs."
     )
-    yield seeds_table(params, metrics)
-    yield from controls(params, metrics, drawn, here)
+    yield seeds_table(params, measured)
+    yield from controls(params, measured, drawn, here)
     for heading, files in SECTIONS.items():
         yield f"## {heading}"
         if heading == "Training":
-            yield training_table(params, metrics)
+            yield training_table(params, measured)
             yield (
                 "Times and memory are those of the machine that ran it; images/s is the median "
                 "over the curve. The validation digits are cut from the training split."
@@ -97,14 +96,15 @@ def summary(
         for name in leading_runs(params):
             for file in files:
                 if (runs / name / file).exists():
-                    yield shown(runs / name / file, name, params, metrics[name], here)
+                    yield shown(runs / name / file, measured[name], params, here)
             if heading.startswith("What each"):
                 yield perturbation_grids(runs / name, name, here)
         if heading == "What routing does":
-            yield from robustness(params, metrics, runs, drawn, here)
+            yield from robustness(params, measured, runs, drawn, here)
     yield "## Every run"
     for name, settings in params.runs.items():
-        links = (f"[{file}]({relative(runs / name / file, here)})" for file in TABLES)
+        files = ["training.json", "metrics.json", *(f"{table}.csv" for table in TABLES)]
+        links = (f"[{file}]({relative(runs / name / file, here)})" for file in files)
         yield f"{name} ({settings.network} on {settings.task}): {', '.join(links)}"
 
 
@@ -118,13 +118,13 @@ def leading_runs(params: Params) -> list[str]:
     return [name for name in params.runs if name in leading.values()]
 
 
-def abstract(params: Params, metrics: dict[str, dict], source: str) -> str:
+def abstract(params: Params, measured: dict[str, Results], source: str) -> str:
     trained = [
-        f"{name} on {metrics[name]['training']['examples']:,} "
+        f"{name} on {measured[name].tables['training']['examples'].iloc[-1]:,} "
         + ("overlapping pairs" if task_of(params, name).num_digits > 1 else "images")
         for name in params.runs
     ]
-    minutes = sum(one["training"]["seconds"] for one in metrics.values()) / 60
+    minutes = sum(one.headline["minutes"] for one in measured.values())
     return (
         "Capsule networks with dynamic routing, after Sabour, Frosst & Hinton 2017, trained on "
         f"{source}: {', '.join(trained)}; {minutes:.0f} minutes of training in all. The questions "
@@ -135,14 +135,14 @@ def abstract(params: Params, metrics: dict[str, dict], source: str) -> str:
     )
 
 
-def shown(path: Path, name: str, params: Params, metrics: dict, here: Path) -> str:
+def shown(path: Path, results: Results, params: Params, here: Path) -> str:
     """A picture under the sentence of what it shows."""
-    sentence = FINDINGS[path.name](path.parents[1], metrics, params)
+    sentence, name = FINDINGS[path.name](results, params), results.name
     return f"**{name}.** {sentence}\n\n![{name}: {path.stem}]({relative(path, here)})"
 
 
 def robustness(
-    params: Params, metrics: dict[str, dict], runs: Path, drawn: Path, here: Path
+    params: Params, measured: dict[str, Results], runs: Path, drawn: Path, here: Path
 ) -> Iterator[str]:
     """One figure for all runs with one digit to an image; without any a notice in its place."""
     path = drawn / "robustness.png"
@@ -151,15 +151,15 @@ def robustness(
     if not names:
         figures.notice(path, title="No run has one digit to an image", note="Nothing to transform.")
         return
-    tables = {name: pd.read_csv(runs / name / "robustness.csv") for name in names}
+    tables = {name: measured[name].tables["robustness"] for name in names}
     robustness_curves(tables, path, title="Error under affine transformations not seen in training")
     for name in names:
-        yield f"**{name}.** {FINDINGS['robustness.png'](runs / name, metrics[name], params)}"
+        yield f"**{name}.** {FINDINGS['robustness.png'](measured[name], params)}"
     yield f"![Error under affine transformations]({relative(path, here)})"
     for name in names:
         picture = runs / name / "figures" / "affine.png"
         if picture.exists() and name in leading_runs(params):
-            yield shown(picture, name, params, metrics[name], here)
+            yield shown(picture, measured[name], params, here)
 
 
 def perturbation_grids(folder: Path, name: str, here: Path) -> str:

@@ -8,25 +8,28 @@ end of the training split.
 import argparse
 import resource
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from capsnet.checkpoint import NETWORKS, save
+from capsnet.checkpoint import save
 from capsnet.data.batches import evaluation_batches, training_batches
 from capsnet.data.mnist import load_digits, split_validation
-from capsnet.device import choose_dtype, keep_freed_memory
+from capsnet.device import choose_device, choose_dtype, keep_freed_memory
 from capsnet.evidence import evidence_limit
-from capsnet.losses import weighted_losses
-from capsnet.params import Budget, Params, load_params, params_of, task_of, used_parameters
+from capsnet.losses import margin_loss, sigmoid_loss, softmax_loss, weighted_losses
+from capsnet.networks import network_class
+from capsnet.params import Budget, Params, load_params
+from capsnet.runs import TaskNumbers, params_of, task_of, used_parameters
 from capsnet.tracking import track
 from capsnet.training import Facts, exponential, fit, one_cycle
 from stages.command import run
-from stages.networks import classification_loss, network_arguments
 from stages.output import write_csv, write_json
 
 HEADER = (
@@ -56,7 +59,7 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
     task, budget = task_of(params, arguments.run), params.chosen_budget
     network = params.runs[arguments.run].network
     keep_freed_memory()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     dtype = choose_dtype(params.optimizer.precision, device)
     digits = load_digits(arguments.digits, "train").to(device)
     training, validation = split_validation(digits, params.data.validation_fraction)
@@ -64,7 +67,7 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
 
     torch.manual_seed(params.seed)
     network_sizes = network_arguments(params, network, task)
-    model = NETWORKS[network](**network_sizes).to(device)
+    model = network_class(network)(**network_sizes).to(device)
     num_steps = -(-task.training_examples // task.batch_size)
     batches = training_batches(
         training,
@@ -109,11 +112,13 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
         f"{arguments.run}: {network} on {task.training_examples:,} images, {device}, {dtype}\n"
         f"{HEADER}"
     )
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
     rows: list[Facts] = []
     for row in facts:
         rows.append(row)
         tqdm.write(format_row(row))
-        write_csv(arguments.curve, pd.DataFrame(rows))
+        curve = pd.DataFrame(rows).assign(num_parameters=num_parameters, peak_memory_mib=peak_mib())
+        write_csv(arguments.curve, curve)
         tracker.metrics(row._asdict(), step=row.examples)
     few = min(500, 10 * len(validation))  # a pair network has new pairs of the same digits
     save(
@@ -124,12 +129,39 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
         validation_error=rows[-1].validation_error,
         evidence_limit=evidence_limit(model, validation_batches(num_examples=few), dtype),
     )
-    summary = summarise(rows, model)
-    write_json(arguments.metrics, {arguments.run: {"training": summary}})
-    tracker.metrics({"training": summary})
+    headline = summarise(rows)
+    write_json(arguments.metrics, {arguments.run: headline})
+    once = {name: headline[name] for name in ("images_per_second", "minutes")}  # not in the curve
+    tracker.metrics(once, step=rows[-1].examples)
     tracker.artifact(arguments.curve)
     tracker.checkpoint(arguments.model)
     tracker.model(arguments.model)
+
+
+def network_arguments(params: Params, network: str, task: TaskNumbers) -> dict[str, object]:
+    """Keyword arguments of the network's class; they go into the checkpoint and rebuild it."""
+    if network == "baseline":
+        return {
+            "image_size": task.image_size,
+            "num_digits": task.num_digits,
+            "dropout": params.network.dropout,
+        }
+    sizes, routing = params.network.model_dump(), params.routing.model_dump()
+    del sizes["dropout"]
+    if params.loss.reconstruction_weight == 0:
+        sizes["decoder_sizes"] = None
+    routing["num_iterations"] = routing.pop("iterations")
+    return {"image_size": task.image_size, **sizes, **routing}
+
+
+def classification_loss(
+    params: Params, network: str, task: TaskNumbers
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Eq. 4 for capsules; the baselines have a cross-entropy each, as published."""
+    if network == "baseline":
+        return softmax_loss if task.num_digits == 1 else sigmoid_loss
+    margins = params.loss.model_dump(exclude={"reconstruction_weight"})
+    return partial(margin_loss, **margins)
 
 
 def adam(model: torch.nn.Module, params: Params) -> torch.optim.Adam:
@@ -140,7 +172,7 @@ def adam(model: torch.nn.Module, params: Params) -> torch.optim.Adam:
 
 
 def schedule(budget: Budget, num_steps: int):
-    rate = asdict(budget.learning_rate)
+    rate = budget.learning_rate.model_dump()
     if rate.pop("schedule") == "one_cycle":
         return partial(one_cycle, num_steps=num_steps, **rate)
     return partial(exponential, **rate)
@@ -161,17 +193,19 @@ def format_row(row: Facts) -> str:
     )
 
 
-def summarise(rows: list[Facts], model: torch.nn.Module) -> dict[str, float]:
+def summarise(rows: list[Facts]) -> dict[str, float]:
     """The last row, and the median speed: one interval can be slow for reasons of the machine."""
     return {
         "loss": rows[-1].loss,
         "validation_error": rows[-1].validation_error,
-        "examples": rows[-1].examples,
-        "images_per_second": float(pd.DataFrame(rows)["images_per_second"].median()),
-        "seconds": rows[-1].seconds,
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,  # Linux: KiB
-        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "images_per_second": median(row.images_per_second for row in rows),
+        "minutes": rows[-1].seconds / 60,
     }
+
+
+def peak_mib() -> float:
+    """The most host memory that this process held so far; Linux counts it in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

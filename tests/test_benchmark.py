@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from capsnet import benchmark
+from capsnet.benchmark import __main__ as benchmark
+from capsnet.benchmark import contestants, results
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.convolution import convolve
 
@@ -30,7 +31,7 @@ TIMES = {  # seconds a batch, by round
 def toy_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("benchmark") / "new"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark, "RUN_TIME", 0.0001)
+        patch.setattr(contestants, "RUN_TIME", 0.0001)
         benchmark.main(["--out", str(folder), *TOY])
     return folder
 
@@ -44,7 +45,7 @@ def test_the_table_has_every_measure_of_both_sizes_and_says_where_it_comes_from(
     text = (toy_run / "benchmark.md").read_text()
     assert "| measure | unit | 28x28 | 36x36 | target | met |" in text
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    assert [row[0] for row in rows[2:]] == list(benchmark.MEASURES)
+    assert [row[0] for row in rows[2:]] == list(results.MEASURES)
     assert all(cell for row in rows for cell in row[:4])
     for word in ("command: `python -m capsnet", "commit: `", "date: `", "hardware: `", "torch: `"):
         assert word in text
@@ -53,7 +54,7 @@ def test_the_table_has_every_measure_of_both_sizes_and_says_where_it_comes_from(
 
 def test_every_number_is_finite_and_positive(toy_run):
     measures = json.loads((toy_run / "benchmark.json").read_text())["measures"]
-    assert list(measures) == list(benchmark.MEASURES)
+    assert list(measures) == list(results.MEASURES)
     for row in measures.values():
         for task in benchmark.TASKS:
             values = [row["median"][task], *row["rounds"][task]]
@@ -69,20 +70,20 @@ def test_medians_and_ratios_of_made_up_times():
     1.5/4). route is 5, 10 and 5 times as fast. Composition at 0.1 s is 10, 40 and 60 times as fast
     as training. 3 of 30 MiB are a tenth."""
     memory = {"route": 3 * 2.0**20, "route_reference": 30 * 2.0**20}
-    values = benchmark.derive(TIMES, memory, 4)
+    values = results.derive(TIMES, memory, 4)
     assert values["training speed / floor"] == [0.5, 0.75, 0.25]
     assert values["speed of route / of route_reference"] == [5, 10, 5]
     assert values["composition / training speed"] == pytest.approx([10, 40, 60])
     assert values["memory of route / of route_reference"] == [0.1]
-    row = benchmark.row_of("convolution floor, our convolve", {"28x28": values})
+    row = results.row_of("convolution floor, our convolve", {"28x28": values})
     assert row.median == {"28x28": 4 / 1.5}
     both = {"28x28": values, "36x36": values}
-    met = {name: benchmark.row_of(name, both).met for name in benchmark.MEASURES}
+    met = {name: results.row_of(name, both).met for name in results.MEASURES}
     assert met["training speed / floor"] == {"28x28": False, "36x36": False}
     assert met["speed of route / of route_reference"] == {"28x28": True, "36x36": True}
     assert met["memory of route / of route_reference"] == {"28x28": True, "36x36": True}
     assert met["composition / training speed"] == {"36x36": True}
-    assert "| training speed / floor | x | 0.500 (0.250 to 0.750) |" in benchmark.markdown({}, both)
+    assert "| training speed / floor | x | 0.500 (0.250 to 0.750) |" in results.markdown({}, both)
 
 
 def test_both_floors_have_the_gradients_of_training():
@@ -92,7 +93,7 @@ def test_both_floors_have_the_gradients_of_training():
     model = CapsNet(image_size=20, conv_channels=4, primary_types=2)
     images = torch.rand(3, 1, 20, 20)
     ours, library = (
-        benchmark.convolutions(model, images, torch.float32, way) for way in (convolve, conv2d)
+        contestants.convolutions(model, images, torch.float32, way) for way in (convolve, conv2d)
     )
     torch.testing.assert_close(ours, library, rtol=1e-4, atol=1e-4)
     output = model.primary.convolution(model.convolution(images).relu())
@@ -104,18 +105,18 @@ def test_both_floors_have_the_gradients_of_training():
 def test_a_round_times_every_contestant_and_the_next_goes_backwards(monkeypatch):
     """Of calls of 2 ms, the second of which is two batches. Each is called at least twice in a
     row: to warm up, then to be timed."""
-    monkeypatch.setattr(benchmark, "RUN_TIME", 0.0001)
+    monkeypatch.setattr(contestants, "RUN_TIME", 0.0001)
     called = []
 
     def sleep(name):
         called.append(name)
         torch.ones(2**20).sort()
 
-    contestants = {
-        name: benchmark.Contestant(lambda name=name: sleep(name), num_batches)
+    made_up = {
+        name: contestants.Contestant(lambda name=name: sleep(name), num_batches)
         for name, num_batches in (("one", 1), ("two", 2))
     }
-    seconds = benchmark.time_in_rounds(contestants, 2)
+    seconds = contestants.time_in_rounds(made_up, 2)
     assert {name: len(times) for name, times in seconds.items()} == {"one": 2, "two": 2}
     turns = [name for name, before in zip(called, [None, *called], strict=False) if name != before]
     assert turns == ["one", "two", "one"]
@@ -124,7 +125,7 @@ def test_a_round_times_every_contestant_and_the_next_goes_backwards(monkeypatch)
 def test_extra_memory_is_of_the_call_alone():
     """A call that fills 64 MiB of float32 and gives back 16 images of 1 x 1 numbers."""
     shape = torch.Size((1, 1, 1, 1))
-    measured = benchmark.extra_memory(greedy_route, 16, shape, torch.device("cpu"))
+    measured = contestants.extra_memory(greedy_route, 16, shape, torch.device("cpu"))
     assert 63 * 2**20 < measured < 80 * 2**20
 
 

@@ -10,6 +10,8 @@ from PIL import Image
 
 from capsnet import figures
 from capsnet.figures import canvas, charts, effects
+from capsnet.studies.perturbation import PerturbationRow
+from capsnet.studies.reconstructions import OverlaidReconstruction, Reconstruction
 
 
 def content(value: object) -> object:
@@ -39,16 +41,14 @@ def curve(**columns) -> pd.DataFrame:
 def digits(labels_predictions, size=28):
     picture = images(size, size)
     return [
-        figures.Reconstruction(picture, picture**2, label, prediction, label)
+        Reconstruction(picture, picture**2, label, prediction, label)
         for label, prediction in labels_predictions
     ]
 
 
 def overlaid(cases, size=36):
     image, two = images(size, size), images(2, size, size)
-    return [
-        figures.OverlaidReconstruction(image, two, two / 2, (3, 5), (3, 8), case) for case in cases
-    ]
+    return [OverlaidReconstruction(image, two, two / 2, (3, 5), (3, 8), case) for case in cases]
 
 
 def moved(count, size, predictions):
@@ -57,9 +57,10 @@ def moved(count, size, predictions):
 
 
 def overlaps(count):
-    low, error = np.arange(count) / count, np.arange(count, dtype=float)
-    table = {"overlap_low": low, "overlap_high": low + 1 / count, "pairs": 1234 - np.arange(count)}
-    return pd.DataFrame(table | {"error": error, "error_low": error / 2, "error_high": error + 1})
+    error = np.arange(count, dtype=float)
+    names = [f"{10 * number} to {10 * number + 10} %" for number in range(count)]
+    table = {"name": names, "examples": 1234 - np.arange(count), "error": error}
+    return pd.DataFrame(table | {"error_low": error / 2, "error_high": error + 1})
 
 
 def sweep(num_dimensions, num_values, size):
@@ -71,7 +72,7 @@ def sweep(num_dimensions, num_values, size):
 def telling(num_digits, size):
     pictures, values, names = sweep(num_digits, 11, size)
     digits = range(num_digits)
-    return [figures.PerturbationRow(d, 15, names[d], pictures[d]) for d in digits], values
+    return [PerturbationRow(d, 15, names[d], pictures[d]) for d in digits], values
 
 
 def changes(num_digits, num_measures, significant=True):
@@ -163,7 +164,7 @@ def test_pixels_of_digits_are_exact_squares(tmp_path):
     """A checkerboard of 28x28 alone on a sheet is drawn at 5 screen pixels a pixel: the rows of
     screen pixels inside it hold runs of exactly 5 black or 5 white."""
     board = np.indices((28, 28)).sum(axis=0) % 2.0
-    example = figures.Reconstruction(board, board, 1, 1, 1)
+    example = Reconstruction(board, board, 1, 1, 1)
     figures.reconstructions([example], tmp_path / "board.png", title="Board")
     with Image.open(tmp_path / "board.png") as image:
         pixels = np.asarray(image.convert("L"))

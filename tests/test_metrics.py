@@ -51,14 +51,6 @@ def test_confusion_counts_found_digits_on_the_diagonal_and_missed_ones_beside_it
     } == expected
 
 
-def test_pair_error_is_symmetric():
-    """Of two pairs of 2 and 7, one is wrong: 50 % in both cells."""
-    labels = torch.tensor([[2, 7], [7, 2]])
-    error = metrics.pair_error(torch.tensor([True, False]), labels, 10)
-    assert error[2, 7] == error[7, 2] == 50
-    assert error.isfinite().sum() == 2
-
-
 def test_overlap_is_shared_ink_over_the_smaller_digit():
     """A row of 4 pixels and one of 8 that share 2: 2 / 4."""
     sources = torch.zeros(1, 2, 10, 10)

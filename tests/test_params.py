@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from capsnet.params import OneCycle, load_params, params_of, task_of, used_parameters
+from capsnet.params import OneCycle, load_params
+from capsnet.runs import params_of, task_of, used_parameters
 
 ROOT = Path(__file__).parent.parent
 DELETE = object()
@@ -56,25 +57,38 @@ RATE = "budgets/laptop/learning_rate"
         (f"{RATE}/schedule", ["step"], "learning_rate.schedule: got ['step']"),
         ("routing/gradient", ["all"], "routing.gradient: got ['all'], wanted all or last"),
         (f"{RATE}/schedule", "step", "learning_rate.schedule: got the text 'step'"),
-        ("routing/coupling", "dynamic", "got the text 'dynamic', wanted agreement or uniform"),
+        ("routing/coupling", "uniform", "routing.coupling: unknown key, allowed are iterations"),
         ("budget", "desktop", "budget: got 'desktop', wanted one of quick, laptop, paper"),
         ("perturb/step", 0.04, "perturb.step: got 0.04, wanted a whole fraction"),
         ("network/decoder_sizes", [], "network.decoder_sizes: got []"),
         ("network/decoder_sizes", [512, "x"], "network.decoder_sizes[1]: got the text 'x'"),
         ("network/dropout", float("nan"), "network.dropout: got nan"),
-        ("runs/mnist/task", "cifar", "runs.mnist.task: got the text 'cifar', wanted mnist or"),
+        (
+            "runs/mnist/task",
+            "cifar",
+            "runs.mnist.task: got the text 'cifar', wanted one of mnist, mnist40",
+        ),
         ("runs/mnist", "mnist", "runs.mnist: got the text 'mnist', wanted the keys"),
         ("runs/my run", {"task": "mnist", "network": "capsnet"}, "runs.my run: a name is"),
         ("runs", {}, "runs: got none, wanted at least one"),
         ("runs/mnist/iterations", 0, "runs.mnist.iterations: got 0, wanted a whole number from 1"),
-        ("runs/mnist/coupling", "none", "runs.mnist.coupling: got the text 'none', wanted agree"),
+        ("runs/mnist/coupling", "uniform", "runs.mnist.coupling: unknown key, allowed are task"),
         ("runs/mnist/shift", 2, "runs.mnist.shift: unknown key, allowed are task, network, seed"),
         (
             "runs/cnn",
-            {"task": "mnist", "network": "baseline", "coupling": "uniform"},
+            {"task": "mnist", "network": "baseline", "iterations": 1},
             "runs.cnn: a baseline has no capsules",
         ),
         ("data/affnist", 1, "data.affnist: got 1, wanted text"),
+        ("data/mirrors", [], "data.mirrors: got [], wanted a list [..., ...] of at least one"),
+        ("augment", {"mnist_shift": 2}, "augment: unknown key, allowed are seed, budget"),
+        ("tasks/mnist/digits", 3, "tasks.mnist.digits: got 3, wanted a whole number from 1 to 2"),
+        ("tasks/mnist/image_size", 20, "tasks.mnist.image_size: got 20, wanted a whole number"),
+        ("tasks/mnist/training_examples/laptop", 0, "training_examples.laptop: got 0, wanted"),
+        ("tasks/mnist/batch_size/laptop", DELETE, "tasks.mnist.batch_size.laptop: missing"),
+        ("budgets/laptop/network", {"primary_types": 0}, "laptop.network.primary_types: got 0"),
+        ("budgets/laptop/network", {"layers": 3}, "laptop.network.layers: unknown key, allowed"),
+        ("loss/down_weight", float("inf"), "loss.down_weight: got inf, wanted a number from 0"),
     ],
 )
 def test_a_mistake_is_named(tmp_path, place, value, expected):
@@ -117,14 +131,14 @@ def test_a_digit_of_mnist40_is_anywhere_on_its_canvas(tmp_path):
 
 
 def test_a_run_may_set_its_own_routing_loss_and_seed(tmp_path):
-    own = {"seed": 7, "iterations": 1, "coupling": "uniform", "reconstruction_weight": 0}
+    own = {"seed": 7, "iterations": 1, "reconstruction_weight": 0}
     params = load_changed(tmp_path, "runs/mine", {"task": "mnist", "network": "capsnet", **own})
     mine = params_of(params, "mine")
-    found = mine.seed, mine.routing.iterations, mine.routing.coupling
-    assert (*found, mine.loss.reconstruction_weight) == (7, 1, "uniform", 0.0)
+    found = mine.seed, mine.routing.iterations, mine.loss.reconstruction_weight
+    assert found == (7, 1, 0.0)
     assert mine.routing.leaky == params.routing.leaky
     assert params_of(params, "mnist") == params
-    assert used_parameters(params, "mine")["routing"]["coupling"] == "uniform"
+    assert used_parameters(params, "mine")["routing"]["iterations"] == 1
     with pytest.raises(ValueError, match="got the run 'yours', wanted one of mnist, multimnist"):
         params_of(params, "yours")
 
@@ -139,9 +153,22 @@ def test_used_parameters_name_one_budget_and_one_run():
 @pytest.mark.parametrize("budget", ["quick", "laptop", "paper"])
 def test_every_budget_is_sound(tmp_path, budget):
     params = load_changed(tmp_path, "budget", budget)
-    assert (
-        list(params.budgets) == [budget] and min(vars(params.chosen_budget.batch_size).values()) > 0
-    )
+    assert list(params.budgets) == [budget]
+    assert all(task_of(params, run).batch_size > 0 for run in params.runs)
+
+
+def test_a_budget_may_set_sizes_of_the_network(tmp_path):
+    params = load_changed(tmp_path, "budgets/laptop/network", {"conv_channels": 16})
+    mine = params_of(params, "mnist").network
+    assert mine.conv_channels == 16 and mine.primary_types == params.network.primary_types
+    assert used_parameters(params, "mnist")["network"]["conv_channels"] == 16
+
+
+def test_several_mistakes_are_several_lines(tmp_path):
+    with pytest.raises(ValueError) as error:
+        load_changed(tmp_path, "routing", {"iterations": 0, "bias": 1, "speed": 2})
+    assert len(str(error.value).splitlines()) == 5  # and leaky and gradient are missing
+    assert "Traceback" not in str(error.value)
 
 
 def test_schedules_are_chosen_by_name(tmp_path):
@@ -152,4 +179,6 @@ def test_schedules_are_chosen_by_name(tmp_path):
 
 def test_a_mistake_in_a_budget_that_is_not_chosen_stops_nothing(tmp_path):
     """DVC does not look at it either, so no check would run before old results are deleted."""
-    assert load_changed(tmp_path, "budgets/paper/batch_size", "many").budget == "laptop"
+    assert load_changed(tmp_path, "budgets/paper/test_pairs", "many").budget == "laptop"
+    place = "tasks/mnist/batch_size/paper"
+    assert load_changed(tmp_path, place, "many").budget == "laptop"

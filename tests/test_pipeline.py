@@ -21,18 +21,15 @@ import yaml
 from capsnet.checkpoint import load
 
 ROOT = Path(__file__).parent.parent
+SIZES = {"conv_channels": 16, "primary_types": 4, "decoder_sizes": [32], "weight_std": 0.1}
+FEW = {"test_pairs": 60, "study_examples": 20, "perturb_examples": 2}
+SHORT = {"mnist": 256, "mnist40": 96, "multimnist": 96}
 TINY = {
     "budget": "quick",
-    "network": {
-        "conv_channels": 16,
-        "primary_types": 4,
-        "decoder_sizes": [32],
-        "weight_std": 0.1,
-    },
+    "budgets": {"quick": FEW | {"network": SIZES}},
+    "tasks": {task: {"training_examples": {"quick": images}} for task, images in SHORT.items()},
     "optimizer": {"intervals": 2},
 }
-TINY_BUDGET = {"training_examples": {"mnist": 256, "multimnist": 96}, "test_pairs": 60}
-TINY_BUDGET |= {"study_examples": 20, "perturb_examples": 2}
 
 
 def merge(tree: dict, changes: dict) -> dict:
@@ -59,7 +56,6 @@ class Repository:
             shutil.copy(ROOT / name, folder / name)
         tree = merge(yaml.safe_load((folder / "params.yaml").read_text()), TINY)
         tree["runs"] = {run: tree["runs"][run] for run in ("mnist", "multimnist")}
-        merge(tree["budgets"]["quick"], TINY_BUDGET)
         (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
         self.run("git", "init", "-q")
         self.run("git", "config", "user.name", "Test")
@@ -136,7 +132,6 @@ def test_repro_makes_every_result(repository):
     assert (reports / "runs" / "mnist" / "figures" / "affine.png").is_file()
     assert len(pd.read_csv(reports / "runs" / "mnist" / "robustness.csv")) > 20
     assert (reports / "figures" / "robustness.png").is_file()
-    assert set(json.loads((reports / "metrics.json").read_text())) == {"mnist", "multimnist"}
 
 
 def test_the_summary_links_to_files_that_exist(repository):
@@ -225,7 +220,8 @@ def test_training_again_gives_the_same_bytes_and_never_opens_the_test_split(repo
 
 
 def test_another_budget_makes_nothing_stale(repository):
-    repository.change({"budgets": {"paper": {"batch_size": {"mnist": 256}, "test_pairs": 5}}})
+    repository.change({"budgets": {"paper": {"test_pairs": 5}}})
+    repository.change({"tasks": {"mnist": {"batch_size": {"paper": 256}}}})
     assert ran(repository.dvc("repro")) == set()
 
 

@@ -13,13 +13,10 @@ from capsnet.figures.charts import (
     training_curve,
 )
 from capsnet.figures.effects import (
-    PerturbationRow,
     perturbation_grid,
     perturbation_overview,
 )
 from capsnet.figures.pictures import (
-    OverlaidReconstruction,
-    Reconstruction,
     notice,
     overlaid_reconstructions,
     reconstructions,
@@ -27,9 +24,6 @@ from capsnet.figures.pictures import (
 )
 
 __all__ = [
-    "OverlaidReconstruction",
-    "PerturbationRow",
-    "Reconstruction",
     "confusion",
     "error_by_overlap",
     "growth",

@@ -69,13 +69,13 @@ def pair_errors(error: np.ndarray, path: Path, *, title: str) -> None:
 
 
 def error_by_overlap(table: pd.DataFrame, path: Path, *, title: str) -> None:
-    """Error (percent, 95 % interval) of pairs, binned by how much the two digits overlap."""
+    """Rows (name of the bin, examples, error, error_low, error_high; percent) of pairs, binned by
+    how much the two digits overlap.
+    """
     position, error = np.arange(len(table)), table["error"]
     interval = [(error - table["error_low"]).clip(0), (table["error_high"] - error).clip(0)]
-    names = [
-        f"{100 * row.overlap_low:.3g} to {100 * row.overlap_high:.3g}\n{row.pairs:,.0f}"
-        for row in table.itertuples()
-    ]
+    bins = zip(table["name"], table["examples"], strict=True)
+    names = [f"{name.removesuffix(' %')}\n{examples:,.0f}" for name, examples in bins]
     with chart(path, height=800, title=title) as figure:
         axes = figure.subplots()
         axes.errorbar(position, error, interval, fmt="o", color=BLUE)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,25 +22,16 @@ from capsnet.figures.canvas import (
 from capsnet.figures.pictures import Column, picture_columns
 
 STRIDE = 2  # pixels from one place of the grid to the next
+NUM_CLASSES = 10
 CONTRAST = 4  # the power of a share that is drawn: the couplings differ by little
 
 
-class Claims(NamedTuple):
-    """An image [h, w] of `digits`, each clean [2, h, w], and by iteration the coupling mass of both
-    over the grid of primary capsules: [r, 2, rows, columns].
-    """
-
-    image: np.ndarray
-    sources: np.ndarray
-    maps: np.ndarray
-    digits: tuple[int, int]
-
-
-def routing(table: pd.DataFrame, path: Path, *, title: str, even: float) -> None:
+def routing(table: pd.DataFrame, path: Path, *, title: str) -> None:
     """Rows (iteration, measure, value, low, high): logit change (Figure A.1), entropy in bits
-    beside that of `even` couplings, agreement as a cosine, and where a digit's couplings go (%).
+    beside that of even couplings, agreement as a cosine, and where a digit's couplings go (%).
     The last axis does not start at zero: what it shows is small.
     """
+    even = np.log2(NUM_CLASSES)
     with chart(path, height=1200, title=title) as figure:
         changes, entropies, agreements, shares = figure.subplots(2, 2).flat
         change = _line(changes, table, "logit_change", BLUE)
@@ -71,9 +61,10 @@ def routing(table: pd.DataFrame, path: Path, *, title: str, even: float) -> None
             axes.grid(visible=True)
 
 
-def couplings(examples: Sequence[Claims], path: Path, *, title: str) -> None:
-    """Under each image its digits and, in the first and the last iteration, who claims what: the
-    hue is the share of the couplings, the brightness the coupling mass of both.
+def couplings(examples: Sequence, path: Path, *, title: str) -> None:
+    """Under each image [h, w] its two `digits`, clean (`sources` [2, h, w]), and who claims what in
+    the first and the last iteration (`maps` [r, 2, rows, columns] of coupling mass): the hue is the
+    share of the couplings, the brightness the mass of both.
     """
     single = not examples[0].sources[1].any()
     shown = list(dict.fromkeys((0, len(examples[0].maps) - 1)))
@@ -94,7 +85,7 @@ def couplings(examples: Sequence[Claims], path: Path, *, title: str) -> None:
     picture_columns(columns, path, names=names, title=title, note=note, key=key)
 
 
-def _claimed(one: Claims, iteration: int) -> np.ndarray:
+def _claimed(one, iteration: int) -> np.ndarray:
     """The maps of one iteration in two colours, as large as the image, each place of the grid where
     its field of view has its middle: two pixels apart, as many from every edge.
     """

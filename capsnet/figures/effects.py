@@ -4,7 +4,6 @@ on one page. Rising is purple and falling green, which colour-blind readers can 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,15 +32,6 @@ CHANGES = LinearSegmentedColormap.from_list(
 STRONGEST = 3  # typical changes at which the colours end
 
 
-class PerturbationRow(NamedTuple):
-    """One dimension of one digit's capsule: what it does and images [num_values, h, w]."""
-
-    digit: int
-    dimension: int
-    name: str
-    images: np.ndarray
-
-
 def perturbation_grid(
     images: np.ndarray, values: np.ndarray, names: Sequence[str], path: Path, *, digit: int
 ) -> None:
@@ -51,10 +41,10 @@ def perturbation_grid(
     sweeps(images, values, path, names=rows, title=title, largest=4)
 
 
-def perturbation_overview(
-    rows: Sequence[PerturbationRow], values: np.ndarray, path: Path, *, title: str
-) -> None:
-    """One row for each measure: the dimension that changes it most clearly."""
+def perturbation_overview(rows: Sequence, values: np.ndarray, path: Path, *, title: str) -> None:
+    """One row (digit, dimension, name, images [num_values, h, w]) for each measure: the dimension
+    that changes it most clearly.
+    """
     names = [f"digit {row.digit}, dim {row.dimension}\n{row.name}" for row in rows]
     sweeps([row.images for row in rows], values, path, names=names, title=title, largest=5)
 

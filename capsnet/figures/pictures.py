@@ -34,28 +34,6 @@ from capsnet.figures.canvas import (
 MOST_COLUMNS = 12
 
 
-class Reconstruction(NamedTuple):
-    """One column of Figure 3: images [h, w] and three digits."""
-
-    image: np.ndarray
-    reconstruction: np.ndarray
-    label: int
-    prediction: int
-    decoded: int
-
-
-class OverlaidReconstruction(NamedTuple):
-    """One column of Figure 5: the image [h, w], what it is made of and what was decoded [2, h, w].
-    Decoded are the "correct" digits, the network's "wrong" ones, or one that is "neither"."""
-
-    image: np.ndarray
-    sources: np.ndarray
-    reconstructions: np.ndarray
-    labels: tuple[int, int]
-    decoded: tuple[int, int]
-    case: str
-
-
 class Column(NamedTuple):
     """Pictures below each other under a heading; groups of columns stand apart."""
 
@@ -65,8 +43,10 @@ class Column(NamedTuple):
     pictures: Sequence[np.ndarray]
 
 
-def reconstructions(examples: Sequence[Reconstruction], path: Path, *, title: str) -> None:
-    """Figure 3: inputs above their reconstructions, failures (label != prediction) to the right."""
+def reconstructions(examples: Sequence, path: Path, *, title: str) -> None:
+    """Figure 3: each `image` [h, w] above its `reconstruction` under three digits, `label`,
+    `prediction` and `decoded`; failures (label != prediction) to the right.
+    """
     columns = []
     for one in examples:
         failed = one.label != one.prediction
@@ -79,10 +59,11 @@ def reconstructions(examples: Sequence[Reconstruction], path: Path, *, title: st
     picture_columns(columns, path, names=["input", "recon-\nstruction"], title=title, note=note)
 
 
-def overlaid_reconstructions(
-    examples: Sequence[OverlaidReconstruction], path: Path, *, title: str
-) -> None:
-    """Figure 5: overlapping digits, the two sources and the two reconstructions in two colours."""
+def overlaid_reconstructions(examples: Sequence, path: Path, *, title: str) -> None:
+    """Figure 5: an `image` [h, w] of two digits, its two `sources` and the `reconstructions`
+    [2, h, w] of the two digits `decoded`, in two colours. Decoded are the "correct" digits, the
+    network's "wrong" ones, or one that is "neither": the `case`.
+    """
     cases = {"correct": ("R:", INK), "wrong": ("R:P:", ORANGE), "neither": ("*R:", PURPLE)}
     columns = []
     for one in examples:

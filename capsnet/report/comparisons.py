@@ -1,4 +1,6 @@
-"""Does agreement matter? Runs that differ in how they route, side by side, where there are some."""
+"""Does agreement matter? Runs that differ in how often they route, side by side, where there are
+some.
+"""
 
 import math
 import os
@@ -8,24 +10,28 @@ from pathlib import Path
 import pandas as pd
 
 from capsnet.figures.comparison import comparison
-from capsnet.params import Params, params_of
-from capsnet.report.tables import published, routing_of
+from capsnet.params import Params
+from capsnet.report.tables import Results, published, routing_of
+from capsnet.runs import params_of
 
+INTERVAL = ("error", "error_low", "error_high")
 HOW = """No run here switches agreement off. To train one beside the others, and only it:
 
 ```bash
-dvc exp run -S '+runs.uniform={task: multimnist, network: capsnet, coupling: uniform}'
+dvc exp run -S '+runs.once={task: multimnist, network: capsnet, iterations: 1}'
 ```
 
-`coupling: random` and `iterations: 1` (or 2, 5, ...) work alike, and `--queue` lines several up."""
+With one iteration the couplings stay even: there is no agreement. `--queue` lines several up."""
 
 
-def controls(params: Params, metrics: dict[str, dict], drawn: Path, here: Path) -> Iterator[str]:
+def controls(
+    params: Params, measured: dict[str, Results], drawn: Path, here: Path
+) -> Iterator[str]:
     """The section: a figure and a sentence for each task with several ways to route, or how to."""
     yield "## Does agreement matter?"
     compared = False
     for task in dict.fromkeys(run.task for run in params.runs.values()):
-        table = compare(params, metrics, task)
+        table = compare(params, measured, task)
         if table["name"].nunique() < 2:
             continue
         compared = True
@@ -38,33 +44,31 @@ def controls(params: Params, metrics: dict[str, dict], drawn: Path, here: Path) 
         yield HOW
 
 
-def compare(params: Params, metrics: dict[str, dict], task: str) -> pd.DataFrame:
+def compare(params: Params, measured: dict[str, Results], task: str) -> pd.DataFrame:
     """A row for each CapsNet of the task that has reconstruction or not as the first one."""
     rows = []
     for name, settings in params.runs.items():
         if settings.task != task or settings.network != "capsnet":
             continue
-        measured, paper = metrics[name], published(params, name)
+        found, paper = measured[name].headline, published(params, name)
         rows.append(
             {
                 "name": routing_of(params, name),
+                "iterations": params_of(params, name).routing.iterations,
                 "reconstruction": params_of(params, name).loss.reconstruction_weight > 0,
-                **{key: measured[key] for key in ("error", "error_low", "error_high")},
+                **{key: found[key] for key in INTERVAL},
                 "paper": float(paper.split()[0]) if paper else math.nan,
             }
         )
-    table = pd.DataFrame(rows, columns=["name", "reconstruction", *INTERVAL, "paper"])
+    table = pd.DataFrame(rows, columns=["name", "iterations", "reconstruction", *INTERVAL, "paper"])
     if len(table):  # another loss would be another comparison
         table = table[table["reconstruction"] == table["reconstruction"].iloc[0]]
     return table.reset_index(drop=True)
 
 
-INTERVAL = ("error", "error_low", "error_high")
-
-
 def verdict(table: pd.DataFrame) -> str:
     """What the best way with agreement gains on the best without it, and whether that is sure."""
-    agrees = table["name"].str.startswith("agreement") & ~table["name"].str.endswith("r = 1")
+    agrees = table["iterations"] > 1
     with_it, without = table[agrees], table[~agrees]
     if with_it.empty or without.empty:
         best = table.loc[table["error"].idxmin()]
@@ -75,9 +79,5 @@ def verdict(table: pd.DataFrame) -> str:
     less = "less" if first["error"] < second["error"] else "more"
     return (
         f"With {first['name']} the error is {abs(first['error'] - second['error']):.2f} points "
-        f"{less} than with {routing_words(second['name'])} ({sure})."
+        f"{less} than with one iteration, so even couplings ({sure})."
     )
-
-
-def routing_words(name: str) -> str:
-    return "one pass, so even couplings" if name.startswith("agreement") else f"{name} couplings"

@@ -1,27 +1,28 @@
 """What each figure of the report shows, in a sentence made from this run's own numbers.
 
-A finding takes the run's folder, its metrics and the parameters. Where the paper says something to
+A finding takes a run's results and the parameters. Where the paper says something to
 compare with, the sentence says whether this run agrees; where the paper is silent, so is it.
 """
 
 from math import log2
-from pathlib import Path
 
 import pandas as pd
 
 from capsnet.data.mnist import NUM_CLASSES
 from capsnet.params import Params
+from capsnet.report.tables import Results
+from capsnet.runs import task_of
+from capsnet.studies.effects import clearest
 
 PAPER_MEASURES = ("thickness", "slant", "width", "horizontal_centre", "vertical_centre")
 UNITS = {"slant": "degrees", "horizontal_centre": "px", "vertical_centre": "px"}
 
 
-def training(folder: Path, metrics: dict, params: Params) -> str:
-    curve = pd.read_csv(folder / "training.csv")
-    trained = metrics["training"]
+def training(results: Results, params: Params) -> str:
+    curve, trained = results.tables["training"], results.headline
     sentence = (
-        f"The loss falls to {trained['loss']:.3f} in {trained['seconds'] / 60:.1f} minutes and "
-        f"{trained['examples']:,} examples"
+        f"The loss falls to {trained['loss']:.3f} in {trained['minutes']:.1f} minutes and "
+        f"{curve['examples'].iloc[-1]:,} examples"
     )
     if len(curve) > 1:
         last, before = curve["loss"].iloc[-1], curve["loss"].iloc[-2]
@@ -29,9 +30,9 @@ def training(folder: Path, metrics: dict, params: Params) -> str:
     return sentence + ". The paper trained far longer."
 
 
-def reconstructions(folder: Path, metrics: dict, params: Params) -> str:
-    error = metrics["reconstruction_error"]
-    if params.runs[folder.name].task != "multimnist":
+def reconstructions(results: Results, params: Params) -> str:
+    error = results.headline["reconstruction_error"]
+    if num_digits(results, params) == 1:
         return (
             "Each digit from its own capsule, as in Figure 3 of the paper: smooth versions that "
             f"keep the shape, {error:.1f} squared pixels off on average; failures at the end, "
@@ -44,24 +45,24 @@ def reconstructions(folder: Path, metrics: dict, params: Params) -> str:
     )
 
 
-def affine(folder: Path, metrics: dict, params: Params) -> str:
-    measured, settings = metrics["affine"], params.evaluate
+def affine(results: Results, params: Params) -> str:
+    table, settings = results.tables["robustness"], params.evaluate
+    found = table[table["transform"] == "random_affine"].iloc[0]
     degrees, share = settings.affine_degrees, settings.affine_translate
     return (
         f"Under RandomAffine(degrees={degrees:g}, translate=({share:g}, {share:g})), the test of "
-        f"the teaching notebook, the error is {measured['error']:.2f} % "
-        f"({measured['error_low']:.2f} to {measured['error_high']:.2f}); without, "
-        f"{metrics['error']:.2f} %."
+        f"the teaching notebook, the error is {found['error']:.2f} % "
+        f"({found['error_low']:.2f} to {found['error_high']:.2f}); without, "
+        f"{results.headline['error']:.2f} %."
     )
 
 
-def overview(folder: Path, metrics: dict, params: Params) -> str:
-    found = metrics["perturbation"]
-    largest = []
+def overview(results: Results, params: Params) -> str:
+    best, largest = clearest(results.tables["perturbation"]).set_index("measure"), []
     for name in PAPER_MEASURES:
-        change = found[name].get("largest_percent", found[name].get("largest_change"))
-        if change is not None:
-            unit = "%" if "largest_percent" in found[name] else UNITS[name]
+        if name in best.index:
+            unit = UNITS.get(name, "%")
+            change = best.loc[name, "change" if name in UNITS else "change_percent"]
             largest.append(f"{name.replace('_', ' ')} {change:+.3g} {unit}")
     paper = "Figure 4 of the paper shows rows for thickness, skew, width and translation"
     if not largest:
@@ -72,27 +73,25 @@ def overview(folder: Path, metrics: dict, params: Params) -> str:
     )
 
 
-def effects(folder: Path, metrics: dict, params: Params) -> str:
-    found = metrics["perturbation"]
-    counts = ", ".join(
-        f"{name.replace('_', ' ')} by {one['dimensions']}"
-        for name, one in found.items()
-        if isinstance(one, dict)
-    )
+def effects(results: Results, params: Params) -> str:
+    table = results.tables["perturbation"]
+    dimensions = table.drop_duplicates(["digit", "dimension"])
+    significant = table["significant"].astype(bool).groupby(table["measure"], sort=False).sum()
+    counts = ", ".join(f"{name.replace('_', ' ')} by {n}" for name, n in significant.items())
     return (
-        f"{found['named']} of {found['dimensions']} dimensions of the ten digits' capsules change "
-        f"a measure of the shape visibly and beyond chance: {counts}. Means over "
-        f"{params.chosen_budget.perturb_examples} test digits of each class or all there are. "
-        "Most dimensions change several measures at once: the name of one says what stands out. "
-        "Every slope with its interval: perturbation.csv."
+        f"{(dimensions['name'] != 'none').sum()} of {len(dimensions)} dimensions of the ten "
+        f"digits' capsules change a measure of the shape visibly and beyond chance: {counts}. "
+        f"Means over {params.chosen_budget.perturb_examples} test digits of each class or all "
+        "there are. Most dimensions change several measures at once: the name of one says what "
+        "stands out. Every slope with its interval: perturbation.csv."
     )
 
 
-def routing(folder: Path, metrics: dict, params: Params) -> str:
-    found = metrics["routing"]
+def routing(results: Results, params: Params) -> str:
     entropy, own, change = (
-        list(found[name].values()) for name in ("entropy", "own_coupling", "logit_change")
+        by_iteration(results, name) for name in ("entropy", "own_coupling", "logit_change")
     )
+    examples = results.tables["routing"]["examples"].max()
     even = log2(NUM_CLASSES)
     if len(change) == 1:
         return f"One pass: the couplings stay as they are, at {entropy[0]:.2f} bits."
@@ -105,16 +104,15 @@ def routing(folder: Path, metrics: dict, params: Params) -> str:
         f"send {own[-1]:.1f} % of their coupling to its capsule, where even couplings send "
         f"{100 / NUM_CLASSES:.0f} %. The changes of the logits {moves} from {change[0]:.4f} to "
         f"{change[-1]:.4f}, {agrees} in the paper's Figure A.1, where they shrink with each "
-        f"iteration. Means over {found['examples']:,} test examples."
+        f"iteration. Means over {examples:,} test examples."
     )
 
 
-def couplings(folder: Path, metrics: dict, params: Params) -> str:
-    found = metrics["routing"]
+def couplings(results: Results, params: Params) -> str:
     own, other, absent = (
-        list(found[f"{name}_coupling"].values())[-1] for name in ("own", "other", "absent")
+        by_iteration(results, f"{name}_coupling")[-1] for name in ("own", "other", "absent")
     )
-    if params.runs[folder.name].task != "multimnist":
+    if num_digits(results, params) == 1:
         beside = f"each wrong digit's {absent:.1f} %"
     else:
         beside = f"the other digit's {other:.1f} % and each absent digit's {absent:.1f} %"
@@ -124,8 +122,8 @@ def couplings(folder: Path, metrics: dict, params: Params) -> str:
     )
 
 
-def overlap(folder: Path, metrics: dict, params: Params) -> str:
-    table = _group(folder, "overlap")
+def overlap(results: Results, params: Params) -> str:
+    table = group(results, "overlap")
     first, last = table.iloc[0], table.iloc[-1]
     grows = "grows" if last["error"] > first["error"] else "does not grow"
     return (
@@ -135,8 +133,8 @@ def overlap(folder: Path, metrics: dict, params: Params) -> str:
     )
 
 
-def pairs(folder: Path, metrics: dict, params: Params) -> str:
-    table = _group(folder, "pair")
+def pairs(results: Results, params: Params) -> str:
+    table = group(results, "pair")
     worst, best = table.loc[table["error"].idxmax()], table.loc[table["error"].idxmin()]
     return (
         f"Hardest to tell apart are {worst['name']} ({worst['error']:.0f} % wrong), easiest "
@@ -144,55 +142,75 @@ def pairs(folder: Path, metrics: dict, params: Params) -> str:
     )
 
 
-def confusion(folder: Path, metrics: dict, params: Params) -> str:
-    table = pd.read_csv(folder / "confusion.csv")
+def confusion(results: Results, params: Params) -> str:
+    table = results.tables["confusion"]
     mistakes = table[table["label"] != table["prediction"]]
     if not mistakes["count"].any():
         return "No digit was taken for another."
     most = mistakes.loc[mistakes["count"].idxmax()]
     sentence = f"Most often a {most['label']} is taken for a {most['prediction']}"
     sentence += f" ({most['count']:,} times)."
-    if params.runs[folder.name].task == "multimnist":
+    if num_digits(results, params) > 1:
         sentence += " Where both digits of a pair were missed, which stands for which is a guess."
     return sentence
 
 
-def calibration(folder: Path, metrics: dict, params: Params) -> str:
-    bins, right = pd.read_csv(folder / "calibration.csv"), metrics["count_right"]
+def calibration(results: Results, params: Params) -> str:
+    bins, counts = results.tables["calibration"], results.tables["counts"]
     bins = bins[bins["group"] == "predicted digits"]
-    gap = ((100 * bins["length"] - bins["there"]) * bins["examples"]).sum()
-    side = "longer than the digits are right" if gap > 0 else "shorter than the digits are right"
+    gaps = (100 * bins["length"] - bins["there"]) * bins["examples"] / bins["examples"].sum()
+    side = "longer" if gaps.sum() > 0 else "shorter"
+    right = counts[counts["threshold"] == 0.5].set_index("shown")["right"]
     return (
         f"The paper calls lengths probabilities. As such they are "
-        f"{metrics['calibration_error']:.1f} points off on average, mostly {side}. Counting the "
-        f"capsules longer than 0.5 (midway between the margins) finds one digit in "
-        f"{right['one_digit']:.0f} % of images with one and two in {right['two_digits']:.0f} % of "
+        f"{gaps.abs().sum():.1f} points off on average, mostly {side} than the digits are right. "
+        f"Counting the capsules longer than 0.5 (midway between the margins) finds one digit in "
+        f"{right['one digit']:.0f} % of images with one and two in {right['two digits']:.0f} % of "
         f"those with two, on an empty image {'nothing' if right['nothing'] else 'a digit'}, and "
-        f"takes shuffled ink for no digit in {right['shuffled']:.0f} %."
+        f"takes shuffled ink for no digit in {right['a digit in shuffled tiles']:.0f} %."
     )
 
 
-def robustness(folder: Path, metrics: dict, params: Params) -> str:
-    found = metrics["robustness"]
-    name = next(key for key in found if key.startswith("affnist_like"))
-    together = found[name]
+def robustness(results: Results, params: Params) -> str:
+    table = results.tables["robustness"]
+    combined = table[table["amount"].isna()].set_index("transform")
+    name = next(name for name in combined.index if name.startswith("affnist_like"))
+    together = combined.loc[name]
     sentence = (
-        f"Of {found['examples']:,} test digits {found['rotation_20_degrees']:.1f} % are wrong "
-        f"rotated by 20 degrees, {found['shear_20_percent']:.1f} % sheared by 0.2, "
-        f"{found['scale_80_percent']:.1f} % at 0.8 and {found['scale_120_percent']:.1f} % at 1.2 "
-        f"of their size; affNIST's transforms together give {together['error']:.1f} % "
+        f"Of {together['examples']:,} test digits {mean_error(table, 'rotation', -20, 20):.1f} % "
+        f"are wrong rotated by 20 degrees, {mean_error(table, 'shear', -0.2, 0.2):.1f} % sheared "
+        f"by 0.2, {mean_error(table, 'scale', 0.8):.1f} % at 0.8 and "
+        f"{mean_error(table, 'scale', 1.2):.1f} % at 1.2 of their size; affNIST's transforms "
+        f"together give {together['error']:.1f} % "
         f"({together['error_low']:.1f} to {together['error_high']:.1f})"
     )
     sentence += ", moved by at most 2 px." if name.endswith("2px") else " on its canvas."
-    if "affnist" in found:
-        sentence += f" On the published affNIST: {found['affnist']['error']:.1f} %"
+    if "affnist" in combined.index:
+        sentence += f" On the published affNIST: {combined.loc['affnist', 'error']:.1f} %"
         sentence += " (the paper: 21 %, trained until 99.23 % on plain digits)."
     return sentence
 
 
-def _group(folder: Path, group: str) -> pd.DataFrame:
-    table = pd.read_csv(folder / "errors.csv", dtype={"name": str})
-    return table[table["group"] == group]
+def num_digits(results: Results, params: Params) -> int:
+    return task_of(params, results.name).num_digits
+
+
+def group(results: Results, name: str) -> pd.DataFrame:
+    """The rows of one group in the table of errors."""
+    table = results.tables["errors"]
+    return table[table["group"] == name]
+
+
+def by_iteration(results: Results, measure: str) -> list[float]:
+    """One measure of the routing, an entry for each iteration."""
+    table = results.tables["routing"]
+    return table.loc[table["measure"] == measure, "value"].tolist()
+
+
+def mean_error(table: pd.DataFrame, transform: str, *amounts: float) -> float:
+    """Mean error at these amounts: the ends of affNIST's ranges."""
+    chosen = (table["transform"] == transform) & table["amount"].isin(amounts)
+    return table.loc[chosen, "error"].mean()
 
 
 FINDINGS = {

@@ -1,8 +1,12 @@
 """The tables of the report, in Markdown, and what the paper has beside them."""
 
 from statistics import mean, stdev
+from typing import NamedTuple
 
-from capsnet.params import Params, params_of
+import pandas as pd
+
+from capsnet.params import Params
+from capsnet.runs import params_of
 
 # Table 1 of the paper: test error in percent by (network, routing iterations, with reconstruction,
 # task).
@@ -18,6 +22,14 @@ PAPER = {
 }
 
 
+class Results(NamedTuple):
+    """What was measured of one run: its headline numbers and its tables by name."""
+
+    name: str
+    headline: dict[str, float | None]
+    tables: dict[str, pd.DataFrame]
+
+
 def published(params: Params, name: str) -> str | None:
     """What the paper's Table 1 has for this run; None if it has nothing to compare."""
     settings, own = params.runs[name], params_of(params, name)
@@ -26,24 +38,20 @@ def published(params: Params, name: str) -> str | None:
     if settings.network == "baseline":
         return PAPER.get(("baseline", None, None, settings.task))
     reconstruction = own.loss.reconstruction_weight > 0
-    key = ("capsnet", own.routing.iterations, reconstruction, settings.task)
-    return PAPER.get(key) if own.routing.coupling == "agreement" else None
+    return PAPER.get(("capsnet", own.routing.iterations, reconstruction, settings.task))
 
 
 def routing_of(params: Params, name: str) -> str:
-    """How a run routes, in words; "-" for a network that does not."""
-    routing = params_of(params, name).routing
+    """How a run routes: "r = 3", or "-" for a network that does not."""
     if params.runs[name].network != "capsnet":
         return "-"
-    if routing.coupling == "agreement":
-        return f"agreement, r = {routing.iterations}"
-    return routing.coupling
+    return f"r = {params_of(params, name).routing.iterations}"
 
 
-def results_table(params: Params, metrics: dict[str, dict]) -> str:
+def results_table(params: Params, measured: dict[str, Results]) -> str:
     rows = []
     for name, settings in params.runs.items():
-        measured, own = metrics[name], params_of(params, name)
+        found, own = measured[name].headline, params_of(params, name)
         reconstruction = "yes" if own.loss.reconstruction_weight > 0 else "no"
         rows.append(
             {
@@ -52,16 +60,16 @@ def results_table(params: Params, metrics: dict[str, dict]) -> str:
                 "task": settings.task,
                 "routing": routing_of(params, name),
                 "reconstruction": reconstruction if settings.network == "capsnet" else "-",
-                "test error %": f"**{measured['error']:.2f}**",
-                "95 % interval": f"{measured['error_low']:.2f} to {measured['error_high']:.2f}",
-                "examples": f"{measured['examples']:,}",
+                "test error %": f"**{found['error']:.2f}**",
+                "95 % interval": f"{found['error_low']:.2f} to {found['error_high']:.2f}",
+                "examples": f"{measured[name].tables['errors']['examples'].iloc[0]:,}",
                 "paper %": published(params, name) or "-",
             }
         )
     return markdown(rows)
 
 
-def seeds_table(params: Params, metrics: dict[str, dict]) -> str:
+def seeds_table(params: Params, measured: dict[str, Results]) -> str:
     """Mean and standard deviation over runs that differ in nothing but their seed; "" for none."""
     groups: dict[tuple, list[str]] = {}
     for name, settings in params.runs.items():
@@ -69,7 +77,7 @@ def seeds_table(params: Params, metrics: dict[str, dict]) -> str:
         groups.setdefault(tuple(alike.items()), []).append(name)
     rows = []
     for names in groups.values():
-        errors = [metrics[name]["error"] for name in names]
+        errors = [measured[name].headline["error"] for name in names]
         seeds = {params_of(params, name).seed for name in names}
         if len(seeds) > 1:
             rows.append(
@@ -85,20 +93,20 @@ def seeds_table(params: Params, metrics: dict[str, dict]) -> str:
     return f"Mean and standard deviation over seeds:\n\n{markdown(rows)}"
 
 
-def training_table(params: Params, metrics: dict[str, dict]) -> str:
+def training_table(params: Params, measured: dict[str, Results]) -> str:
     rows = []
     for name in params.runs:
-        training = metrics[name]["training"]
-        validation = training["validation_error"]
+        headline, last = measured[name].headline, measured[name].tables["training"].iloc[-1]
+        validation = headline["validation_error"]
         rows.append(
             {
                 "run": name,
-                "parameters": f"{training['num_parameters']:,}",
-                "images shown": f"{training['examples']:,}",
-                "images/s": f"{training['images_per_second']:.0f}",
-                "minutes": f"{training['seconds'] / 60:.1f}",
-                "peak host memory MiB": f"{training['peak_memory_mib']:.0f}",
-                "final loss": f"{training['loss']:.4f}",
+                "parameters": f"{last['num_parameters']:,.0f}",
+                "images shown": f"{last['examples']:,.0f}",
+                "images/s": f"{headline['images_per_second']:.0f}",
+                "minutes": f"{headline['minutes']:.1f}",
+                "peak host memory MiB": f"{last['peak_memory_mib']:.0f}",
+                "final loss": f"{headline['loss']:.4f}",
                 "validation error %": "-" if validation is None else f"{validation:.2f}",
             }
         )

@@ -2,16 +2,25 @@
 
 The paper calls the length of a digit capsule the probability that the digit is there (section 2);
 the margin loss never asks for that. Reliability and its expected error are those of Guo et al.
-2017, "On Calibration of Modern Neural Networks", section 2. Confidences are in [0, 1], shares in
-percent.
+2017, "On Calibration of Modern Neural Networks", section 2. Digits are counted by one threshold,
+chosen before any result, on the canvas of the task: nothing, the ink of a digit in shuffled tiles,
+one digit, two digits.
 """
 
-from typing import NamedTuple
-
+import pandas as pd
 import torch
 from torch import Tensor
 
+from capsnet import metrics
+from capsnet.data.batches import seeded_generator
+from capsnet.data.mnist import NUM_CLASSES
+from capsnet.evaluation import Outcome, Subject
+
 THRESHOLD = 0.5  # a digit is there if its capsule is longer: midway between the loss's margins
+THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]
+NUM_BINS = 10
+TILE = 4  # pixels; divides every canvas
+COUNTS = ("0", "1", "2", "more")
 
 
 def probabilities(scores: Tensor, num_digits: int) -> Tensor:
@@ -19,43 +28,86 @@ def probabilities(scores: Tensor, num_digits: int) -> Tensor:
     return scores.softmax(dim=1) if num_digits == 1 else scores.sigmoid()
 
 
-class Bins(NamedTuple):
-    """Confidences by size, bins without one left out: all of shape [bins]."""
+def reliability_table(outcome: Outcome, *, capsules: bool) -> pd.DataFrame:
+    """Lengths in bins against how often the digit was there, of the predicted digits and of all.
 
-    low: Tensor  # edges
-    high: Tensor
-    examples: Tensor  # int64
-    right: Tensor  # int64, how many of them were right
-    confidence: Tensor  # their mean
+    Columns group, low and high (edges of the bin), examples, length (their mean), there (%) with
+    its interval there_low, there_high. Without `capsules` the scores become probabilities first.
+    """
+    num_digits, predicted = outcome.labels.shape[1], outcome.predictions
+    lengths = outcome.lengths if capsules else probabilities(outcome.lengths, num_digits)
+    there = metrics.one_hot(outcome.labels, NUM_CLASSES)
+    groups = {
+        "predicted digits": reliability(lengths.gather(1, predicted), there.gather(1, predicted)),
+        "all ten digits": reliability(lengths, there),
+    }
+    table = pd.concat(groups, names=["group"]).reset_index(level="group")
+    return table.reset_index(drop=True)
 
 
-def reliability(confidences: Tensor, right: Tensor, *, num_bins: int = 10) -> Bins:
-    """Sort confidences [n] into bins of equal width and count how many were `right`, bool [n].
+def reliability(confidences: Tensor, there: Tensor) -> pd.DataFrame:
+    """Confidences in bins of equal width, each bin with the share of `there`, bool, in percent.
 
     Raises ValueError for a confidence outside of [0, 1]: that is no probability.
     """
-    if len(confidences) and not (confidences.min() >= 0 and confidences.max() <= 1):
+    if confidences.numel() and not (confidences.min() >= 0 and confidences.max() <= 1):
         found = f"{confidences.min():.3g} to {confidences.max():.3g}"
         raise ValueError(f"confidences are {found}, wanted 0 to 1")
-    confidences = confidences.double()
-    number = (confidences * num_bins).long().clamp_(max=num_bins - 1)
-    examples = number.bincount(minlength=num_bins)
-    correct = number.bincount(weights=right.double(), minlength=num_bins).long()
-    mean = number.bincount(weights=confidences, minlength=num_bins) / examples
-    low = torch.arange(num_bins, dtype=torch.float64) / num_bins
-    filled = examples > 0
-    return Bins(*(field[filled] for field in (low, low + 1 / num_bins, examples, correct, mean)))
+    confidences = confidences.flatten().double()
+    bins = (confidences * NUM_BINS).long().clamp_(max=NUM_BINS - 1)
+    pairs = {"bin": bins, "length": confidences, "there": there.flatten()}
+    rows = []
+    frame = pd.DataFrame({name: values.numpy() for name, values in pairs.items()})
+    for number, inside in frame.groupby("bin"):
+        share, low, high = metrics.wilson_interval(int(inside["there"].sum()), len(inside))
+        edges = {"low": number / NUM_BINS, "high": (number + 1) / NUM_BINS}
+        found = {"there": share, "there_low": low, "there_high": high}
+        rows.append({**edges, "examples": len(inside), "length": inside["length"].mean(), **found})
+    return pd.DataFrame(rows)
 
 
-def expected_calibration_error(bins: Bins) -> float:
-    """Mean gap between confidence and accuracy over all examples, in percent (Eq. 3 there)."""
-    gaps = (bins.right / bins.examples - bins.confidence).abs()
-    return 100 * (bins.examples * gaps).sum().item() / bins.examples.sum().item()
+def expected_calibration_error(table: pd.DataFrame, group: str = "predicted digits") -> float:
+    """Mean gap between lengths and shares of one group of the table, in percent (Eq. 3 there)."""
+    bins = table[table["group"] == group]
+    gaps = (bins["there"] - 100 * bins["length"]).abs()
+    return float((gaps * bins["examples"]).sum() / bins["examples"].sum())
 
 
-def count_digits(lengths: Tensor, threshold: float = THRESHOLD) -> Tensor:
-    """How many capsules of [b, j] are longer than the threshold: int64 [b]."""
-    return (lengths > threshold).sum(dim=1)
+def count_table(subject: Subject, num_examples: int) -> pd.DataFrame:
+    """How often the network sees as many digits as there are, by threshold.
+
+    Columns shown, digits (how many there are), threshold, examples, right (%), and how often it
+    found none, one, two or more (found_0 to found_more).
+    """
+    one, two = (
+        [batch.images for batch in subject._replace(num_digits=count).batches(num_examples)]
+        for count in (1, 2)
+    )
+    generator = seeded_generator("scramble", subject.seed)
+    shuffled = [scramble(images, tile=TILE, generator=generator) for images in one]
+    shown = {
+        "nothing": (0, [torch.zeros_like(one[0][:1])]),
+        "a digit in shuffled tiles": (0, shuffled),
+        "one digit": (1, one),
+        "two digits": (2, two),
+    }
+    rows = []
+    for name, (truth, batches) in shown.items():
+        predictions = [subject.predict(images) for images in batches]
+        lengths = torch.cat([prediction.lengths for prediction in predictions]).cpu()
+        if predictions[0].capsules is None:
+            lengths = probabilities(lengths, subject.num_digits)
+        for threshold in THRESHOLDS:
+            rows.append({"shown": name, "digits": truth, **counted(lengths, threshold, truth)})
+    return pd.DataFrame(rows)
+
+
+def counted(lengths: Tensor, threshold: float, truth: int) -> dict[str, object]:
+    found = (lengths > threshold).sum(dim=1).clamp_(max=len(COUNTS) - 1)
+    times = found.bincount(minlength=len(COUNTS)).tolist()
+    counts = {f"found_{name}": count for name, count in zip(COUNTS, times, strict=True)}
+    right = 100 * counts[f"found_{truth}"] / len(lengths)
+    return {"threshold": threshold, "examples": len(lengths), "right": right, **counts}
 
 
 def scramble(images: Tensor, *, tile: int, generator: torch.Generator) -> Tensor:

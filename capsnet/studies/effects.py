@@ -11,9 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-
-from capsnet.studies.morphometry import MEASURES
 
 VISIBLE = {  # least change over the sweep that counts: half a pixel, or about as much
     "px": 0.5,
@@ -43,6 +40,8 @@ class Slopes(NamedTuple):
 
 def fit_slopes(measured: np.ndarray, values: np.ndarray) -> Slopes:
     """Least-squares slope and rank correlation over the last axis of `measured` [n, d, v]."""
+    from scipy import stats
+
     centred = values - values.mean()
     slope = measured @ centred / (centred @ centred)
     ranks = stats.rankdata(measured, axis=2) - (len(values) + 1) / 2
@@ -68,6 +67,8 @@ def effect_table(
     """
     if not slopes:
         return pd.DataFrame(columns=COLUMNS)
+    from capsnet.studies.morphometry import MEASURES
+
     num_tests = sum(one.slope.shape[1] for digit in slopes.values() for one in digit.values())
     tables = []
     for digit, measures in slopes.items():
@@ -85,6 +86,10 @@ def effect_table(
 
 def _statistics(name: str, found: Slopes, limit: float, num_tests: int) -> pd.DataFrame:
     """One row for each dimension of a digit and measure."""
+    from scipy import stats
+
+    from capsnet.studies.morphometry import MEASURES
+
     finite = np.isfinite(found.slope)
     count = finite.sum(axis=0)
     enough = np.where(count > 1, count, np.nan)  # one image says nothing about the others
@@ -145,31 +150,6 @@ def describe(row: pd.Series) -> str:
 def clearest(effects: pd.DataFrame) -> pd.DataFrame:
     """For each measure that has a significant effect, the row with the largest."""
     clear = effects[effects["significant"].astype(bool)]
-    rows = [
-        clear.loc[clear.loc[clear["measure"] == measure, "effect"].abs().idxmax()]
-        for measure in MEASURES
-        if (clear["measure"] == measure).any()
-    ]
-    return pd.DataFrame(rows, columns=effects.columns)
-
-
-def summarize(effects: pd.DataFrame) -> dict[str, object]:
-    """How many dimensions there are, have a name, and change each measure; the largest change.
-
-    The largest is in percent where the measure has a percentage, else in its unit, with its sign;
-    NaN where no dimension has a significant effect on the measure.
-    """
-    dimensions = effects.drop_duplicates(["digit", "dimension"])
-    best = clearest(effects).set_index("measure")
-    summary: dict[str, object] = {
-        "dimensions": len(dimensions),
-        "named": int((dimensions["name"] != "none").sum()),
-    }
-    for measure, (_, relative) in MEASURES.items():
-        rows = effects[effects["measure"] == measure]
-        largest = float("nan")
-        if measure in best.index:
-            largest = float(best.loc[measure, "change_percent" if relative else "change"])
-        key = f"largest_{'percent' if relative else 'change'}"
-        summary[measure] = {"dimensions": int(rows["significant"].sum()), key: largest}
-    return summary
+    largest = clear["effect"].abs().groupby(clear["measure"], sort=False).idxmax()
+    measures = [measure for measure in effects["measure"].unique() if measure in largest.index]
+    return clear.loc[largest[measures]]

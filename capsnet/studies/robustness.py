@@ -6,24 +6,21 @@ published files where they are. The network saw none of it in training but shift
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from capsnet.data.affnist import load_affnist
-from capsnet.data.batches import evaluation_batches, seeded_generator
+from capsnet.data.batches import seeded_generator
 from capsnet.data.mnist import Digits
 from capsnet.data.multimnist import shift
 from capsnet.data.transforms import AFFNIST_SIZE, affine, affnist_like
-from capsnet.evaluation import judge
-from capsnet.metrics import wilson_interval
-from stages.output import write_csv
+from capsnet.evaluation import Outcome, Subject
+from capsnet.studies.errors import error_row
 
-MEASURED = ["examples", "error", "error_low", "error_high"]
-COLUMNS = ["transform", "amount", "unit", *MEASURED]
+COLUMNS = ["transform", "amount", "unit", "examples", "error", "error_low", "error_high"]
 UNITS = {"rotation": "degrees", "shear": "px/px", "scale": "times", "translation": "px"}
 AMOUNTS = {  # affNIST: -20 to 20, -0.2 to 0.2, 0.8 to 1.2, and all of the distances
     "rotation": (-60, -45, -30, -20, -15, 0, 15, 20, 30, 45, 60),
@@ -32,58 +29,57 @@ AMOUNTS = {  # affNIST: -20 to 20, -0.2 to 0.2, 0.8 to 1.2, and all of the dista
     "translation": (0, 1, 2, 3, 4, 6, 8),
 }
 NEUTRAL = {"rotation": 0, "shear": 0, "scale": 1, "translation": 0}  # the image as it is
-HEADLINES = {  # amounts that are averaged: the ends of affNIST's ranges
-    "rotation_20_degrees": ("rotation", (-20, 20)),
-    "shear_20_percent": ("shear", (-0.2, 0.2)),
-    "scale_80_percent": ("scale", (0.8,)),
-    "scale_120_percent": ("scale", (1.2,)),
-    "translation_4_pixels": ("translation", (4,)),
-}
 DIRECTIONS = torch.tensor([(-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0)])  # (down, right)
 SMALL_CANVAS_MOVE = 2  # pixels, as in training: 28x28 leave no room for affNIST's translations
 
 
-def measure_robustness(
-    model: nn.Module,
-    digits: Digits,
-    *,
-    dtype: torch.dtype,
-    seed: int,
-    num_examples: int,
-    batch_size: int,
-    image_size: int,
-    max_shift: int,
-    affnist: Path | None,
-    table: Path,
-    name: str,
-) -> dict[str, object]:
-    """Test the network on the first `num_examples` digits; write `table`, return the main numbers.
+def robustness_table(subject: Subject, num_examples: int, affnist: Path | None) -> pd.DataFrame:
+    """Test the network on the first `num_examples` digits, transformed: rows of COLUMNS.
 
-    `image_size` and `max_shift` are those of the task's test. Digits are transformed in the middle
-    of the canvas and then placed as the task places them; for translation they are moved from the
-    middle of it by whole pixels up, down, left or right, drawn for each digit, and for affNIST's
-    transforms they stand where those put them. On a canvas too small for affNIST's translations the
-    test is called `affnist_like_2px`: moved by at most 2 pixels. The network is tested on all
-    images of `affnist` (one .mat file has 10,000) when it takes images of their size.
+    Digits are transformed in the middle of the canvas and then placed as the task places them; for
+    translation they are moved from the middle of it by whole pixels up, down, left or right, drawn
+    for each digit, and for affNIST's transforms they stand where those put them. On a canvas too
+    small for affNIST's translations the test is called `affnist_like_2px`: moved by at most 2
+    pixels. The network is tested on all images of `affnist` (one .mat file has 10,000) when it
+    takes images of their size. Of the tests without an amount, all transforms act together.
     """
-    count = min(num_examples, len(digits))
-    images, labels = in_the_middle(digits.images[:count], image_size), digits.labels[:count]
-    test = partial(error_of, model, dtype=dtype, seed=seed, batch_size=batch_size)
-    rows = curves(test, images, labels, seed=seed, max_shift=max_shift)
-    together, moved = all_together(images, seed)
-    rows.append(row(together, None, test(moved, labels)))
-    if affnist is not None and image_size == AFFNIST_SIZE:
-        published = load_affnist(affnist).to(images.device)
-        rows.append(row("affnist", None, test(*published)))
-    measured = pd.DataFrame(rows, columns=COLUMNS)
-    write_csv(table, measured)
-    results = headline(measured)
-    print(f"{name}: {together} error {results[together]['error']:.2f} %")
-    return results
+    digits, size = subject.digits, subject.image_size
+    images, labels = in_the_middle(digits.images[:num_examples], size), digits.labels[:num_examples]
+
+    def test(moved: Tensor, labels: Tensor = labels, max_shift: int = 0) -> dict[str, float]:
+        moved_digits = subject._replace(digits=Digits(moved, labels), max_shift=max_shift)
+        return error_row(moved_digits.judge(len(labels)).correct)
+
+    rows = curves(test, images, seed=subject.seed, max_shift=subject.max_shift)
+    together, moved = all_together(images, subject.seed)
+    rows.append(row(together, None, test(moved)))
+    if affnist is not None and size == AFFNIST_SIZE:
+        rows.append(row("affnist", None, test(*load_affnist(affnist).to(images.device))))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def random_affine(
+    subject: Subject, degrees: float, translate: float
+) -> tuple[Tensor, Tensor, Outcome]:
+    """The teaching notebook's test: every digit rotated by up to `degrees` and moved by up to
+    `translate` of the width, by torchvision's RandomAffine.
+
+    Returns the images before and after, uint8 [n, h, h], and what the network said of the latter.
+    """
+    from torchvision.transforms import RandomAffine
+
+    transform = RandomAffine(degrees, (translate, translate))
+    images = in_the_middle(subject.digits.images, subject.image_size)
+    with torch.random.fork_rng():
+        torch.manual_seed(subject.seed)  # torchvision draws from the global generator
+        moved = torch.stack([transform(image[None])[0] for image in images.cpu()])
+    moved = moved.to(images.device)
+    transformed = subject._replace(digits=Digits(moved, subject.digits.labels), max_shift=0)
+    return images, moved, transformed.judge(len(moved))
 
 
 def curves(
-    test: Callable[..., dict], images: Tensor, labels: Tensor, *, seed: int, max_shift: int
+    test: Callable[..., dict], images: Tensor, *, seed: int, max_shift: int
 ) -> list[dict[str, object]]:
     """The rows of all points; images as they are, placed in the same way, are tested only once."""
     rows, plain = [], {}
@@ -91,36 +87,11 @@ def curves(
         places = 0 if transform == "translation" else max_shift
         neutral = amount == NEUTRAL[transform]
         found = plain.get(places) if neutral else None
-        found = found or test(moved, labels, max_shift=places)
+        found = found or test(moved, max_shift=places)
         if neutral:
             plain[places] = found
         rows.append(row(transform, amount, found))
     return rows
-
-
-def error_of(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    dtype: torch.dtype,
-    seed: int,
-    batch_size: int,
-    max_shift: int = 0,
-) -> dict[str, float]:
-    """Test all images [n, h, h], moved by up to `max_shift` pixels: image i always by the same."""
-    batches = evaluation_batches(
-        Digits(images, labels),
-        seed=seed,
-        num_examples=len(labels),
-        batch_size=batch_size,
-        num_digits=1,
-        image_size=images.shape[-1],
-        max_shift=max_shift,
-    )
-    outcome = judge(model, batches, dtype)
-    interval = wilson_interval(int((~outcome.correct).sum()), len(labels))
-    return dict(zip(MEASURED, (len(labels), *interval), strict=True))
 
 
 def in_the_middle(images: Tensor, image_size: int) -> Tensor:
@@ -154,14 +125,3 @@ def all_together(images: Tensor, seed: int) -> tuple[str, Tensor]:
 
 def row(transform: str, amount: float | None, found: dict[str, float]) -> dict[str, object]:
     return {"transform": transform, "amount": amount, "unit": UNITS.get(transform, "")} | found
-
-
-def headline(table: pd.DataFrame) -> dict[str, object]:
-    """The combined tests with their intervals, and the errors at the ends of affNIST's ranges."""
-    results: dict[str, object] = {"examples": int(table["examples"].iloc[0])}
-    for combined in table[table["amount"].isna()].itertuples():
-        results[combined.transform] = {name: getattr(combined, name) for name in MEASURED}
-    for name, (transform, amounts) in HEADLINES.items():
-        chosen = (table["transform"] == transform) & table["amount"].isin(amounts)
-        results[name] = float(table.loc[chosen, "error"].mean())
-    return results

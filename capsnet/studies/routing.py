@@ -1,4 +1,4 @@
-"""The part of `evaluate` that watches the routing: what the couplings do, iteration by iteration.
+"""What the couplings do, iteration by iteration, and which part of an image each digit claims.
 
 A lower capsule counts by its length, for a short one votes for nothing. A place of the grid belongs
 to a digit when at least `OWNER` of the ink in the middle of its field of view is that digit's; on
@@ -7,22 +7,20 @@ field nearly two: further out a digit is seen by few weights.
 """
 
 from collections.abc import Iterator
-from math import log2, sqrt
-from pathlib import Path
+from math import sqrt
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from capsnet import metrics
 from capsnet.data.batches import Batch
 from capsnet.device import autocast
-from capsnet.evaluation import predict
-from capsnet.figures import couplings as figures
+from capsnet.evaluation import Subject
 from capsnet.nn.routing import Trace
-from stages.output import write_csv
 
 CHUNK = 20  # images traced at a time: their votes are stored
 OWNER = 0.8  # of the ink
@@ -50,39 +48,42 @@ class Watched(NamedTuple):
     labels: list[int]
 
 
-def observe_routing(
-    model: nn.Module, batches, *, dtype: torch.dtype, num_examples: int, table: Path, folder: Path,
-    name: str
-) -> dict[str, object]:  # fmt: skip
-    """Trace the routing of the first test examples; write table and figures, return headlines.
-
-    `batches(num_examples=n)` yields the test's batches; `dtype` bfloat16 means autocast.
+class Claims(NamedTuple):
+    """An image [h, w] of `digits`, each clean [2, h, w], and by iteration the coupling mass of both
+    over the grid of primary capsules: [r, 2, rows, columns].
     """
-    values, shown, wrong = [], [], []
-    for batch in batches(num_examples=num_examples):
-        right = metrics.exact_match(predict(model, batch.images, dtype).lengths, batch.labels)
-        for number, watched in enumerate(watch(model, batch, dtype)):
+
+    image: np.ndarray
+    sources: np.ndarray
+    maps: np.ndarray
+    digits: tuple[int, int]
+
+
+def watch_routing(subject: Subject, num_examples: int) -> tuple[pd.DataFrame, list[Claims]]:
+    """Trace the routing of the first test examples.
+
+    Returns the rows of COLUMNS, means over the examples with their 95 % intervals, and what the
+    digits claim in the first examples that were right (wrong where none was: their routing is
+    still to be seen).
+    """
+    values, right, wrong = [], [], []
+    for batch in subject.batches(num_examples):
+        correct = metrics.exact_match(subject.predict(batch.images).lengths, batch.labels)
+        for number, watched in enumerate(watch(subject, batch)):
             values.append(measure(watched))
-            kept = shown if right[number] else wrong
+            kept = right if correct[number] else wrong
             if len(kept) < NUM_SHOWN:
                 kept.append(claims(watched, batch.images[number, 0], batch.sources[number]))
-    measured = summarise(torch.stack(values))
-    write_csv(table, measured)
-    even = log2(model.digit.weight.shape[1])
-    title = f"{name}: what happens in each iteration of the routing"
-    figures.routing(measured, folder / "routing.png", title=title, even=even)
-    title = f"{name}: which part of the image each digit claims"
-    # A poor network may be right nowhere; its routing is still to be seen.
-    figures.couplings(shown or wrong, folder / "couplings.png", title=title)
-    return headline(measured)
+    return summarise(torch.stack(values)), right or wrong
 
 
 @torch.inference_mode()
-def watch(model: nn.Module, batch: Batch, dtype: torch.dtype) -> Iterator[Watched]:
+def watch(subject: Subject, batch: Batch) -> Iterator[Watched]:
     """The routing of each image of a batch."""
+    model = subject.model
     for start in range(0, len(batch), CHUNK):
         images, _, sources, labels = (field[start : start + CHUNK] for field in batch)
-        with autocast(images.device, dtype):
+        with autocast(images.device, subject.dtype):
             lower_bip = model.lower_capsules(images)
             traced = model.digit.trace(lower_bip)
         owned = owners(sources, model.convolution.kernel_size[0])
@@ -141,16 +142,7 @@ def summarise(values: Tensor) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def headline(table: pd.DataFrame) -> dict[str, object]:
-    """{measure: {iteration_1: value, ...}} and how many examples were watched."""
-    results: dict[str, object] = {"examples": int(table["examples"].max())}
-    for name, rows in table.groupby("measure", sort=False):
-        values = rows.set_index("iteration")["value"]
-        results[name] = {f"iteration_{number}": value for number, value in values.items()}
-    return results
-
-
-def claims(watched: Watched, image: Tensor, sources: Tensor) -> figures.Claims:
+def claims(watched: Watched, image: Tensor, sources: Tensor) -> Claims:
     """What each of two digits claims: coupling times length, summed over the types at each place.
 
     Of one digit in the image the other is the wrong one with the longest capsule.
@@ -165,6 +157,4 @@ def claims(watched: Watched, image: Tensor, sources: Tensor) -> figures.Claims:
     size = round(sqrt(watched.num_places))
     maps = mass.unflatten(1, (-1, size, size)).sum(dim=1).movedim(-1, 1)  # [r, 2, h, w]
     clean = torch.stack([sources[0], sources[-1] if len(sources) > 1 else torch.zeros_like(image)])
-    return figures.Claims(
-        image.cpu().numpy(), clean.cpu().numpy(), maps.cpu().numpy(), tuple(digits)
-    )
+    return Claims(image.cpu().numpy(), clean.cpu().numpy(), maps.cpu().numpy(), tuple(digits))

@@ -1,20 +1,18 @@
-"""Robustness: which images are shown, where they stand, what is written and returned."""
-
-import json
+"""Robustness: which images are shown, where they stand, what is counted."""
 
 import numpy as np
-import pandas as pd
+import pytest
 import torch
 from scipy.io import savemat
 from torch import nn
 
 from capsnet.data.batches import seeded_generator
 from capsnet.data.mnist import Digits
+from capsnet.evaluation import Subject
 from capsnet.nn.baseline import BaselineCNN
-from capsnet.nn.capsnet import Prediction
+from capsnet.nn.capsnet import CapsNet, Prediction
 from capsnet.studies import robustness
-from capsnet.studies.robustness import COLUMNS, measure_robustness
-from stages.output import rounded, write_csv, write_json
+from capsnet.studies.robustness import COLUMNS, random_affine, robustness_table
 
 
 class Witness(nn.Module):
@@ -42,24 +40,14 @@ def bars(count: int = 20) -> Digits:
     return Digits(images, torch.ones(count, dtype=torch.int64))
 
 
-def measure(tmp_path, model=None, digits=None, **changes):
-    options = dict(
-        dtype=torch.float32,
-        seed=1,
-        num_examples=20,
-        batch_size=20,
-        image_size=28,
-        max_shift=0,
-        affnist=None,
-        table=tmp_path / "robustness.csv",
-        name="mnist",
-    )
-    results = measure_robustness(model or Witness(), digits or bars(), **(options | changes))
-    return results, pd.read_csv(tmp_path / "robustness.csv")
+def measure(model=None, digits=None, num_examples=20, affnist=None, **changes):
+    model, digits = model or Witness(), digits or bars()
+    subject = Subject(model, digits, torch.float32, 1, 20, 1, 28, 0)._replace(**changes)
+    return robustness_table(subject, num_examples, affnist)
 
 
-def test_the_table_has_every_point_once(tmp_path):
-    results, table = measure(tmp_path)
+def test_the_table_has_every_point_once():
+    table = measure()
     assert list(table) == COLUMNS and (table["examples"] == 20).all()
     points = sum(len(amounts) for amounts in robustness.AMOUNTS.values())
     curves = table[table["amount"].notna()]
@@ -68,42 +56,39 @@ def test_the_table_has_every_point_once(tmp_path):
     assert (table["error_low"] <= table["error"]).all()
     assert (table["error"] <= table["error_high"]).all()
     assert set(curves["unit"]) == {"degrees", "px/px", "times", "px"}
-    write_json(tmp_path / "metrics.json", {"mnist": results})
-    assert json.loads((tmp_path / "metrics.json").read_text())["mnist"] == rounded(results)
 
 
-def test_only_what_makes_a_bar_wide_is_wrong(tmp_path):
+def test_only_what_makes_a_bar_wide_is_wrong():
     """A bar of 16x4 turned by 60 degrees is 16 sin 60 + 4 cos 60 = 15.9 wide and 16 cos 60 + 4 sin
     60 = 11.5 high: wrong; by 30 degrees it is 11.5 wide and 15.9 high: right. Sheared by 0.6 it is
     4 + 0.6 * 16 = 13.6 wide and 16 high: right. Scaled evenly or moved it stays upright. At 45
     degrees it is as high as wide, which nobody should look at."""
-    results, table = measure(tmp_path)
+    table = measure()
     wrong = table[(table["error"] == 100) & (table["amount"].abs() != 45)]
     assert set(zip(wrong["transform"], wrong["amount"], strict=True)) == {
         ("rotation", -60),
         ("rotation", 60),
     }
-    assert results["rotation_20_degrees"] == 0 and results["examples"] == 20
-    assert results["affnist_like_2px"]["error"] == 0
+    assert table["error"].iloc[-1] == 0
 
 
-def test_images_as_they_are_are_tested_once(tmp_path):
+def test_images_as_they_are_are_tested_once():
     """Once for all four transforms where the task places digits in the middle, as translation does;
     twice where it does not."""
     points = sum(len(amounts) for amounts in robustness.AMOUNTS.values())
     centred, placed = Witness(), Witness()
-    measure(tmp_path, centred)
-    measure(tmp_path, placed, image_size=40, max_shift=6)
+    measure(centred)
+    measure(placed, image_size=40, max_shift=6)
     assert len(centred.seen) == points - 3 + 1  # with affNIST's transforms
     assert len(placed.seen) == points - 2 + 1
 
 
-def test_on_a_large_canvas_digits_stand_where_the_task_puts_them(tmp_path):
+def test_on_a_large_canvas_digits_stand_where_the_task_puts_them():
     """But for translation they start in the middle: 8 px to one side, drawn for each digit. The
     same digit stands at the same place, however it is transformed."""
     model = Witness()
-    results, _ = measure(tmp_path, model, image_size=40, max_shift=6)
-    assert "affnist_like" in results and model.seen[0].shape == (20, 1, 40, 40)
+    table = measure(model, image_size=40, max_shift=6)
+    assert table["transform"].iloc[-1] == "affnist_like" and model.seen[0].shape == (20, 1, 40, 40)
 
     def places(images):
         """Of the middle of the ink, (down, right) of the middle of the image."""
@@ -121,10 +106,10 @@ def test_on_a_large_canvas_digits_stand_where_the_task_puts_them(tmp_path):
     assert len(last.round().unique(dim=0)) == 4
 
 
-def test_the_same_seed_gives_the_same_images(tmp_path):
+def test_the_same_seed_gives_the_same_images():
     first, again, other = Witness(), Witness(), Witness()
     for model, seed in ((first, 1), (again, 1), (other, 2)):
-        measure(tmp_path, model, image_size=40, max_shift=6, seed=seed)
+        measure(model, image_size=40, max_shift=6, seed=seed)
     assert all(map(torch.equal, first.seen, again.seen))
     assert not torch.equal(first.seen[-1], other.seen[-1])
 
@@ -136,28 +121,38 @@ def test_published_affnist_is_measured_where_the_images_fit(tmp_path):
     images[10:, 30:34, 2:18] = 255
     fields = {"image": images.flatten(1).numpy().T, "label_int": np.ones((1, 20), np.uint8)}
     savemat(tmp_path / "1.mat", {"affNISTdata": fields})
-    results, table = measure(tmp_path, image_size=40, max_shift=6, affnist=tmp_path / "1.mat")
-    assert results["affnist"]["error"] == 50 and results["affnist"]["examples"] == 20
+    table = measure(image_size=40, max_shift=6, affnist=tmp_path / "1.mat")
     assert table["transform"].iloc[-1] == "affnist"
-    results, _ = measure(tmp_path, affnist=tmp_path / "1.mat")
-    assert "affnist" not in results
+    assert table["error"].iloc[-1] == 50 and table["examples"].iloc[-1] == 20
+    assert "affnist" not in set(measure(affnist=tmp_path / "1.mat")["transform"])
 
 
-def test_no_more_digits_than_there_are(tmp_path):
-    results, table = measure(tmp_path, digits=bars(7), num_examples=1000, batch_size=3)
-    assert results["examples"] == 7 and (table["examples"] == 7).all()
+def test_no_more_digits_than_there_are():
+    assert (measure(digits=bars(7), num_examples=1000, batch_size=3)["examples"] == 7).all()
 
 
-def test_a_baseline_has_no_decoder_and_is_measured_too(tmp_path, monkeypatch):
+def test_a_baseline_has_no_decoder_and_is_measured_too(monkeypatch):
     monkeypatch.setattr(robustness, "AMOUNTS", {"rotation": (-20, 0, 20)})
     model = BaselineCNN(image_size=28).eval()
     images = torch.randint(
         0, 256, (2, 28, 28), generator=seeded_generator("noise"), dtype=torch.uint8
     )
-    _, table = measure(tmp_path, model, Digits(images, torch.tensor([3, 5])))
-    assert len(table) == 4
+    assert len(measure(model, Digits(images, torch.tensor([3, 5])))) == 4
 
 
-def test_an_empty_table_can_be_written_and_read(tmp_path):
-    write_csv(tmp_path / "empty.csv", pd.DataFrame(columns=COLUMNS))
-    assert list(pd.read_csv(tmp_path / "empty.csv")) == COLUMNS
+@pytest.mark.parametrize("image_size", [28, 40])
+def test_the_affine_test_moves_each_digit_on_its_own_and_repeats(image_size):
+    """On the canvas of the network: a network for 40x40 is shown 40x40."""
+    torch.manual_seed(0)
+    model = CapsNet(
+        image_size=image_size, conv_channels=8, primary_types=2, decoder_sizes=None
+    ).eval()
+    images = torch.randint(0, 256, (1, 28, 28), dtype=torch.uint8).expand(30, -1, -1)
+    digits = Digits(images, torch.arange(30) % 10)
+    subject = Subject(model, digits, torch.float32, 1, 10, 1, image_size, 6)
+    state = torch.get_rng_state()
+    (before, after, outcome), (_, again, _) = (random_affine(subject, 30, 0.1) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state) and torch.equal(after, again)
+    assert before.shape == after.shape == (30, image_size, image_size)
+    assert len({image.numpy().tobytes() for image in after}) == 30
+    assert len(outcome.labels) == 30

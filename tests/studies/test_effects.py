@@ -1,14 +1,13 @@
 """Effects of dimensions: known slopes are found, chance and what nobody sees are not."""
 
-import argparse
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
+from capsnet.nn.capsnet import CapsNet
+from capsnet.studies import perturbation
 from capsnet.studies.effects import (
     COLUMNS,
     Slopes,
@@ -16,10 +15,8 @@ from capsnet.studies.effects import (
     describe,
     effect_table,
     fit_slopes,
-    summarize,
 )
 from capsnet.studies.morphometry import MEASURES
-from stages import perturb
 
 VALUES = np.array([-0.25, -0.15, 0, 0.15, 0.25])
 
@@ -122,13 +119,7 @@ def test_a_dimension_is_named_by_what_sets_it_apart():
     assert row_of(effects, 1, 0, "thickness")["effect"] == pytest.approx(2, rel=0.02)
     best = clearest(effects)
     assert best["measure"].tolist() == ["thickness", "horizontal_centre"]
-    summary = summarize(effects)
-    assert summary["dimensions"] == 4 and summary["named"] == 2
-    assert summary["thickness"] == {
-        "dimensions": 1,
-        "largest_percent": pytest.approx(20, rel=0.02),
-    }
-    assert summary["slant"]["dimensions"] == 0 and np.isnan(summary["slant"]["largest_change"])
+    assert clearest(effects[effects["significant"] & False]).empty
 
 
 @pytest.mark.parametrize(
@@ -168,9 +159,9 @@ def test_a_decoder_that_widens_is_found_out():
     """20 px a unit over half a unit is 10 px of 6, and the area as much; grey edges add a pixel to
     the width at most, and the ink differs by 10 of 6 columns: 167 %.
     """
-    values = perturb.sweep_values(0.25, 0.05)
+    values = perturbation.sweep_values(0.25, 0.05)
     poses = torch.linspace(-0.02, 0.02, 40).repeat_interleave(2).view(40, 2)
-    measured = perturb.measure_sweep(Painter(), poses, 3, values)
+    measured = perturbation.measure_sweep(Painter(), poses, 3, values)
     effects = effect_table({3: measured.slopes}, {3: measured.ink_difference}, 0.25)
     wider = row_of(effects, 3, 0, "width")
     assert wider["change"] == pytest.approx(10, rel=0.1) and wider["significant"]
@@ -182,33 +173,40 @@ def test_a_decoder_that_widens_is_found_out():
 
 
 def test_both_ends_and_the_middle_are_measured():
-    assert perturb.measured_values(11) == [0, 2, 5, 8, 10]
-    assert perturb.measured_values(3) == [0, 1, 2]
-    assert perturb.measured_values(7) == [0, 2, 3, 4, 6]
+    assert perturbation.measured_values(11) == [0, 2, 5, 8, 10]
+    assert perturbation.measured_values(3) == [0, 1, 2]
+    assert perturbation.measured_values(7) == [0, 2, 3, 4, 6]
 
 
 def test_the_typical_image_is_the_one_nearest_to_the_mean():
     """Slopes 0, 4, 5 and one unknown: their mean is 3, so the second."""
-    assert perturb.typical(np.array([[0.0], [4.0], [5.0], [np.nan]])) == 1
-    assert perturb.typical(np.full((2, 1), np.nan)) == 0
+    assert perturbation.typical(np.array([[0.0], [4.0], [5.0], [np.nan]])) == 1
+    assert perturbation.typical(np.full((2, 1), np.nan)) == 0
 
 
-class NoTracker:
-    def __getattr__(self, name: str):
-        return lambda *_args, **_kwargs: None
+def test_the_sweep_changes_one_number_of_the_right_capsule_and_passes_through_zero():
+    values = perturbation.sweep_values(0.25, 0.05)
+    assert len(values) == 11 and values[5] == 0
+    torch.testing.assert_close(values[[0, 10]], torch.tensor([-0.25, 0.25]))
+    torch.manual_seed(0)
+    model = CapsNet(image_size=28, conv_channels=8, primary_types=2, decoder_sizes=[16])
+    poses = torch.randn(3, 16) * 0.2
+    images = perturbation.sweep(model, poses, 4, values)
+    assert images.shape == (3, 16, 11, 28, 28)
+    capsules = torch.zeros(1, 10, 16)
+    capsules[0, 4] = poses[1]
+    label = torch.tensor([[4]])
+    with torch.no_grad():
+        unperturbed = model.decoder(capsules, label)[0, 0]
+        capsules[0, 4, 7] += values[2]
+        moved = model.decoder(capsules, label)[0, 0]
+    for dimension in range(16):
+        torch.testing.assert_close(images[1, dimension, 5], unperturbed)
+    torch.testing.assert_close(images[1, 7, 2], moved)
 
 
-def test_a_network_without_decoder_has_an_empty_table_and_a_notice(tmp_path, monkeypatch):
-    network = nn.Linear(1, 1)
-    network.decoder = None
-    monkeypatch.setattr(perturb, "load", lambda _path: network)
-    arguments = argparse.Namespace(
-        run="baseline", model=None, effects=tmp_path / "perturbation.csv",
-        summary=tmp_path / "perturbation.json", figures=tmp_path / "perturbation",
-    )  # fmt: skip
-    params = argparse.Namespace(perturb=argparse.Namespace(range=0.25))
-    perturb.perturb(params, arguments, NoTracker())
-    assert pd.read_csv(arguments.effects).columns.tolist() == COLUMNS
-    summary = json.loads(arguments.summary.read_text())["baseline"]["perturbation"]
-    assert summary["dimensions"] == summary["named"] == 0
-    assert (arguments.figures / "overview.png").is_file()
+def test_relative_change_by_hand():
+    """Ends that differ by 2 in one pixel, on a digit with ink 4: one half."""
+    images = torch.ones(1, 1, 3, 2, 2)
+    images[0, 0, 2, 0, 0] = 3
+    assert perturbation.relative_change(images).tolist() == [0.5]

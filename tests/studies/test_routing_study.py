@@ -1,16 +1,13 @@
 """What is said of the routing, on couplings and digits made up so that the numbers are known."""
 
-from functools import partial
-
-import pandas as pd
 import pytest
 import torch
 
-from capsnet.data.batches import evaluation_batches
 from capsnet.data.mnist import Digits
+from capsnet.evaluation import Subject
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.routing import Trace
-from capsnet.studies.routing import COLUMNS, UNITS, Watched, measure, observe_routing, owners
+from capsnet.studies.routing import COLUMNS, UNITS, Watched, measure, owners, watch_routing
 
 
 def test_a_place_belongs_to_the_digit_with_nearly_all_the_ink():
@@ -71,25 +68,20 @@ def test_leaky_couplings_are_shares_of_what_arrives():
 
 
 @pytest.mark.parametrize("num_digits", [1, 2])
-@pytest.mark.parametrize("settings", [{}, {"coupling": "uniform"}, {"num_iterations": 1}], ids=str)
-def test_a_network_is_watched(tmp_path, num_digits, settings):
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_a_network_is_watched(num_digits, iterations):
     torch.manual_seed(0)
-    model = CapsNet(image_size=28, conv_channels=8, primary_types=2, decoder_sizes=None, **settings)
+    model = CapsNet(
+        image_size=28, conv_channels=8, primary_types=2, decoder_sizes=None,
+        num_iterations=iterations,
+    )  # fmt: skip
     images = torch.zeros(20, 28, 28, dtype=torch.uint8)
     images[:, 6:22, 6:10] = images[::2, 6:22, 18:22] = 255
     digits = Digits(images, torch.arange(20) % 10)
-    batches = partial(
-        evaluation_batches, digits, seed=1, batch_size=9, num_digits=num_digits, image_size=28,
-        max_shift=0
-    )  # fmt: skip
-    options = {"dtype": torch.float32, "num_examples": 20, "name": "run"}
-    found = observe_routing(
-        model.eval(), batches, table=tmp_path / "routing.csv", folder=tmp_path, **options
-    )
-    iterations = 1 if settings else 3
-    table = pd.read_csv(tmp_path / "routing.csv")
+    subject = Subject(model.eval(), digits, torch.float32, 1, 9, num_digits, 28, 0)
+    table, claims = watch_routing(subject, 20)
     assert list(table.columns) == COLUMNS and len(table) == iterations * len(UNITS)
-    assert found["examples"] == 20 and len(found["entropy"]) == iterations
-    assert found["entropy"]["iteration_1"] == pytest.approx(3.3219, abs=1e-3)  # log2 10
-    assert (tmp_path / "routing.png").stat().st_size > 10_000
-    assert (tmp_path / "couplings.png").stat().st_size > 1_000  # right or not
+    entropy = table[table["measure"] == "entropy"]
+    assert entropy["value"].iloc[0] == pytest.approx(3.3219, abs=1e-3)  # log2 10
+    assert table["examples"].max() == 20
+    assert claims and claims[0].maps.shape == (iterations, 2, 6, 6)

@@ -1,0 +1,204 @@
+"""How fast, how much memory, and against what: `python -m capsnet.benchmark`, minutes on two cores.
+
+A training step is held against the floor: its two convolutions alone, by the library or by us,
+whichever has the lower median. Routing is held against `route_reference`, the composition of images
+against training on them. A shared machine's speed swings within seconds, so a round times every
+contestant once, a number is the median over the rounds, and a ratio the median of the ratios of
+times from one round. Nothing measured depends on the values of pixels, only on how many digits
+there are to draw from, so without `--digits` they are random bytes, as many as MNIST has.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from datetime import UTC, datetime
+from functools import partial
+from itertools import count
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch.nn.functional import conv2d
+
+from capsnet.benchmark.contestants import (
+    Contestant,
+    Subject,
+    convolutions,
+    extra_memory,
+    routing_call,
+    time_in_rounds,
+    training,
+)
+from capsnet.benchmark.results import derive, write
+from capsnet.data.batches import training_batches
+from capsnet.data.mnist import NUM_CLASSES, Digits, load_digits
+from capsnet.device import choose_dtype, describe, keep_freed_memory
+from capsnet.evaluation import predict
+from capsnet.nn.capsnet import CapsNet
+from capsnet.nn.convolution import convolve
+from capsnet.nn.routing import route, route_reference
+
+GROWTH_ROUNDS = 3  # at most
+LARGEST_VOTES = 3 * 2**29  # bytes; the reference stores them, several times over
+
+
+class Task(NamedTuple):
+    """What a batch is drawn with, in the words of `training_batches`."""
+
+    num_digits: int
+    image_size: int  # pixels
+    max_shift: int  # pixels
+
+
+class Settings(NamedTuple):
+    """What the arguments ask for."""
+
+    device: torch.device
+    dtype: torch.dtype
+    batch_size: int
+    rounds: int
+    conv_channels: int
+    primary_types: int
+
+
+TASKS = {"28x28": Task(1, 28, 2), "36x36": Task(2, 36, 4)}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmark", description=__doc__.splitlines()[0])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--out", type=Path, default=Path("reports/benchmark"), help="folder")
+    parser.add_argument("--digits", type=Path, help="folder of the MNIST archives; else random")
+    parser.add_argument("--device", default=device)
+    parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
+    parser.add_argument("--batch-size", type=int, default=128, help="images")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--conv-channels", type=int, default=256)
+    parser.add_argument("--primary-types", type=int, default=32)
+    arguments = parser.parse_args(argv)
+    try:
+        settings = check(arguments)
+        keep_freed_memory()  # as the stages do
+        digits = choose_digits(arguments.digits).to(settings.device)
+        arguments.out.mkdir(parents=True, exist_ok=True)  # stop here, not after all is measured
+        about = surroundings(settings, sys.argv[1:] if argv is None else argv)
+        subjects = {name: make_subject(task, settings, digits) for name, task in TASKS.items()}
+        measured = {name: measure(name, subjects[name], settings) for name in subjects}
+        write(arguments.out, about, measured, measure_growth(subjects, settings))
+    except BrokenProcessPool:
+        parser.exit(1, "benchmark: no memory for the routing: use a smaller --batch-size\n")
+    except (ValueError, OSError, torch.OutOfMemoryError) as error:
+        parser.exit(1, f"benchmark: {str(error).splitlines()[0]}\n")
+
+
+def check(arguments: argparse.Namespace) -> Settings:
+    """Raises ValueError for sizes below 1 and a device that is not there."""
+    sizes = {name: getattr(arguments, name) for name in Settings._fields[2:]}
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {size}, wanted 1 or more")
+    try:
+        device = torch.empty(0, device=arguments.device).device
+    except (RuntimeError, AssertionError) as error:  # as torch reports it
+        raise ValueError(f"--device {arguments.device}: {error}") from None
+    return Settings(device, choose_dtype(arguments.precision, device), **sizes)
+
+
+def choose_digits(folder: Path | None) -> Digits:
+    if folder is not None:
+        return load_digits(folder, "train")
+    images = torch.randint(256, (60_000, 28, 28), dtype=torch.uint8)
+    return Digits(images, torch.randint(NUM_CLASSES, (60_000,)))
+
+
+def make_subject(task: Task, settings: Settings, digits: Digits) -> Subject:
+    model = CapsNet(
+        image_size=task.image_size,
+        conv_channels=settings.conv_channels,
+        primary_types=settings.primary_types,
+    ).to(settings.device)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    draw = partial(training_batches, digits, count(), seed=1, **task._asdict())
+    return Subject(model, optimizer, draw, settings.dtype)
+
+
+def measure(name: str, subject: Subject, settings: Settings) -> dict[str, list[float]]:
+    """Every measure of one task, by round."""
+    print(f"{name}: {settings.rounds} rounds", file=sys.stderr)
+    model, dtype, device = subject.model, subject.dtype, settings.device
+    batches = subject.draw(batch_size=settings.batch_size)
+    images = next(batches).images
+    routing = settings.batch_size, model.digit.weight.shape, device
+    contestants = {
+        "conv2d": Contestant(partial(convolutions, model, images, dtype, conv2d)),
+        "convolve": Contestant(partial(convolutions, model, images, dtype, convolve)),
+        "training": training(subject, settings.batch_size),
+        "evaluation": Contestant(partial(predict, model, images, dtype)),
+        "composition": Contestant(partial(next, batches)),
+        "route": Contestant(routing_call(route, *routing)),
+        "route_reference": Contestant(routing_call(route_reference, *routing)),
+    }
+    memory = {way.__name__: extra_memory(way, *routing) for way in (route, route_reference)}
+    return derive(time_in_rounds(contestants, settings.rounds), memory, settings.batch_size)
+
+
+def measure_growth(subjects: dict[str, Subject], settings: Settings) -> pd.DataFrame:
+    """Seconds of calls of growing size, as `capsnet.figures.growth` takes them.
+
+    With the paper's sizes: 8 to 256 images; 288 to 4,608 lower capsules or 1 to 5 iterations with
+    32 images; 1,152 lower capsules and 3 iterations where another grows.
+    """
+    rounds, places, types = min(settings.rounds, GROWTH_ROUNDS), 36, settings.primary_types
+    print(f"growth: {rounds} rounds", file=sys.stderr)
+    batch_sizes = sorted({max(1, settings.batch_size * 2**n // 16) for n in range(6)})
+    few = max(1, settings.batch_size // 4)
+    points = [("images", n, n, places * types, 3) for n in batch_sizes]
+    points += [("lower capsules", n * types, few, n * types, 3) for n in (9, 18, 36, 72, 100, 144)]
+    points += [("iterations", n, few, places * types, n) for n in range(1, 6)]
+    contestants = {}
+    for growing, size, batch_size, num_lower, num_iterations in points:
+        shape = torch.Size((num_lower, NUM_CLASSES, 8, 16))
+        votes = 4 * batch_size * num_lower * NUM_CLASSES * 16  # bytes
+        for way in (route, route_reference) if votes <= LARGEST_VOTES else (route,):
+            call = routing_call(way, batch_size, shape, settings.device, num_iterations)
+            contestants[growing, way.__name__, size, batch_size] = Contestant(call)
+    for name, subject in subjects.items():
+        for size in batch_sizes:
+            contestants["training", name, size, size] = training(subject, size)
+    seconds = time_in_rounds(contestants, rounds)
+    rows = [(*point, median(times)) for point, times in seconds.items()]
+    return pd.DataFrame(rows, columns=["growing", "contestant", "size", "batch_size", "seconds"])
+
+
+def surroundings(settings: Settings, argv: Sequence[str]) -> dict[str, str]:
+    """What a number means nothing without."""
+    return {
+        "command": shlex.join(["python", "-m", "capsnet.benchmark", *argv]),
+        "commit": commit(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "hardware": describe(settings.device),
+        "torch": torch.__version__,
+        "convolutions in": str(settings.dtype).removeprefix("torch."),
+        "batch size": f"{settings.batch_size} images",
+        "rounds": str(settings.rounds),
+    }
+
+
+def commit() -> str:
+    """Of the package; "+ changes" if its files are not as committed."""
+    here, quiet = Path(__file__).parents[1], subprocess.DEVNULL
+    git = partial(subprocess.check_output, cwd=here, text=True, stderr=quiet)
+    try:
+        head = git(["git", "rev-parse", "--short", "HEAD"]).strip()
+        return head + (" + changes" if git(["git", "status", "--porcelain", "."]) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What is wrong in params.yaml, in words: a line for each mistake, with its path, what was found
+and what is allowed.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ValidationError
+
+from capsnet.networks import NETWORKS
+
+if TYPE_CHECKING:
+    from capsnet.params import Params
+
+WORDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
+WORDS |= {"string": "text", "array": "a list [..., ...] of at least one"}
+
+
+def told(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+    """A line for each mistake in a file that should be a `model`."""
+    schema = model.model_json_schema()
+    for mistake in error.errors(include_url=False):
+        path, wanted, keys = follow(schema, mistake["loc"])
+        match mistake["type"]:
+            case "missing":
+                yield f"{path}: missing"
+            case "extra_forbidden":
+                yield f"{path}: unknown key, allowed are {', '.join(keys)}"
+            case "union_tag_not_found" | "union_tag_invalid":
+                tags = " or ".join(wanted["discriminator"]["mapping"])
+                found = mistake["input"]
+                tag = found.get("schedule") if isinstance(found, dict) else found
+                yield f"{path}.schedule: got {shown(tag)}, wanted {tags}"
+            case _:
+                found = mistake["input"]
+                yield f"{path or 'the file'}: got {shown(found)}, wanted {words(wanted, found)}"
+
+
+def follow(schema: dict, location: tuple) -> tuple[str, dict, list[str]]:
+    """The path in the file, the schema of what is wanted there, and the keys allowed beside it."""
+    wanted, path, keys = schema, "", []
+    for part in location:
+        wanted = resolved(schema, wanted)
+        keys = list(wanted.get("properties", {}))
+        if "discriminator" in wanted:  # this part of the location is a tag, not a key of the file
+            wanted = {"$ref": wanted["discriminator"]["mapping"][part]}
+        elif isinstance(part, int):
+            wanted, path = wanted["items"], f"{path}[{part}]"
+        else:
+            more = wanted.get("additionalProperties")
+            wanted = wanted.get("properties", {}).get(part) or more or {}
+            path = f"{path}.{part}" if path else str(part)
+    return path, resolved(schema, wanted), keys
+
+
+def resolved(schema: dict, wanted: dict) -> dict:
+    """A reference followed; of what may also be null, the other."""
+    if "anyOf" in wanted:
+        wanted = wanted["anyOf"][0]
+    return schema["$defs"][wanted["$ref"].rpartition("/")[2]] if "$ref" in wanted else wanted
+
+
+def words(wanted: dict, found: object) -> str:
+    if "enum" in wanted:
+        return " or ".join(wanted["enum"])
+    if "properties" in wanted:
+        return f"the keys {', '.join(wanted['properties'])}"
+    if "additionalProperties" in wanted:
+        return "names with a section each"
+    text = WORDS[wanted["type"]]
+    if "minimum" in wanted:
+        text += f" from {wanted['minimum']:,} to {wanted['maximum']:,}"
+    if wanted["type"] == "number" and isinstance(found, str) and is_finite(found):
+        text += f"; YAML reads {found} as text, write {float(found):.12f}".rstrip("0")
+    return text
+
+
+def shown(value: object) -> str:
+    if isinstance(value, str):
+        return f"the text {value!r}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "nothing" if value is None else repr(value)
+
+
+def is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def only_chosen(found: object) -> object:
+    """Without what belongs to other budgets than the one that `budget` names, if it names one."""
+    if not isinstance(found, Mapping) or not isinstance(found.get("budgets"), Mapping):
+        return found
+    budget, budgets, tasks = found.get("budget"), found["budgets"], found.get("tasks")
+    if not isinstance(budget, str) or budget not in budgets:
+        return found
+
+    def chosen(value: object) -> object:
+        by_budget = isinstance(value, Mapping)
+        return {key: value[key] for key in value if key == budget} if by_budget else value
+
+    if isinstance(tasks, Mapping):
+        tasks = {
+            name: {key: chosen(value) for key, value in task.items()}
+            if isinstance(task, Mapping)
+            else task
+            for name, task in tasks.items()
+        }
+    return {**found, "budgets": {budget: budgets[budget]}, "tasks": tasks}
+
+
+def contradictions(params: "Params") -> Iterator[str]:
+    """What is wrong only between two values that are each allowed."""
+    if params.budget not in params.budgets:
+        yield f"budget: got {params.budget!r}, wanted one of {', '.join(params.budgets)}"
+        return
+    rate = params.chosen_budget.learning_rate
+    if rate.floor > rate.peak:
+        yield f"budgets.{params.budget}.learning_rate.floor: higher than its peak"
+    if not params.runs:
+        yield "runs: got none, wanted at least one"
+    for name, run in params.runs.items():
+        if not (name.isascii() and name.replace("_", "").isalnum()):
+            yield f"runs.{name}: a name is letters, digits and _ (it becomes a file name)"
+        if run.network == "baseline" and (run.iterations, run.reconstruction_weight) != (None,) * 2:
+            yield f"runs.{name}: a baseline has no capsules, so no iterations or reconstruction"
+        for key, known in (("network", NETWORKS), ("task", params.tasks)):
+            found = getattr(run, key)
+            if found not in known:
+                yield f"runs.{name}.{key}: got the text {found!r}, wanted one of {', '.join(known)}"
+        if run.task not in params.tasks:
+            continue
+        for key in ("training_examples", "batch_size"):
+            if params.budget not in getattr(params.tasks[run.task], key):
+                yield f"tasks.{run.task}.{key}.{params.budget}: missing"
+    steps = params.perturb.range / params.perturb.step
+    if abs(steps - round(steps)) > 1e-6:
+        yield (
+            f"perturb.step: got {params.perturb.step}, wanted a whole fraction of perturb.range "
+            f"{params.perturb.range}, so that the centre column is the unperturbed digit"
+        )

@@ -1,0 +1,67 @@
+"""Where the errors are: by digit, by pair of digits, by overlap, and what was taken for what."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from capsnet import metrics
+from capsnet.data.mnist import NUM_CLASSES
+from capsnet.evaluation import Outcome
+
+OVERLAP_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # shared ink over the smaller digit's ink
+
+
+def headline(outcome: Outcome) -> dict[str, float]:
+    """Test error in percent with its interval; squared pixel differences of a reconstruction."""
+    numbers = error_row(outcome.correct)
+    del numbers["examples"]
+    return numbers | {"reconstruction_error": outcome.reconstruction_error.mean().item()}
+
+
+def error_table(outcome: Outcome) -> pd.DataFrame:
+    """Error in percent with its interval, of all examples and by group: one tidy table.
+
+    Columns group (all, digit, pair, overlap), name, examples, error, error_low, error_high. A
+    group without an example has no row.
+    """
+    correct, labels, overlap = outcome.correct, outcome.labels, outcome.overlap
+    hits = metrics.found(outcome.predictions, labels)
+    groups = [("all", "all", correct)]
+    groups += [("digit", str(digit), hits[labels == digit]) for digit in range(NUM_CLASSES)]
+    if labels.shape[1] > 1:
+        low, high = labels.min(dim=1).values, labels.max(dim=1).values
+        for one, other in itertools.combinations(range(NUM_CLASSES), 2):
+            groups.append(("pair", f"{one} and {other}", correct[(low == one) & (high == other)]))
+        for start, end in itertools.pairwise(OVERLAP_EDGES):
+            inside = (overlap >= start) & ((overlap < end) | (end == OVERLAP_EDGES[-1]))
+            groups.append(("overlap", f"{100 * start:.0f} to {100 * end:.0f} %", correct[inside]))
+    return pd.DataFrame(
+        {"group": group, "name": name, **error_row(right)}
+        for group, name, right in groups
+        if len(right)
+    )
+
+
+def error_row(correct: Tensor) -> dict[str, float]:
+    """Examples, error in percent, and its interval, of `correct`, bool [n]."""
+    error, low, high = metrics.wilson_interval(int((~correct).sum()), len(correct))
+    return {"examples": len(correct), "error": error, "error_low": low, "error_high": high}
+
+
+def confusion_table(outcome: Outcome) -> pd.DataFrame:
+    """A row for each true and each predicted digit, with how often the one was called the other."""
+    counts = metrics.confusion(outcome.predictions, outcome.labels, NUM_CLASSES)
+    true, predicted = np.divmod(np.arange(NUM_CLASSES**2), NUM_CLASSES)
+    return pd.DataFrame({"label": true, "prediction": predicted, "count": counts.flatten().numpy()})
+
+
+def pair_matrix(table: pd.DataFrame) -> np.ndarray:
+    """The errors of the pairs of digits in an error table: [j, j], NaN where there is no pair."""
+    errors = np.full((NUM_CLASSES, NUM_CLASSES), np.nan)
+    pairs = table[table["group"] == "pair"]
+    for name, error in zip(pairs["name"], pairs["error"], strict=True):
+        one, other = map(int, name.split(" and "))
+        errors[one, other] = errors[other, one] = error
+    return errors

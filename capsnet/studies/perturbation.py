@@ -1,0 +1,145 @@
+"""One number of a digit's capsule is changed, the others stay, the other capsules are zero: what
+does the decoder draw? (paper, section 5.1, Figure 4)
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from capsnet import metrics
+from capsnet.data.mnist import NUM_CLASSES
+from capsnet.evaluation import Subject, decode
+from capsnet.studies.effects import Slopes, clearest, describe, fit_slopes
+from capsnet.studies.morphometry import measure
+
+NUM_MEASURED = 5  # of the values of a sweep: they give a slope as well as all, in half the time
+
+
+class PerturbationRow(NamedTuple):
+    """One dimension of one digit's capsule: what it does and images [num_values, h, w]."""
+
+    digit: int
+    dimension: int
+    name: str
+    images: np.ndarray
+
+
+def sweep_values(limit: float, step: float) -> Tensor:
+    """-limit ... 0 ... +limit in steps; the middle is exactly zero: the unperturbed capsule."""
+    half = round(limit / step)
+    return torch.arange(-half, half + 1) * (limit / half)
+
+
+def right_capsules(subject: Subject, num_examples: int, wanted: int) -> dict[int, Tensor]:
+    """For each digit, its capsule [n, d] in the first `wanted` test examples in which it was found.
+
+    Where a poor network found too few, examples in which it missed the digit make up the number.
+    """
+    hits: dict[int, list[Tensor]] = {digit: [] for digit in range(NUM_CLASSES)}
+    misses: dict[int, list[Tensor]] = {digit: [] for digit in range(NUM_CLASSES)}
+    for batch in subject.batches(num_examples):
+        prediction = subject.predict(batch.images)
+        predicted = metrics.predict(prediction.lengths, subject.num_digits)
+        right = metrics.found(predicted, batch.labels)
+        for (example, place), hit in np.ndenumerate(right.cpu().numpy()):
+            digit = batch.labels[example, place].item()
+            kept = (hits if hit else misses)[digit]
+            if len(kept) < wanted:
+                kept.append(prediction.capsules[example, digit].float())
+        if min(map(len, hits.values())) >= wanted:
+            break
+    chosen = {digit: (hits[digit] + misses[digit])[:wanted] for digit in hits}
+    return {digit: torch.stack(rows) for digit, rows in chosen.items() if rows}
+
+
+class Sweep(NamedTuple):
+    """What was measured of one digit: slopes by measure; ink_difference [d] in percent."""
+
+    slopes: dict[str, Slopes]
+    ink_difference: np.ndarray
+
+
+def measure_sweep(model: nn.Module, poses: Tensor, digit: int, values: Tensor) -> Sweep:
+    """Measure the reconstructions of the capsules `poses` [n, d], each dimension moved."""
+    chosen = values[measured_values(len(values))]
+    images = sweep(model, poses, digit, chosen)  # [n, d, v, h, w]
+    shapes = measure(images.flatten(0, 2).cpu().numpy())
+    slopes = {
+        name: fit_slopes(measured.reshape(images.shape[:3]), chosen.double().numpy())
+        for name, measured in shapes._asdict().items()
+    }
+    return Sweep(slopes, 100 * relative_change(images).cpu().numpy())
+
+
+def measured_values(num_values: int) -> list[int]:
+    """Which values of a sweep are measured: both ends, the middle, and two between, if any."""
+    return sorted({int(place.round()) for place in np.linspace(0, num_values - 1, NUM_MEASURED)})
+
+
+def typical_grid(
+    model: nn.Module, poses: Tensor, digit: int, measured: Sweep, values: Tensor
+) -> np.ndarray:
+    """Figure 4 of one digit: [d, v, h, w], every dimension of the most typical example."""
+    slopes = measured.slopes.values()
+    shown = typical(np.concatenate([one.slope / _scale(one.slope) for one in slopes], axis=1))
+    return sweep(model, poses[shown : shown + 1], digit, values)[0].cpu().numpy()
+
+
+def clearest_rows(
+    model: nn.Module, capsules: dict[int, Tensor], sweeps: dict[int, Sweep],
+    effects: pd.DataFrame, values: Tensor
+) -> list[PerturbationRow]:  # fmt: skip
+    """For each measure, the dimension that changes it most clearly, of its most typical example."""
+    rows = []
+    for _, row in clearest(effects).iterrows():
+        digit, dimension = row["digit"], row["dimension"]
+        shown = typical(sweeps[digit].slopes[row["measure"]].slope[:, [dimension]])
+        images = sweep(model, capsules[digit][shown : shown + 1], digit, values)[0, dimension]
+        rows.append(PerturbationRow(digit, dimension, describe(row), images.cpu().numpy()))
+    return rows
+
+
+def typical(slopes: np.ndarray) -> int:
+    """The image whose slopes [n, m] are nearest to their mean over images, of those without NaN."""
+    known = np.flatnonzero(np.isfinite(slopes).all(axis=1))
+    if not len(known):
+        return 0
+    distance = np.square(slopes[known] - slopes[known].mean(axis=0)).sum(axis=1)
+    return int(known[distance.argmin()])
+
+
+def _scale(slopes: np.ndarray) -> float:
+    """Typical size of the slopes of one measure, so that measures in other units count alike."""
+    finite = slopes[np.isfinite(slopes)]
+    return float(np.sqrt(np.mean(finite**2))) or 1.0 if finite.size else 1.0
+
+
+@torch.inference_mode()
+def sweep(model: nn.Module, poses: Tensor, digit: int, values: Tensor) -> Tensor:
+    """Reconstructions [n, d, v, h, w]: dimension d of the capsules `poses` [n, d] moved by each
+    value.
+    """
+    num_examples, pose_dim = poses.shape
+    step = torch.eye(pose_dim, device=poses.device)[:, None] * values.to(poses.device)[:, None]
+    moved = poses[:, None, None] + step  # [n, d, v, d]
+    parts = [_decode_poses(model, digit, part) for part in moved.flatten(0, 2).split(1024)]
+    return torch.cat(parts).unflatten(0, (num_examples, pose_dim, len(values)))
+
+
+def _decode_poses(model: nn.Module, digit: int, poses: Tensor) -> Tensor:
+    """Images [m, h, w] of the capsule of `digit` in the poses [m, d], the other capsules zero."""
+    capsules = poses.new_zeros(len(poses), NUM_CLASSES, poses.shape[1])
+    capsules[:, digit] = poses
+    labels = torch.full((len(poses), 1), digit, device=poses.device)
+    return decode(model, capsules, labels)[:, 0]
+
+
+def relative_change(images: Tensor) -> Tensor:
+    """How far a sweep's two ends differ, relative to the ink of the unperturbed digit: [d]."""
+    middle = images.shape[2] // 2
+    ends = (images[:, :, -1] - images[:, :, 0]).abs().sum(dim=(2, 3))
+    ink = images[:, :, middle].sum(dim=(2, 3))
+    return (ends / ink.clamp_min(1e-6)).mean(dim=0)
