@@ -1,6 +1,9 @@
 """A network in one file: back with nothing but the file, and never half a file."""
 
+import math
+
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 
@@ -40,6 +43,19 @@ def test_same_network_same_bytes(tmp_path):
     for name in ("one", "two"):
         checkpoint.save(model, tmp_path / name, network="capsnet", arguments=SIZES)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_what_is_known_of_a_network_stays_with_it_under_one_key(tmp_path):
+    """Several metadata keys would be written in an order that changes from process to process."""
+    model, path = CapsNet(**SIZES), tmp_path / "net"
+    known = {"validation_error": 23.31, "evidence_limit": 0.28}
+    checkpoint.save(model, path, network="capsnet", arguments=SIZES, **known)
+    assert checkpoint.describe(path).items() >= (known | {"network": "capsnet"}).items()
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert list(file.metadata()) == ["capsnet"]
+    unknown = {"validation_error": math.nan, "evidence_limit": None}
+    checkpoint.save(model, path, network="capsnet", arguments=SIZES, **unknown)
+    assert not checkpoint.describe(path).keys() & known.keys()
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):

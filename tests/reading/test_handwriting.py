@@ -10,8 +10,6 @@ from PIL import Image, ImageDraw
 from capsnet.reading import handwriting
 from capsnet.reading.handwriting import find_ink, fit, read_handwriting
 
-RED = (255, 40, 40)
-
 
 def strokes(size: int = 300, thickness: int = 30) -> Image.Image:
     """A five, white on black, somewhere on a square sheet that it does not fill."""

@@ -1,0 +1,56 @@
+"""A network is known by the error that was recorded for exactly these weights."""
+
+import hashlib
+import json
+
+import pytest
+
+from capsnet.reading.errors import KnownError, known_error, recorded_error
+
+
+@pytest.fixture
+def model(save, tmp_path):
+    return save(tmp_path / "models" / "pairs.safetensors", image_size=36, validation_error=41.5)
+
+
+def record(model, text: str) -> None:
+    path = model.parent.parent / "reports" / "runs" / "pairs" / "evaluation.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+
+def test_the_test_error_beside_the_checkpoint_comes_first(model, monkeypatch):
+    """Also when the checkpoint is named from its own folder."""
+    md5 = hashlib.md5(model.read_bytes()).hexdigest()
+    record(model, json.dumps({"pairs": {"checkpoint_md5": md5, "error": 23.31, "other": 1}}))
+    assert recorded_error(model) == 23.31
+    assert known_error(model) == KnownError(23.31, "test")
+    monkeypatch.chdir(model.parent)
+    assert recorded_error("pairs.safetensors") == 23.31
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"pairs": {"checkpoint_md5": "of another file", "error": 1.0}}),
+        json.dumps({"mnist": {"error": 1.0}}),
+        "[1]",
+        "<<<<<<< HEAD",
+    ],
+)
+def test_what_is_recorded_of_other_weights_is_not_believed(model, text):
+    record(model, text)
+    assert recorded_error(model) is None
+    assert known_error(model) == KnownError(41.5, "validation")
+
+
+def test_a_network_may_be_unknown(digits):
+    assert known_error(digits) is None
+
+
+def test_only_a_network_that_is_often_wrong_warns():
+    assert KnownError(20.0, "test").warning(2) == ""
+    assert KnownError(23.31, "test").warning(2) == (
+        "this network is wrong on 23 % of its test pairs"
+    )
+    assert KnownError(50.0, "validation").warning(1).endswith("50 % of its validation digits")
