@@ -35,6 +35,7 @@ FLOORS = {  # file or folder of capsnet/ -> floor; a file imports from its own f
     "training": 3,
     "checkpoint": 3,
     "evaluation": 3,
+    "evidence": 3,
     "studies": 3,
     "figures": 3,
     "report": 4,
