@@ -34,6 +34,7 @@ FLOORS = {  # file or folder of capsnet/ -> floor; a file imports from its own f
     "runs": 3,
     "training": 3,
     "checkpoint": 3,
+    "evidence": 3,
     "evaluation": 3,
     "evidence": 3,
     "studies": 3,

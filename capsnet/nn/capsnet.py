@@ -46,7 +46,6 @@ class CapsNet(nn.Module):
         weight_std: float = 0.1,
         num_iterations: int = 3,
         bias: bool = False,
-        coupling: str = "agreement",
         leaky: bool = False,
         gradient: str = "all",
     ) -> None:
@@ -74,7 +73,6 @@ class CapsNet(nn.Module):
             upper_dim=digit_dim,
             num_iterations=num_iterations,
             bias=bias,
-            coupling=coupling,
             leaky=leaky,
             gradient=gradient,
             weight_std=weight_std,

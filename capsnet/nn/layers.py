@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from capsnet.nn.convolution import convolve
 from capsnet.nn.routing import Trace, route, squash, trace
 
-COUPLINGS = ("agreement", "uniform", "random")
-
 
 class PrimaryCapsules(nn.Module):
     """A convolution whose channels are read as `num_types` capsules of `pose_dim` numbers a place.
@@ -48,12 +46,7 @@ class PrimaryCapsules(nn.Module):
 
 
 class DigitCapsules(nn.Module):
-    """One matrix per pair of capsules, and routing by agreement: [b, i, p] -> [b, j, d].
-
-    `coupling` "agreement" is the paper's; "uniform" (every coupling 1/J) and "random" (a fixed
-    softmax of normal numbers, drawn once) are controls: they have no agreement, so one pass is all
-    there is.
-    """
+    """One matrix per pair of capsules, and routing by agreement: [b, i, p] -> [b, j, d]."""
 
     def __init__(
         self,
@@ -64,21 +57,15 @@ class DigitCapsules(nn.Module):
         upper_dim: int,
         num_iterations: int,
         bias: bool = False,
-        coupling: str = "agreement",
         leaky: bool = False,
         gradient: str = "all",
         weight_std: float = 0.1,
     ) -> None:
         super().__init__()
-        if coupling not in COUPLINGS:
-            raise ValueError(f"coupling is {coupling!r}, wanted one of {', '.join(COUPLINGS)}")
-        self.num_iterations = num_iterations if coupling == "agreement" else 1
-        self.leaky, self.gradient = leaky, gradient
+        self.num_iterations, self.leaky, self.gradient = num_iterations, leaky, gradient
         weight_ijpd = torch.empty(num_lower, num_upper, lower_dim, upper_dim)
         self.weight = nn.Parameter(nn.init.trunc_normal_(weight_ijpd, std=weight_std))
         self.bias = nn.Parameter(torch.full((num_upper, upper_dim), 0.1)) if bias else None
-        random = torch.randn(num_lower, num_upper) if coupling == "random" else None
-        self.register_buffer("log_prior", random)
 
     def forward(self, lower_bip: Tensor) -> Tensor:
         return route(lower_bip, self.weight, **self._settings(), gradient=self.gradient)
@@ -88,9 +75,4 @@ class DigitCapsules(nn.Module):
         return trace(lower_bip, self.weight, **self._settings())
 
     def _settings(self) -> dict[str, object]:
-        return {
-            "num_iterations": self.num_iterations,
-            "bias_jd": self.bias,
-            "log_prior_ij": self.log_prior,
-            "leaky": self.leaky,
-        }
+        return {"num_iterations": self.num_iterations, "bias_jd": self.bias, "leaky": self.leaky}

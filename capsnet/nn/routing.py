@@ -9,8 +9,8 @@ sum, the query, and the votes are computed anew in each pass, used while they ar
 registers, and forgotten. `trace` is for those who want to see it all.
 
 Beyond the paper: `bias_jd` (the authors' code), `leaky` (the authors' code: a vote may go to no
-capsule at all), `log_prior_ij` (the paper's "log prior probabilities", zero by default), and
-`gradient="last"` (many reimplementations: the couplings count as constants in the backward pass).
+capsule at all) and `gradient="last"` (many reimplementations: the couplings count as constants in
+the backward pass).
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -39,7 +39,6 @@ def route_reference(
     *,
     num_iterations: int,
     bias_jd: Tensor | None = None,
-    log_prior_ij: Tensor | None = None,
     leaky: bool = False,
     gradient: str = "all",
 ) -> Tensor:
@@ -49,14 +48,12 @@ def route_reference(
     updates. `leaky` adds one more logit per lower capsule, always zero, whose share goes nowhere.
     Raises ValueError for sizes that do not fit, no iterations, or an unknown `gradient`.
     """
-    _check(lower_bip, weight_ijpd, num_iterations, bias_jd, log_prior_ij, gradient)
+    _check(lower_bip, weight_ijpd, num_iterations, bias_jd, gradient)
     votes_bijd = torch.einsum("bip,ijpd->bijd", lower_bip, weight_ijpd)  # Eq. 2
     fixed_votes_bijd = votes_bijd if gradient == "all" else votes_bijd.detach()
     num_images, num_lower, num_upper, _ = votes_bijd.shape
     # One set of logits per image, never shared by the batch.
     logits_bij = votes_bijd.new_zeros(num_images, num_lower, num_upper)
-    if log_prior_ij is not None:
-        logits_bij = logits_bij + log_prior_ij
     for iteration in range(num_iterations):
         final = iteration == num_iterations - 1
         coupling_bij = _coupling(logits_bij, leaky)
@@ -77,7 +74,6 @@ def route(
     *,
     num_iterations: int,
     bias_jd: Tensor | None = None,
-    log_prior_ij: Tensor | None = None,
     leaky: bool = False,
     gradient: str = "all",
 ) -> Tensor:
@@ -86,20 +82,14 @@ def route(
     Same arguments, value, gradients and errors as `route_reference`. Half precision is summed in
     float32; the result has the dtype of `lower_bip`. The faster way has no second derivatives.
     """
-    _check(lower_bip, weight_ijpd, num_iterations, bias_jd, log_prior_ij, gradient)
+    _check(lower_bip, weight_ijpd, num_iterations, bias_jd, gradient)
     dtype = torch.promote_types(weight_ijpd.dtype, torch.float32)  # sums in float32 or better
     lower, weight = lower_bip.to(dtype), weight_ijpd.to(dtype)
-    num_lower, num_upper, _, upper_dim = weight.shape
+    _, num_upper, _, upper_dim = weight.shape
     bias = weight.new_zeros(num_upper, upper_dim) if bias_jd is None else bias_jd.to(dtype)
-    log_prior = weight.new_zeros(num_lower, num_upper)
-    if log_prior_ij is not None:
-        log_prior = log_prior_ij.to(dtype)
-    # The one place that chooses the implementation. Only the reference has a gradient of the prior.
-    implementation = _fastest(lower.device.type, num_upper)
-    if implementation and lower.numel() > 0 and not log_prior.requires_grad:
-        capsules_bjd = implementation.apply(
-            lower, weight, bias, log_prior, num_iterations, leaky, gradient
-        )
+    implementation = _fastest(lower.device.type, num_upper)  # the one place that chooses it
+    if implementation and lower.numel() > 0:
+        capsules_bjd = implementation.apply(lower, weight, bias, num_iterations, leaky, gradient)
     else:
         with _without_autocast(lower.device.type):  # it would sum in half precision
             capsules_bjd = route_reference(
@@ -107,7 +97,6 @@ def route(
                 weight,
                 num_iterations=num_iterations,
                 bias_jd=bias,
-                log_prior_ij=log_prior,
                 leaky=leaky,
                 gradient=gradient,
             )
@@ -130,7 +119,6 @@ def trace(
     *,
     num_iterations: int,
     bias_jd: Tensor | None = None,
-    log_prior_ij: Tensor | None = None,
     leaky: bool = False,
 ) -> Trace:
     """Route as `route` does and show the logits, couplings and capsules of every iteration.
@@ -139,15 +127,13 @@ def trace(
     last ones are its result; votes, logits and couplings are stored, so give it few images at a
     time (36x36: 2 MB of votes each). Same errors as `route`; no gradients.
     """
-    parameters = {"bias_jd": bias_jd, "log_prior_ij": log_prior_ij, "leaky": leaky}
-    _check(lower_bip, weight_ijpd, num_iterations, bias_jd, log_prior_ij, "all")
+    parameters = {"bias_jd": bias_jd, "leaky": leaky}
+    _check(lower_bip, weight_ijpd, num_iterations, bias_jd, "all")
     with _without_autocast(lower_bip.device.type):
         dtype = torch.promote_types(weight_ijpd.dtype, torch.float32)  # as `route` sums
         lower, weight = lower_bip.to(dtype), weight_ijpd.to(dtype)
         votes_bijd = torch.einsum("bip,ijpd->bijd", lower, weight)  # Eq. 2
         logits_bij = votes_bijd.new_zeros(votes_bijd.shape[:3])
-        if log_prior_ij is not None:
-            logits_bij = logits_bij + log_prior_ij
         logits, couplings, capsules = [], [], []
         for iteration in range(num_iterations):
             logits.append(logits_bij)
@@ -179,7 +165,7 @@ def _without_autocast(device: str) -> AbstractContextManager:
     return nullcontext()  # as on the meta device
 
 
-def _check(lower_bip, weight_ijpd, num_iterations, bias_jd, log_prior_ij, gradient) -> None:
+def _check(lower_bip, weight_ijpd, num_iterations, bias_jd, gradient) -> None:
     if lower_bip.dim() != 3 or weight_ijpd.dim() != 4:
         raise ValueError(
             f"route takes lower capsules [b, i, p] and weights [i, j, p, d], "
@@ -194,10 +180,6 @@ def _check(lower_bip, weight_ijpd, num_iterations, bias_jd, log_prior_ij, gradie
     if bias_jd is not None and bias_jd.shape != (num_upper, upper_dim):
         raise ValueError(
             f"bias has shape {tuple(bias_jd.shape)}, wanted [{num_upper}, {upper_dim}]"
-        )
-    if log_prior_ij is not None and log_prior_ij.shape != (num_lower, num_upper):
-        raise ValueError(
-            f"log prior has shape {tuple(log_prior_ij.shape)}, wanted [{num_lower}, {num_upper}]"
         )
     if num_iterations < 1:
         raise ValueError(f"routing takes at least 1 iteration, got {num_iterations}")
@@ -220,16 +202,12 @@ class _RouteOnCPU(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx, lower_bip, weight_ijpd, bias_jd, log_prior_ij, num_iterations, leaky, gradient
-    ):
+    def forward(ctx, lower_bip, weight_ijpd, bias_jd, num_iterations, leaky, gradient):
         from capsnet.nn import routing_cpu as cpu  # only those who route on a CPU load numba
 
         ctx.leaky, ctx.gradient = leaky, gradient
         ctx.sizes = len(lower_bip), weight_ijpd.shape
-        coupling_ij = _coupling(log_prior_ij, leaky)  # of pass 1: votes have no say in it
-        priors = log_prior_ij.contiguous(), coupling_ij.contiguous()
-        inputs = cpu.pack(lower_bip), cpu.pack_weight(weight_ijpd), *priors
+        inputs = cpu.pack(lower_bip), cpu.pack_weight(weight_ijpd)
         bias = cpu.pack(bias_jd.unsqueeze(0))[..., :1]
         sums = [cpu.scan(*inputs, leaky) + bias]  # Eq. 2
         queries = [torch.zeros_like(sums[0])]
@@ -267,7 +245,7 @@ class _RouteOnCPU(torch.autograd.Function):
         grad_bias = grad_sums.sum(dim=(0, 1, 4))[:, :upper_dim]
         grad_lower = cpu.unpack(grad_lower, num_images, lower_dim)
         grad_weight = grad_weight[:, :, :lower_dim, :upper_dim]
-        return grad_lower, grad_weight, grad_bias, None, None, None, None
+        return grad_lower, grad_weight, grad_bias, None, None, None
 
 
 def _squash_gradient(s: Tensor, grad_capsules: Tensor) -> Tensor:

@@ -296,14 +296,12 @@ def _agree(votes_jdl, vectors_jdl, products_jl):
 
 
 @njit(nogil=True)
-def _softmax(logit_jl, log_prior_j, leaky):
-    """Logits without their prior -> couplings, in place."""
+def _softmax(logit_jl, leaky):
+    """Logits -> couplings, in place."""
     num_upper = logit_jl.shape[0]
     peak = _fill(logit_jl, 0.0 if leaky else float("-inf"))  # leaky: one more logit, always zero
     for j in range(num_upper):
-        logit = _add(_load(logit_jl, (j,)), log_prior_j[j])
-        _store(logit_jl, (j,), logit)
-        peak = _larger(logit, peak)
+        peak = _larger(_load(logit_jl, (j,)), peak)
     norm = _exp(_subtract(0, peak)) if leaky else _fill(logit_jl, 0)
     for j in range(num_upper):
         share = _exp(_subtract(_load(logit_jl, (j,)), peak))
@@ -336,21 +334,21 @@ def _add_scaled(factor_jl, vectors_jdl, sums_jdl):
 
 
 @njit(nogil=True)
-def _combine(factor_j, vectors_jdl, factors_mjl, vectors_mjdl, sums_jdl):
+def _combine(factor, vectors_jdl, factors_mjl, vectors_mjdl, sums_jdl):
     """factor . vectors + sum over m of factors_m . vectors_m"""
     num_upper, upper_dim = vectors_jdl.shape[:2]
     for j in range(num_upper):
         for d in range(0, upper_dim, 4):
-            sum_0 = _multiply(_load(vectors_jdl, (j, d)), factor_j[j])
-            sum_1 = _multiply(_load(vectors_jdl, (j, d + 1)), factor_j[j])
-            sum_2 = _multiply(_load(vectors_jdl, (j, d + 2)), factor_j[j])
-            sum_3 = _multiply(_load(vectors_jdl, (j, d + 3)), factor_j[j])
+            sum_0 = _multiply(_load(vectors_jdl, (j, d)), factor)
+            sum_1 = _multiply(_load(vectors_jdl, (j, d + 1)), factor)
+            sum_2 = _multiply(_load(vectors_jdl, (j, d + 2)), factor)
+            sum_3 = _multiply(_load(vectors_jdl, (j, d + 3)), factor)
             for m in range(vectors_mjdl.shape[0]):
-                factor = _load(factors_mjl, (m, j))
-                sum_0 = _add_product(factor, _load(vectors_mjdl, (m, j, d)), sum_0)
-                sum_1 = _add_product(factor, _load(vectors_mjdl, (m, j, d + 1)), sum_1)
-                sum_2 = _add_product(factor, _load(vectors_mjdl, (m, j, d + 2)), sum_2)
-                sum_3 = _add_product(factor, _load(vectors_mjdl, (m, j, d + 3)), sum_3)
+                other = _load(factors_mjl, (m, j))
+                sum_0 = _add_product(other, _load(vectors_mjdl, (m, j, d)), sum_0)
+                sum_1 = _add_product(other, _load(vectors_mjdl, (m, j, d + 1)), sum_1)
+                sum_2 = _add_product(other, _load(vectors_mjdl, (m, j, d + 2)), sum_2)
+                sum_3 = _add_product(other, _load(vectors_mjdl, (m, j, d + 3)), sum_3)
             _store(sums_jdl, (j, d), sum_0)
             _store(sums_jdl, (j, d + 1), sum_1)
             _store(sums_jdl, (j, d + 2), sum_2)
@@ -411,14 +409,15 @@ def _weight_gradient(lower_nipl, i, grad_votes_njdl, grad_weight_jpd):
 
 
 @njit(nogil=True, cache=True)
-def _scan(first, last, lower_nipl, weight, prior_ij, leaky, vectors, votes, products, sums):
+def _scan(first, last, lower_nipl, weight, leaky, vectors, votes, products, sums):
     """s = sum_i c_ij votes_ij or, given dL/ds too, dL/dq: shares first..last of the work.
 
     A share is one block of images and one part of the lower capsules: `sums` [part, n, j, d, l].
-    `vectors` [n, m, j, d, l] are the query and, for dL/dq, dL/ds. Without any it is pass 1:
-    `prior_ij` is not the log prior then but the coupling itself.
+    `vectors` [n, m, j, d, l] are the query and, for dL/dq, dL/ds. Without any it is pass 1, whose
+    couplings are even.
     """
-    num_lower, num_upper = prior_ij.shape
+    num_lower, num_upper = weight.shape[:2]
+    even = 1 / (num_upper + leaky)
     num_parts, num_blocks = sums.shape[:2]
     num_vectors = vectors.shape[1]
     for part in range(first // num_blocks, -(-last // num_blocks)):
@@ -433,9 +432,9 @@ def _scan(first, last, lower_nipl, weight, prior_ij, leaky, vectors, votes, prod
                         _agree(votes, vectors[n, m], products[m])
                     if num_vectors == 0:
                         for j in range(num_upper):
-                            _store(products, (0, j), _fill(votes, prior_ij[i, j]))
+                            _store(products, (0, j), _fill(votes, even))
                     else:
-                        _softmax(products[0], prior_ij[i], leaky)
+                        _softmax(products[0], leaky)
                     if num_vectors == 2:
                         _softmax_gradient(products[1], products[0])
                     _add_scaled(products[max(num_vectors - 1, 0)], votes, sums[part, n])
@@ -443,15 +442,16 @@ def _scan(first, last, lower_nipl, weight, prior_ij, leaky, vectors, votes, prod
 
 @njit(nogil=True, cache=True)
 def _gradients(
-    first, last, lower_nipl, weight, log_prior_ij, coupling_ij, leaky, first_grad_sum, vectors,
-    scaled, through_couplings, votes, products, grad_votes, grad_lower_nipl, grad_weight,
+    first, last, lower_nipl, weight, leaky, first_grad_sum, vectors, scaled,
+    through_couplings, votes, products, grad_votes, grad_lower_nipl, grad_weight,
 ):  # fmt: skip
     """Lower capsules first..last: votes once, their gradient summed over passes, both products.
 
-    Pass 1 has the couplings `coupling_ij` for every image. Of the others, `vectors` [n, m, j, d, l]
+    Pass 1 has even couplings. Of the others, `vectors` [n, m, j, d, l]
     are the queries and then, if the gradient goes through the couplings, each dL/ds; `scaled` are
     what coupling and dL/dlogit multiply: each dL/ds and then the queries.
     """
+    even = 1 / (weight.shape[1] + leaky)
     num_passes = vectors.shape[1] // (2 if through_couplings else 1)
     for start in range(first, last, GRADIENT_CHUNK):
         stop = min(start + GRADIENT_CHUNK, last)
@@ -462,11 +462,11 @@ def _gradients(
                 for m in range(vectors.shape[1]):
                     _agree(votes, vectors[n, m], products[m])
                 for k in range(num_passes):
-                    _softmax(products[k], log_prior_ij[i], leaky)
+                    _softmax(products[k], leaky)
                     if through_couplings:
                         _softmax_gradient(products[num_passes + k], products[k])
                 grad_votes_jdl = grad_votes[i - start, n]
-                _combine(coupling_ij[i], first_grad_sum[n], products, scaled[n], grad_votes_jdl)
+                _combine(even, first_grad_sum[n], products, scaled[n], grad_votes_jdl)
                 _lower_gradient(weight[i], grad_votes_jdl, grad_lower_nipl[n, i])
         for i in range(start, stop):
             _weight_gradient(lower_nipl, i, grad_votes[i - start], grad_weight[i])
@@ -496,24 +496,23 @@ def pack_weight(weight_ijpd: Tensor) -> Tensor:
     return weight_ijpd.contiguous()
 
 
-def scan(lower, weight, log_prior_ij, coupling_ij, leaky, query=None, grad_sum=None) -> Tensor:
+def scan(lower, weight, leaky, query=None, grad_sum=None) -> Tensor:
     """s of one pass [blocks, j, d, lanes] without bias or, given dL/ds, dL/dquery.
 
-    Without a query it is pass 1, whose couplings are `coupling_ij` for every image.
+    Without a query it is pass 1, whose couplings are even.
     """
     num_lower, num_upper, _, upper_dim = weight.shape
     num_blocks, num_lanes = lower.shape[0], lower.shape[-1]
     vectors = [vector for vector in (query, grad_sum) if vector is not None]
     none = lower.new_empty(num_blocks, 0, 1, 1, num_lanes)
     vectors = torch.stack(vectors, dim=1) if vectors else none
-    prior = coupling_ij if query is None else log_prior_ij
     num_parts = min(num_lower, -(-SHARES // num_blocks))
     sums = lower.new_zeros(num_parts, num_blocks, num_upper, upper_dim, num_lanes)
 
     def share(first, last):
         votes = torch.empty_like(sums[0, 0])
         products = votes.new_empty(2, num_upper, num_lanes)
-        inputs = *_lane_arrays(lower), *_arrays(weight, prior)
+        inputs = *_lane_arrays(lower), *_arrays(weight)
         _scan(first, last, *inputs, leaky, *_lane_arrays(vectors, votes, products, sums))
 
     _in_threads(share, num_parts * num_blocks)
@@ -522,9 +521,7 @@ def scan(lower, weight, log_prior_ij, coupling_ij, leaky, query=None, grad_sum=N
     return sums[0]
 
 
-def gradients(
-    lower, weight, log_prior_ij, coupling_ij, leaky, queries, grad_sums, through_couplings
-):
+def gradients(lower, weight, leaky, queries, grad_sums, through_couplings):
     """dL/dlower (packed), dL/dweight from each pass's query and dL/ds [k, blocks, j, d, lanes]."""
     grad_lower, grad_weight = torch.empty_like(lower), torch.empty_like(weight)
     vectors, scaled = queries[1:], grad_sums[1:]
@@ -536,7 +533,7 @@ def gradients(
         votes = torch.empty_like(queries[0, 0])
         products = votes.new_empty(vectors.shape[1], len(votes), votes.shape[-1])
         grad_votes = votes.new_empty(GRADIENT_CHUNK, len(lower), *votes.shape)
-        inputs = *_lane_arrays(lower), *_arrays(weight, log_prior_ij, coupling_ij)
+        inputs = *_lane_arrays(lower), *_arrays(weight)
         middle = _lane_arrays(grad_sums[0], vectors, scaled)
         outputs = *_lane_arrays(votes, products, grad_votes, grad_lower), *_arrays(grad_weight)
         _gradients(first, last, *inputs, leaky, *middle, through_couplings, *outputs)

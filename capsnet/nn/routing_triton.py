@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from capsnet.nn.routing import _coupling, _squash_gradient, squash
+from capsnet.nn.routing import _squash_gradient, squash
 
 # Numbers in one array over (i, b, j, d) that a program holds; a thread has 255 registers.
 SCAN_TILE = 5120  # the paper's 10 upper capsules of 16 for 32 images
@@ -68,12 +68,11 @@ def _add_pose_times_row(votes_j, pose, row, mask, STEP: tl.constexpr):
 
 
 @triton.jit
-def _couple(votes_j, query_j, log_prior, mask, LEAKY: tl.constexpr):
+def _couple(votes_j, query_j, LEAKY: tl.constexpr):
     NUM_UPPER: tl.constexpr = len(votes_j)
     logits_j = ()
     for j in tl.static_range(NUM_UPPER):
-        agreement = tl.sum(votes_j[j] * query_j[j], axis=2, keep_dims=True)
-        logits_j += (agreement + tl.load(log_prior + j, mask=mask, other=0),)
+        logits_j += (tl.sum(votes_j[j] * query_j[j], axis=2, keep_dims=True),)
     peak = logits_j[0]
     for j in tl.static_range(1, NUM_UPPER):
         peak = tl.maximum(peak, logits_j[j])
@@ -120,7 +119,7 @@ def _add_scaled(sums_j, factor_j, vectors_j):
 
 @triton.jit
 def _scan_kernel(
-    lower_ptr, weight_ptr, log_prior_ptr, query_ptr, grad_sum_ptr, sums_ptr,
+    lower_ptr, weight_ptr, query_ptr, grad_sum_ptr, sums_ptr,
     num_images, num_lower, chunk,
     NUM_UPPER: tl.constexpr, LOWER_DIM: tl.constexpr, UPPER_DIM: tl.constexpr,
     LOWER_TILE: tl.constexpr, IMAGE_TILE: tl.constexpr, UPPER_TILE: tl.constexpr,
@@ -149,7 +148,7 @@ def _scan_kernel(
             pose = tl.load(lower + p * num_images, mask=lower_mask, other=0)
             row = weight + p * UPPER_DIM
             votes_j = _add_pose_times_row(votes_j, pose, row, weight_mask, LOWER_DIM * UPPER_DIM)
-        factor_j = _couple(votes_j, query_j, log_prior_ptr + i * NUM_UPPER, i < num_lower, LEAKY)
+        factor_j = _couple(votes_j, query_j, LEAKY)
         if BACKWARD:
             factor_j = _logit_gradient(votes_j, grad_sum_j, factor_j)
         sums_j = _add_scaled(sums_j, factor_j, votes_j)  # Eq. 2
@@ -161,8 +160,8 @@ def _scan_kernel(
 
 @triton.jit
 def _gradient_kernel(
-    lower_ptr, weight_ptr, log_prior_ptr, coupling_ptr, queries_ptr, grad_sums_ptr,
-    grad_lower_ptr, grad_weight_ptr, num_images, num_lower, num_passes,
+    lower_ptr, weight_ptr, queries_ptr, grad_sums_ptr, grad_lower_ptr, grad_weight_ptr,
+    num_images, num_lower, num_passes, even,
     NUM_UPPER: tl.constexpr, LOWER_DIM: tl.constexpr, UPPER_DIM: tl.constexpr,
     LOWER_TILE: tl.constexpr, IMAGE_TILE: tl.constexpr,
     POSE_TILE: tl.constexpr, UPPER_TILE: tl.constexpr,
@@ -170,7 +169,7 @@ def _gradient_kernel(
 ):  # fmt: skip
     """Of a few lower capsules: votes once, their gradient summed over passes, both products.
 
-    Pass 1 has the couplings of the prior for every image; the others have those of their query.
+    Pass 1 has the `even` coupling everywhere; the others have those of their query.
     """
     i = (tl.program_id(0) * LOWER_TILE + tl.arange(0, LOWER_TILE)[:, None, None]).to(tl.int64)
     has_i = i < num_lower
@@ -182,8 +181,6 @@ def _gradient_kernel(
     weight_mask = has_i & (d < UPPER_DIM)
     # As wide as the votes, though all images share it: its loads set how threads divide a tile.
     rows = tl.broadcast_to(weight_ptr + weight, (LOWER_TILE, IMAGE_TILE, UPPER_TILE))
-    log_prior = log_prior_ptr + i * NUM_UPPER
-    coupling_j = _load_all(coupling_ptr + i * NUM_UPPER, 1, has_i, NUM_UPPER)
     NUMBER: tl.constexpr = grad_weight_ptr.dtype.element_ty
     zeros_j = _zeros(NUM_UPPER, (LOWER_TILE, IMAGE_TILE, UPPER_TILE), NUMBER)
     grad_weight_j = _zeros(NUM_UPPER, (LOWER_TILE, POSE_TILE, UPPER_TILE), NUMBER)
@@ -202,11 +199,13 @@ def _gradient_kernel(
         vectors = b.to(tl.int64) * (NUM_UPPER * UPPER_DIM) + d
         mask = (b < num_images) & (d < UPPER_DIM)
         grad_sum_j = _load_all(grad_sums_ptr + vectors, UPPER_DIM, mask, NUM_UPPER)
-        grad_votes_j = _add_scaled(zeros_j, coupling_j, grad_sum_j)
+        grad_votes_j = ()
+        for j in tl.static_range(NUM_UPPER):
+            grad_votes_j += (zeros_j[j] + even * grad_sum_j[j],)
         for _ in range(1, num_passes):
             vectors += pass_size
             query_j = _load_all(queries_ptr + vectors, UPPER_DIM, mask, NUM_UPPER)
-            factor_j = _couple(votes_j, query_j, log_prior, has_i, LEAKY)
+            factor_j = _couple(votes_j, query_j, LEAKY)
             grad_sum_j = _load_all(grad_sums_ptr + vectors, UPPER_DIM, mask, NUM_UPPER)
             grad_votes_j = _add_scaled(grad_votes_j, factor_j, grad_sum_j)
             if THROUGH_COUPLINGS:
@@ -261,7 +260,7 @@ def _upper_tile(upper_dim: int) -> int:
     return max(4, triton.next_power_of_2(upper_dim))  # 4 numbers are one load
 
 
-def _scan(lower_ipb, weight, log_prior, query, leaky: bool, grad_sum=None) -> Tensor:
+def _scan(lower_ipb, weight, query, leaky: bool, grad_sum=None) -> Tensor:
     """s of a later pass [b, j, d] without bias or, given dL/ds, dL/dquery."""
     num_lower, num_upper, lower_dim, upper_dim = weight.shape
     num_images = len(query)
@@ -277,7 +276,7 @@ def _scan(lower_ipb, weight, log_prior, query, leaky: bool, grad_sum=None) -> Te
     sums = query.new_empty(num_chunks, *query.shape)
     with torch.cuda.device_of(sums):
         _scan_kernel[num_blocks, num_chunks](
-            lower_ipb, weight, log_prior, query, query if grad_sum is None else grad_sum, sums,
+            lower_ipb, weight, query, query if grad_sum is None else grad_sum, sums,
             num_images, num_lower, chunk,
             num_upper, lower_dim, upper_dim, lower_tile, image_tile, upper_tile,
             leaky, grad_sum is not None,
@@ -287,7 +286,7 @@ def _scan(lower_ipb, weight, log_prior, query, leaky: bool, grad_sum=None) -> Te
 
 
 def _gradients(
-    lower_ipb, weight, log_prior, coupling, queries, grad_sums, leaky: bool, through_couplings: bool
+    lower_ipb, weight, queries, grad_sums, leaky: bool, through_couplings: bool
 ) -> tuple[Tensor, Tensor]:
     """dL/dlower [b, i, p] and dL/dweight from each pass's query and dL/ds [k, b, j, d]."""
     num_lower, num_upper, lower_dim, upper_dim = weight.shape
@@ -299,8 +298,8 @@ def _gradients(
     grad_weight = torch.empty_like(weight)
     with torch.cuda.device_of(weight):
         _gradient_kernel[(triton.cdiv(num_lower, lower_tile),)](
-            lower_ipb, weight, log_prior, coupling, queries, grad_sums, grad_lower, grad_weight,
-            num_images, num_lower, num_passes,
+            lower_ipb, weight, queries, grad_sums, grad_lower, grad_weight,
+            num_images, num_lower, num_passes, 1 / (num_upper + leaky),
             num_upper, lower_dim, upper_dim, lower_tile, MATRIX_IMAGES,
             triton.next_power_of_2(lower_dim), upper_tile, leaky, through_couplings,
             num_warps=_num_warps(lower_tile, MATRIX_IMAGES, upper_tile, num_upper),
@@ -313,34 +312,28 @@ class RouteInTriton(torch.autograd.Function):
     """The passes and their order, as in `routing._RouteOnCPU`, whose arguments it takes."""
 
     @staticmethod
-    def forward(
-        ctx, lower_bip, weight_ijpd, bias_jd, log_prior_ij, num_iterations, leaky, gradient
-    ):
+    def forward(ctx, lower_bip, weight_ijpd, bias_jd, num_iterations, leaky, gradient):
         ctx.leaky, ctx.gradient = leaky, gradient
-        coupling_ij = _coupling(log_prior_ij, leaky).contiguous()  # of pass 1: votes have no say
+        even = 1 / (weight_ijpd.shape[1] + leaky)  # the couplings of pass 1
         lower_ipb = lower_bip.permute(1, 2, 0).contiguous()
-        weight_ijpd, log_prior_ij = weight_ijpd.contiguous(), log_prior_ij.contiguous()
+        weight_ijpd = weight_ijpd.contiguous()
         with torch.autocast(lower_bip.device.type, enabled=False):  # it would sum in half precision
-            share_ijpd = coupling_ij[:, :, None, None] * weight_ijpd
-            s_bjd = torch.einsum("bip,ijpd->bjd", lower_bip, share_ijpd)  # Eq. 2
+            s_bjd = torch.einsum("bip,ijpd->bjd", lower_bip, even * weight_ijpd)  # Eq. 2
         sums = [s_bjd + bias_jd]
         queries = [torch.zeros_like(s_bjd)]
         capsules_bjd = squash(sums[0])  # Eq. 1
         for _ in range(num_iterations - 1):
             queries.append(queries[-1] + capsules_bjd)  # v_1 + ... + v_{k-1}
-            s_bjd = _scan(lower_ipb, weight_ijpd, log_prior_ij, queries[-1], leaky)  # Eq. 2
+            s_bjd = _scan(lower_ipb, weight_ijpd, queries[-1], leaky)  # Eq. 2
             sums.append(s_bjd + bias_jd)
             capsules_bjd = squash(sums[-1])  # Eq. 1
-        ctx.save_for_backward(
-            lower_ipb, weight_ijpd, log_prior_ij, coupling_ij,
-            torch.stack(queries), torch.stack(sums),
-        )  # fmt: skip
+        ctx.save_for_backward(lower_ipb, weight_ijpd, torch.stack(queries), torch.stack(sums))
         return capsules_bjd
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_capsules_bjd):
-        lower_ipb, weight, log_prior, coupling, queries, sums = ctx.saved_tensors
+        lower_ipb, weight, queries, sums = ctx.saved_tensors
         through_couplings = ctx.gradient == "all"
         grad_sums = torch.zeros_like(sums)
         grad_query = torch.zeros_like(sums[0])
@@ -349,14 +342,12 @@ class RouteInTriton(torch.autograd.Function):
             if not through_couplings:
                 break
             if k > 0:  # the query of a pass holds the capsules of every earlier pass
-                grad_query += _scan(
-                    lower_ipb, weight, log_prior, queries[k], ctx.leaky, grad_sums[k]
-                )
+                grad_query += _scan(lower_ipb, weight, queries[k], ctx.leaky, grad_sums[k])
                 grad_capsules_bjd = grad_query
         if not through_couplings:  # an empty pass 1 and the last one
             queries, grad_sums = queries[-2:], grad_sums[-2:]
         grad_lower_bip, grad_weight_ijpd = _gradients(
-            lower_ipb, weight, log_prior, coupling, queries, grad_sums, ctx.leaky, through_couplings
+            lower_ipb, weight, queries, grad_sums, ctx.leaky, through_couplings
         )
         grad_bias_jd = grad_sums.sum(dim=(0, 1))
-        return grad_lower_bip, grad_weight_ijpd, grad_bias_jd, None, None, None, None
+        return grad_lower_bip, grad_weight_ijpd, grad_bias_jd, None, None, None

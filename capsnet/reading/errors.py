@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
+
 from capsnet import checkpoint
 
 OFTEN = 20.0  # percent: a network that is wrong more often than this says so with each answer
@@ -39,14 +41,17 @@ def known_error(path: str | Path) -> KnownError | None:
 def recorded_error(path: str | Path) -> float | None:
     """The test error in percent that stage `evaluate` recorded for the checkpoint at `path`.
 
-    It stands in reports/runs/<name>/evaluation.json beside the folder of the checkpoint, with the
-    md5 of the file that was tested: what is written of another file of that name is no answer.
+    It stands in reports/runs/<name>/metrics.json beside the folder of the checkpoint. dvc.lock says
+    of which file: what was measured of another file of that name is no answer.
     """
     path = Path(path).absolute()  # not resolved: DVC may link the file to its cache
-    record = path.parent.parent / "reports" / "runs" / path.stem / "evaluation.json"
+    root, name = path.parent.parent, path.stem
     try:
-        found = json.loads(record.read_bytes())[path.stem]
-        md5, error = found["checkpoint_md5"], float(found["error"])
-    except (OSError, ValueError, KeyError, TypeError):  # no such record, or not one of ours
+        lock = yaml.load((root / "dvc.lock").read_bytes(), yaml.CSafeLoader)
+        tested = {dep["path"]: dep["md5"] for dep in lock["stages"][f"evaluate@{name}"]["deps"]}
+        if tested[f"{path.parent.name}/{path.name}"] != hashlib.md5(path.read_bytes()).hexdigest():
+            return None
+        metrics = root / "reports" / "runs" / name / "metrics.json"
+        return float(json.loads(metrics.read_bytes())[name]["error"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):  # no record, or not ours
         return None
-    return error if md5 == hashlib.md5(path.read_bytes()).hexdigest() else None

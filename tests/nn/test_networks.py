@@ -93,23 +93,6 @@ def test_lengths_are_the_capsules_lengths():
     assert (prediction.lengths.sum(dim=1) - 1).abs().min() > 1e-3
 
 
-def test_the_control_couplings():
-    """Uniform is one pass whatever the iterations; random is a fixed draw that the seed decides."""
-    sizes = dict(num_lower=6, num_upper=3, lower_dim=4, upper_dim=5, num_iterations=3)
-    lower = torch.randn(2, 6, 4)
-
-    def capsules(coupling: str, iterations: int = 3) -> torch.Tensor:
-        torch.manual_seed(1)
-        return DigitCapsules(**sizes | {"num_iterations": iterations}, coupling=coupling)(lower)
-
-    torch.testing.assert_close(capsules("uniform"), capsules("agreement", iterations=1))
-    torch.testing.assert_close(capsules("random"), capsules("random"))
-    assert not torch.allclose(capsules("random"), capsules("uniform"))
-    assert not torch.allclose(capsules("agreement"), capsules("uniform"))
-    with pytest.raises(ValueError, match="coupling is 'sparse'"):
-        capsules("sparse")
-
-
 @pytest.mark.parametrize("num_iterations", [1, 2, 3])
 def test_the_layer_makes_as_many_passes_as_it_was_told(num_iterations):
     torch.manual_seed(0)
@@ -124,13 +107,6 @@ def test_the_layer_makes_as_many_passes_as_it_was_told(num_iterations):
     lower = torch.randn(2, 6, 4)
     expected = route_reference(lower, layer.weight, num_iterations=num_iterations)
     torch.testing.assert_close(layer(lower), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_random_couplings_are_no_parameters_but_are_saved():
-    layer = DigitCapsules(
-        num_lower=6, num_upper=3, lower_dim=4, upper_dim=5, num_iterations=1, coupling="random"
-    )
-    assert "log_prior" in layer.state_dict() and "log_prior" not in dict(layer.named_parameters())
 
 
 def test_the_decoder_sees_only_the_capsule_of_its_label():
@@ -166,7 +142,7 @@ def test_a_black_image_has_finite_gradients():
 
 def test_no_layer_names_a_device():
     """A `.cuda()` or a tensor made on the CPU inside a layer would fail on the meta device."""
-    model = CapsNet(image_size=28, bias=True, coupling="random", leaky=True).to("meta")
+    model = CapsNet(image_size=28, bias=True, leaky=True).to("meta")
     prediction = model(torch.empty(2, 1, 28, 28, device="meta"))
     labels = torch.zeros(2, 1, dtype=torch.int64, device="meta")
     assert prediction.lengths.device.type == "meta"

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from capsnet.nn import routing
 from capsnet.nn.routing import route, route_reference, squash
 
 BOTH = pytest.mark.parametrize("routing", [route_reference, route], ids=["reference", "route"])
@@ -72,15 +73,6 @@ def test_leaky_adds_one_place_to_go(routing):
     lower, weight = draw(num_upper=4)
     votes = torch.einsum("bip,ijpd->bijd", lower, weight)
     assert_near(routing(lower, weight, num_iterations=1, leaky=True), squash(votes.sum(1) / 5))
-
-
-@BOTH
-def test_log_prior_sets_the_first_couplings(routing):
-    """Prior (1/4, 3/4): its softmax is itself, so s_1 = vote/4 and s_2 = 3 vote/4."""
-    lower, weight = torch.ones(1, 1, 1).double(), torch.ones(1, 2, 1, 1).double()
-    log_prior = torch.tensor([[0.25, 0.75]]).double().log()
-    found = routing(lower, weight, num_iterations=1, log_prior_ij=log_prior)
-    assert_near(found, squash(torch.tensor([[[0.25], [0.75]]]).double()))
 
 
 @BOTH
@@ -182,17 +174,13 @@ def value_and_gradients(routing, lower, weight, bias, grad, **options):
 @pytest.mark.parametrize("num_iterations", [1, 2, 3, 4, 5])
 def test_route_agrees_with_the_reference(num_iterations, dtype, sizes):
     lower, weight = draw(*sizes, dtype=dtype)
-    _, num_lower, num_upper, _, upper_dim = sizes
+    _, _, num_upper, _, upper_dim = sizes
     some_bias = torch.randn(num_upper, upper_dim, dtype=dtype)
-    some_prior = torch.randn(num_lower, num_upper, dtype=dtype)
     grad = torch.randn(len(lower), num_upper, upper_dim, dtype=dtype)
-    choices = itertools.product(
-        (None, some_bias), (None, some_prior), (False, True), ("all", "last")
-    )
-    for bias, prior, leaky, gradient in choices:
-        options = dict(
-            num_iterations=num_iterations, log_prior_ij=prior, leaky=leaky, gradient=gradient
-        )
+    for bias, leaky, gradient in itertools.product(
+        (None, some_bias), (False, True), ("all", "last")
+    ):
+        options = dict(num_iterations=num_iterations, leaky=leaky, gradient=gradient)
         found = value_and_gradients(route, lower, weight, bias, grad, **options)
         wanted = value_and_gradients(route_reference, lower, weight, bias, grad, **options)
         for one, other in zip(found, wanted, strict=True):
@@ -226,39 +214,24 @@ def test_gradcheck(leaky):
     try:
         lower, weight = draw(2, 3, 2, 3, 2)
         bias = torch.randn(2, 2).double()
-        prior = torch.randn(3, 2).double()
 
         def routed(lower, weight, bias):
-            return route(
-                lower, weight, num_iterations=3, bias_jd=bias, log_prior_ij=prior, leaky=leaky
-            )
+            return route(lower, weight, num_iterations=3, bias_jd=bias, leaky=leaky)
 
         assert torch.autograd.gradcheck(routed, [t.requires_grad_() for t in (lower, weight, bias)])
     finally:
         torch.set_num_threads(threads)
 
 
-def test_autocast_does_not_reach_the_routing():
+def test_autocast_does_not_reach_the_routing(monkeypatch):
     """A network runs under autocast; both ways, the reference's too, still sum in float32."""
-    lower, weight, prior = torch.rand(2, 6, 4), torch.randn(6, 3, 4, 5), torch.zeros(6, 3)
+    lower, weight = torch.rand(2, 6, 4), torch.randn(6, 3, 4, 5)
     expected = route_reference(lower, weight, num_iterations=3)
-    for needs_gradient in (False, True):  # of the prior: then it is the reference that runs
+    for implementation in (routing._RouteOnCPU, None):
+        monkeypatch.setattr(routing, "_fastest", lambda *_, found=implementation: found)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            found = route(
-                lower, weight, num_iterations=3, log_prior_ij=prior.requires_grad_(needs_gradient)
-            )
+            found = route(lower, weight, num_iterations=3)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_a_learned_log_prior_gets_its_gradient():
-    lower, weight = draw()
-    gradients = []
-    for routing in (route, route_reference):
-        prior = torch.zeros(6, 4).double().requires_grad_()
-        routing(lower, weight, num_iterations=2, log_prior_ij=prior).square().sum().backward()
-        gradients.append(prior.grad)
-    assert gradients[1].abs().max() > 0
-    assert_near(*gradients)
 
 
 def test_same_bits_again_and_for_any_number_of_threads():
@@ -326,7 +299,6 @@ def test_votes_are_never_stored():
         (dict(lower_bip=torch.ones(3, 7, 5)), r"\(3, 7, 5\) do not fit .* wanted \[b, 6, 5\]"),
         (dict(lower_bip=torch.ones(3, 6, 4)), r"\(3, 6, 4\) do not fit .* wanted \[b, 6, 5\]"),
         (dict(bias_jd=torch.ones(7, 4)), r"bias has shape \(7, 4\), wanted \[4, 7\]"),
-        (dict(log_prior_ij=torch.ones(4, 6)), r"log prior has shape \(4, 6\), wanted \[6, 4\]"),
         (dict(num_iterations=0), "at least 1 iteration, got 0"),
         (dict(gradient="some"), "gradient is 'some', wanted one of all, last"),
     ],

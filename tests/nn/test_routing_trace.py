@@ -8,19 +8,18 @@ from capsnet.nn.routing import route, route_reference, trace
 
 
 def example(dtype=torch.float64, num_images=3):
-    """(lower [3, 6, 4], weight [6, 5, 4, 2], bias [5, 2], log prior [6, 5])"""
+    """(lower [3, 6, 4], weight [6, 5, 4, 2], bias [5, 2])"""
     generator = torch.Generator().manual_seed(0)
-    shapes = (num_images, 6, 4), (6, 5, 4, 2), (5, 2), (6, 5)
+    shapes = (num_images, 6, 4), (6, 5, 4, 2), (5, 2)
     return [torch.randn(*shape, generator=generator, dtype=dtype) for shape in shapes]
 
 
-OPTIONS = [{}, {"bias": True}, {"prior": True}, {"leaky": True}]
+OPTIONS = [{}, {"bias": True}, {"leaky": True}]
 
 
-def arguments(bias, log_prior, options) -> dict[str, object]:
+def arguments(bias, options) -> dict[str, object]:
     return {
         "bias_jd": bias if "bias" in options else None,
-        "log_prior_ij": log_prior if "prior" in options else None,
         "leaky": options.get("leaky", False),
     }
 
@@ -29,8 +28,8 @@ def arguments(bias, log_prior, options) -> dict[str, object]:
 @pytest.mark.parametrize("num_iterations", [1, 2, 3, 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_it_ends_in_exactly_what_route_returns(num_iterations, options, dtype):
-    lower, weight, bias, log_prior = example(dtype)
-    settings = {"num_iterations": num_iterations, **arguments(bias, log_prior, options)}
+    lower, weight, bias = example(dtype)
+    settings = {"num_iterations": num_iterations, **arguments(bias, options)}
     traced = trace(lower, weight, **settings)
     assert torch.equal(traced.capsules[-1], route(lower, weight, **settings))
     assert len(traced.logits) == len(traced.couplings) == len(traced.capsules) == num_iterations
@@ -39,8 +38,8 @@ def test_it_ends_in_exactly_what_route_returns(num_iterations, options, dtype):
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_couplings_and_votes_make_the_capsules_of_the_reference(options):
     """Eq. 2 by hand from what the trace gives: sum of coupling times vote, then squash."""
-    lower, weight, bias, log_prior = example()
-    given = arguments(bias, log_prior, options)
+    lower, weight, bias = example()
+    given = arguments(bias, options)
     traced = trace(lower, weight, num_iterations=4, **given)
     for k in range(4):
         expected = route_reference(lower, weight, num_iterations=k + 1, **given)
