@@ -36,7 +36,6 @@ FLOORS = {  # file or folder of capsnet/ -> floor; a file imports from its own f
     "checkpoint": 3,
     "evidence": 3,
     "evaluation": 3,
-    "evidence": 3,
     "studies": 3,
     "figures": 3,
     "report": 4,
