@@ -342,13 +342,19 @@ def test_run_of_a_killed_process_is_closed_by_the_next(root):
     """SIGKILL leaves a run RUNNING; one that lives, and one of another name, are left alone."""
     started, finish = FORK.Barrier(2), FORK.Event()
     process = FORK.Process(target=train_in_the_background, args=("mnist", started, finish))
-    with track("train", "mnist", parameters={}), track("train", "other", parameters={}):
+    with (
+        track("train", "mnist", parameters={}) as first,
+        track("train", "other", parameters={}) as other,
+    ):
+        first.tag("open", True)  # nothing may be half-open when the process forks
+        other.tag("open", True)
         process.start()
         started.wait(60)
         started.wait(60)
         process.kill()
         process.join()
-        with track("train", "mnist", parameters={}):
+        with track("train", "mnist", parameters={}) as second:
+            second.tag("open", True)
             client = client_of(root)
             experiment = client.get_experiment_by_name(EXPERIMENT)
             runs = client.search_runs([experiment.experiment_id])
@@ -530,6 +536,7 @@ def test_error_of_the_stage_passes_when_the_store_is_dead_too(root, capfd):
 def test_store_that_comes_back_is_used_again_and_the_gap_is_tagged(root, monkeypatch, capfd):
     """After a failure the tracker rests twenty times what it took, here 0.1 s -> 2 s."""
     with track("evaluate", "mnist", parameters={}) as tracker:
+        tracker.tag("open", True)
         log_batch = tracker._client.log_batch
 
         def slow_failure(*_, **__):
@@ -551,6 +558,7 @@ def test_store_that_comes_back_is_used_again_and_the_gap_is_tagged(root, monkeyp
 
 def test_sampling_stops_with_the_run(root):
     with track("train", "mnist", parameters={}) as tracker:
+        tracker.tag("open", True)
         sampling = tracker._monitor._process
         assert sampling.is_alive()
     assert not sampling.is_alive()
