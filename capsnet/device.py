@@ -40,7 +40,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 def describe(device: torch.device) -> str:
     """Processor, threads and memory in one line; of a GPU, it first."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
-    host = f"{_processor()}, {torch.get_num_threads()} threads, {memory:.0f} GiB of memory"
+    host = f"{processor()}, {torch.get_num_threads()} threads, {memory:.0f} GiB of memory"
     if device.type != "cuda":
         return host
     card = torch.cuda.get_device_properties(device)
@@ -83,7 +83,7 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _processor() -> str:
+def processor() -> str:
     name = _found_in("/proc/cpuinfo", r"model name\s*: (.+)")
     name = name or platform.processor() or platform.machine()
     has_bfloat16 = choose_dtype("auto", torch.device("cpu")) == torch.bfloat16

@@ -26,6 +26,7 @@ from capsnet.evidence import evidence_limit
 from capsnet.losses import margin_loss, sigmoid_loss, softmax_loss, weighted_losses
 from capsnet.networks import network_class
 from capsnet.params import Budget, Params, load_params
+from capsnet.reading.registry import register
 from capsnet.runs import TaskNumbers, params_of, task_of, used_parameters
 from capsnet.tracking import track
 from capsnet.training import Facts, exponential, fit, one_cycle
@@ -135,7 +136,7 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
     tracker.metrics(once, step=rows[-1].examples)
     tracker.artifact(arguments.curve)
     tracker.checkpoint(arguments.model)
-    tracker.model(arguments.model)
+    tracker.model(register, arguments.model)
 
 
 def network_arguments(params: Params, network: str, task: TaskNumbers) -> dict[str, object]:

@@ -22,13 +22,14 @@ import torch
 from mlflow import MlflowClient
 from mlflow.tracking._tracking_service import utils as mlflow_state
 
-from capsnet import tracking
 from capsnet.reading import registry
-from capsnet.tracking import EXPERIMENT, track
+from capsnet.tracking import tags as tracking_tags
+from capsnet.tracking import track
+from capsnet.tracking.store import ENVIRONMENT, EXPERIMENT
 
 PARAMETERS = {"seed": 7, "routing": {"iterations": 3, "detach": False}, "train": {"epochs": None}}
 FORK = multiprocessing.get_context("fork")  # a fresh process would import for seconds
-REPOSITORY = Path(tracking.__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def environment(monkeypatch, tmp_path):
     for name in list(os.environ):
         if name.startswith(("MLFLOW_", "DVC_")):
             monkeypatch.delenv(name)
-    for name, value in tracking.ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     elsewhere = tmp_path / "temporary workspace"
@@ -143,8 +144,8 @@ def test_git_commit_and_dirt_of_the_code(tmp_path, monkeypatch):
         command = ["git", "-C", str(tmp_path), *identity, *words]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    monkeypatch.setattr(tracking, "WORKSPACE", tmp_path)
-    assert "mlflow.source.git.commit" not in tracking._tags("train", "mnist")
+    monkeypatch.setattr(tracking_tags, "WORKSPACE", tmp_path)
+    assert "mlflow.source.git.commit" not in tracking_tags.tags_of("train", "mnist")
     (tmp_path / "reports").mkdir()
     for name in ("code.py", "reports/a.json", "dvc.lock"):
         (tmp_path / name).write_text("1")
@@ -153,11 +154,11 @@ def test_git_commit_and_dirt_of_the_code(tmp_path, monkeypatch):
     git("commit", "-qm", "first")
     (tmp_path / "reports" / "a.json").unlink()
     (tmp_path / "dvc.lock").write_text("2")
-    tags = tracking._tags("train", "mnist")
+    tags = tracking_tags.tags_of("train", "mnist")
     assert tags["mlflow.source.git.commit"] == git("rev-parse", "HEAD")
     assert tags["git.dirty"] == "false"
     (tmp_path / "code.py").write_text("2")
-    assert tracking._tags("train", "mnist")["git.dirty"] == "true"
+    assert tracking_tags.tags_of("train", "mnist")["git.dirty"] == "true"
 
 
 def test_metrics_keep_their_history_and_leave_out_what_is_no_number(root):
@@ -257,7 +258,7 @@ def test_model_is_registered_and_the_newest_is_latest(root, tmp_path, capfd):
     for content in (b"first", b"second"):
         weights.write_bytes(content)
         with track("train", "mnist", parameters={}) as tracker:
-            tracker.model(weights)
+            tracker.model(registry.register, weights)
     assert capfd.readouterr() == ("", "")
     client = client_of(root)
     (registered,) = client.search_registered_models()
@@ -287,7 +288,7 @@ def test_model_that_cannot_be_packed_is_one_line_and_marked(root, tmp_path, monk
     monkeypatch.setattr(registry, "SERVED_WITH", ("no-such-package",))
     (tmp_path / "weights").write_bytes(b"weights")
     with track("train", "mnist", parameters={}) as tracker:
-        tracker.model(tmp_path / "weights")
+        tracker.model(registry.register, tmp_path / "weights")
     assert "PackageNotFoundError" in assert_one_line(capfd, f"sqlite:///{root / 'mlflow.db'}")
     client = client_of(root)
     experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -422,7 +423,7 @@ def everything(tracker, path: Path) -> None:
     tracker.dataset(path.parent, name="mnist", split="train", num_examples=1)
     tracker.artifact(path)
     tracker.checkpoint(path)
-    tracker.model(path)
+    tracker.model(registry.register, path)
     tracker.tag("a", 1)
 
 

@@ -92,11 +92,11 @@ def learned() -> tuple[Reader, Digits]:
         for part in (slice(1000), slice(1000, 1400), slice(1600, None))
     )
     torch.manual_seed(0)
-    sizes = {"conv_channels": 16, "primary_types": 4, "decoder_sizes": (64, 128)}
+    sizes = {"conv_channels": 8, "primary_types": 4, "decoder_sizes": (32, 64)}
     model = CapsNet(image_size=28, **sizes)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
     shown = {"seed": 1, "num_digits": 1, "image_size": 28, "max_shift": 0}
-    for batch in training_batches(train, range(120), batch_size=32, **shown):
+    for batch in training_batches(train, range(100), batch_size=25, **shown):
         prediction = model(batch.images)
         losses = weighted_losses(
             prediction.lengths,

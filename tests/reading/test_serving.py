@@ -20,11 +20,13 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from capsnet import checkpoint, tracking
+from capsnet import checkpoint
 from capsnet.nn.capsnet import CapsNet
 from capsnet.reading import serving
 from capsnet.reading.handwriting import read_handwriting
 from capsnet.reading.recognition import load_reader, read
+from capsnet.tracking import track
+from capsnet.tracking.store import ENVIRONMENT
 
 SIZES = {"image_size": 36, "conv_channels": 4, "primary_types": 2, "decoder_sizes": [8]}
 SECONDS = 120  # for a slow machine; 10 are usual
@@ -59,10 +61,10 @@ def environment(tmp_path_factory, weights) -> dict[str, str]:
     with pytest.MonkeyPatch.context() as patch:
         for name in set(os.environ) - set(kept):
             patch.delenv(name)
-        for name, value in tracking.ENVIRONMENT.items():
+        for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
         patch.setenv("DVC_ROOT", str(root))
-        with tracking.track("train", "pairs", parameters={}) as tracker:
+        with track("train", "pairs", parameters={}) as tracker:
             tracker.model(weights)
     no_network = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
     no_network["no_proxy"] = "127.0.0.1"
