@@ -3,6 +3,7 @@ and what is allowed.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ def told(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
                 yield f"{path}: missing"
             case "extra_forbidden":
                 yield f"{path}: unknown key, allowed are {', '.join(keys)}"
-            case "union_tag_not_found" | "union_tag_invalid":
+            case "union_tag_not_found" | "union_tag_invalid" | "model_attributes_type":
                 tags = " or ".join(wanted["discriminator"]["mapping"])
                 found = mistake["input"]
                 tag = found.get("schedule") if isinstance(found, dict) else found
@@ -67,7 +68,8 @@ def words(wanted: dict, found: object) -> str:
     if "properties" in wanted:
         return f"the keys {', '.join(wanted['properties'])}"
     if "additionalProperties" in wanted:
-        return "names with a section each"
+        each = "section" if "$ref" in wanted["additionalProperties"] else "number"
+        return f"names with a {each} each"
     text = WORDS[wanted["type"]]
     if "minimum" in wanted:
         text += f" from {wanted['minimum']:,} to {wanted['maximum']:,}"
@@ -91,52 +93,77 @@ def is_finite(text: str) -> bool:
         return False
 
 
-def only_chosen(found: object) -> object:
-    """Without what belongs to other budgets than the one that `budget` names, if it names one."""
-    if not isinstance(found, Mapping) or not isinstance(found.get("budgets"), Mapping):
+def with_text_keys(found: object) -> object:
+    """Every key as text: YAML reads `1:` as a number and `on:` as true."""
+    if not isinstance(found, Mapping):
         return found
-    budget, budgets, tasks = found.get("budget"), found["budgets"], found.get("tasks")
-    if not isinstance(budget, str) or budget not in budgets:
+    return {str(key): with_text_keys(value) for key, value in found.items()}
+
+
+def unknown_budget(found: object) -> Iterator[str]:
+    """Looked for in the file itself: what is left by `only_chosen` no longer has all the names."""
+    name, budgets = (
+        (found.get("budget"), found.get("budgets")) if isinstance(found, Mapping) else (None, None)
+    )
+    if isinstance(name, str) and isinstance(budgets, Mapping) and name not in budgets:
+        yield f"budget: got {name!r}, wanted one of {', '.join(budgets)}"
+
+
+def only_chosen(found: object) -> object:
+    """Without what belongs to other budgets than the one that `budget` names."""
+    if not isinstance(found, Mapping):
         return found
 
     def chosen(value: object) -> object:
         by_budget = isinstance(value, Mapping)
-        return {key: value[key] for key in value if key == budget} if by_budget else value
+        return (
+            {key: value[key] for key in value if key == found.get("budget")} if by_budget else value
+        )
 
+    kept, tasks = dict(found), found.get("tasks")
+    if "budgets" in found:
+        kept["budgets"] = chosen(found["budgets"])
     if isinstance(tasks, Mapping):
-        tasks = {
+        kept["tasks"] = {
             name: {key: chosen(value) for key, value in task.items()}
             if isinstance(task, Mapping)
             else task
             for name, task in tasks.items()
         }
-    return {**found, "budgets": {budget: budgets[budget]}, "tasks": tasks}
+    return kept
 
 
 def contradictions(params: "Params") -> Iterator[str]:
     """What is wrong only between two values that are each allowed."""
-    if params.budget not in params.budgets:
-        yield f"budget: got {params.budget!r}, wanted one of {', '.join(params.budgets)}"
-        return
     rate = params.chosen_budget.learning_rate
     if rate.floor > rate.peak:
         yield f"budgets.{params.budget}.learning_rate.floor: higher than its peak"
     if not params.runs:
         yield "runs: got none, wanted at least one"
+    for name in (
+        *(f"runs.{run}" for run in params.runs),
+        *(f"tasks.{task}" for task in params.tasks),
+    ):
+        if not re.fullmatch(r"\w+\.[A-Za-z0-9_]+", name):
+            yield f"{name}: a name is letters, digits and _ (it becomes a file name)"
+    for name, task in params.tasks.items():
+        for key in ("training_shift", "test_shift"):
+            if getattr(task, key) > task.image_size // 2:
+                yield (
+                    f"tasks.{name}.{key}: got {getattr(task, key)}, wanted at most "
+                    f"{task.image_size // 2}, half of image_size: the digit's centre stays in it"
+                )
     for name, run in params.runs.items():
-        if not (name.isascii() and name.replace("_", "").isalnum()):
-            yield f"runs.{name}: a name is letters, digits and _ (it becomes a file name)"
         if run.network == "baseline" and (run.iterations, run.reconstruction_weight) != (None,) * 2:
             yield f"runs.{name}: a baseline has no capsules, so no iterations or reconstruction"
         for key, known in (("network", NETWORKS), ("task", params.tasks)):
             found = getattr(run, key)
             if found not in known:
                 yield f"runs.{name}.{key}: got the text {found!r}, wanted one of {', '.join(known)}"
-        if run.task not in params.tasks:
-            continue
+    for task in dict.fromkeys(run.task for run in params.runs.values() if run.task in params.tasks):
         for key in ("training_examples", "batch_size"):
-            if params.budget not in getattr(params.tasks[run.task], key):
-                yield f"tasks.{run.task}.{key}.{params.budget}: missing"
+            if params.budget not in getattr(params.tasks[task], key):
+                yield f"tasks.{task}.{key}.{params.budget}: missing, and runs of this task need it"
     steps = params.perturb.range / params.perturb.step
     if abs(steps - round(steps)) > 1e-6:
         yield (

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from capsnet.mistakes import contradictions, only_chosen, told
+from capsnet.mistakes import contradictions, only_chosen, told, unknown_budget, with_text_keys
 
 
 class Section(BaseModel):
@@ -26,7 +26,7 @@ def between(low: float, high: float, **more: Any) -> Any:
 Count = Annotated[int, between(1, 10**12)]
 Share = Annotated[float, between(0, 1)]
 Seed = Annotated[int, between(0, 2**63 - 1)]
-Pixels = Annotated[int, between(0, 14)]
+Pixels = Annotated[int, between(0, 128)]
 Images = Annotated[int, between(1, 65536)]
 Iterations = Annotated[int, between(1, 100)]
 Weight = Annotated[float, between(0, 100)]
@@ -161,11 +161,14 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise ValueError(f"{path} is missing: run from the repository root") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    found = with_text_keys(found)
+    mistakes = list(unknown_budget(found))
     try:
         params = Params.model_validate(only_chosen(found))
-        mistakes = list(contradictions(params))
     except ValidationError as error:
-        mistakes = list(told(error, Params))
+        mistakes += told(error, Params)
+    if not mistakes:
+        mistakes += contradictions(params)
     if mistakes:
         raise ValueError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return params

@@ -1,5 +1,7 @@
 """params.yaml: each mistake is one line with its path, what was found, what is allowed."""
 
+import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,17 @@ RATE = "budgets/laptop/learning_rate"
         ("tasks/mnist/image_size", 20, "tasks.mnist.image_size: got 20, wanted a whole number"),
         ("tasks/mnist/training_examples/laptop", 0, "training_examples.laptop: got 0, wanted"),
         ("tasks/mnist/batch_size/laptop", DELETE, "tasks.mnist.batch_size.laptop: missing"),
+        (
+            "tasks/mnist/batch_size",
+            "many",
+            "batch_size: got the text 'many', wanted names with a n",
+        ),
+        ("tasks/mnist/test_shift", 15, "tasks.mnist.test_shift: got 15, wanted at most 14, half"),
+        ("tasks/my.task", {}, "tasks.my.task.digits: missing"),
+        ("tasks", "mnist", "tasks: got the text 'mnist', wanted names with a section each"),
+        ("tasks", DELETE, "tasks: missing"),
+        (RATE, None, "learning_rate.schedule: got nothing, wanted exponential or one_c"),
+        ("routing/1", 2, "routing.1: unknown key"),
         ("budgets/laptop/network", {"primary_types": 0}, "laptop.network.primary_types: got 0"),
         ("budgets/laptop/network", {"layers": 3}, "laptop.network.layers: unknown key, allowed"),
         ("loss/down_weight", float("inf"), "loss.down_weight: got inf, wanted a number from 0"),
@@ -169,6 +182,82 @@ def test_several_mistakes_are_several_lines(tmp_path):
         load_changed(tmp_path, "routing", {"iterations": 0, "bias": 1, "speed": 2})
     assert len(str(error.value).splitlines()) == 5  # and leaky and gradient are missing
     assert "Traceback" not in str(error.value)
+
+
+def places(node: object, above: tuple = ()):
+    for key, value in node.items() if isinstance(node, dict) else ():
+        yield (*above, key)
+        yield from places(value, (*above, key))
+
+
+@pytest.mark.parametrize("value", [None, "x", {1: 2}], ids=str)
+def test_whatever_stands_anywhere_a_mistake_is_a_line(monkeypatch, value):
+    """Reading YAML is nine tenths of the time, so it is read once."""
+    path = ROOT / "params.yaml"
+    tree = yaml.safe_load(path.read_text())
+    said = re.compile(
+        rf"{re.escape(str(path))}: \S.*: (got .*, wanted |missing|unknown key, allowed are )"
+    )
+    for *sections, key in list(places(tree)):
+        changed = copy.deepcopy(tree)
+        section = changed
+        for name in sections:
+            section = section[name]
+        section[key] = value
+        monkeypatch.setattr(yaml, "safe_load", lambda text, changed=changed: changed)
+        try:
+            load_params(path)
+        except ValueError as error:
+            assert all(said.match(line) for line in str(error).splitlines()), str(error)
+        monkeypatch.undo()
+
+
+def test_keys_that_yaml_reads_as_no_text(tmp_path):
+    """`1: ...` is a number and `on: ...` is true; as names they are text."""
+    assert "1" in load_changed(tmp_path, "runs", {1: {"task": "mnist", "network": "capsnet"}}).runs
+    with pytest.raises(ValueError, match=r"routing\.True: unknown key, allowed are iterations"):
+        load_changed(tmp_path, "routing", {True: 1})
+
+
+def test_an_unknown_budget_is_told_with_the_other_mistakes_and_without_those_of_other_budgets(
+    tmp_path,
+):
+    path = tmp_path / "params.yaml"
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"budget": "desktop", "seed": -1}
+    tree["budgets"]["paper"]["test_pairs"] = "many"
+    path.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ValueError) as error:
+        load_params(path)
+    budget, seed = str(error.value).splitlines()
+    assert "budget: got 'desktop', wanted one of" in budget and "seed: got -1" in seed
+
+
+def test_a_new_task_is_one_entry(tmp_path):
+    """A canvas of 64 px leaves 18 px on either side of a digit: any place on it."""
+    numbers = {"training_examples": {"laptop": 500}, "batch_size": {"laptop": 16}}
+    numbers |= {"digits": 1, "image_size": 64, "training_shift": 18, "test_shift": 18}
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"budget": "laptop"}
+    tree["tasks"]["mnist64"] = numbers
+    tree["runs"]["far"] = {"task": "mnist64", "network": "baseline"}
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    assert task_of(load_params(path), "far") == (1, 64, 18, 18, 500, 16, None)
+    path.write_text(yaml.safe_dump(tree | {"budget": "quick"}))
+    with pytest.raises(ValueError) as error:
+        load_params(path)
+    missing, more = str(error.value).splitlines()
+    assert "tasks.mnist64.training_examples.quick: missing, and runs of this task" in missing
+    assert "tasks.mnist64.batch_size.quick: missing" in more
+    del tree["runs"]["far"]  # a task that no run has may lack the budget
+    path.write_text(yaml.safe_dump(tree | {"budget": "quick"}))
+    assert "mnist64" in load_params(path).tasks
+
+
+def test_the_laptop_budget_is_what_its_committed_results_were_made_with(tmp_path):
+    params = load_changed(tmp_path, "runs/wide", {"task": "mnist40", "network": "capsnet"})
+    assert task_of(params, "mnist") == (1, 28, 2, 0, 110_000, 32, None)
+    assert task_of(params, "wide") == (1, 40, 6, 6, 60_000, 32, None)
+    assert task_of(params, "multimnist") == (2, 36, 4, 4, 104_000, 16, 10_000)
 
 
 def test_schedules_are_chosen_by_name(tmp_path):
