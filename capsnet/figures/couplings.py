@@ -49,11 +49,13 @@ def routing(table: pd.DataFrame, path: Path, *, title: str) -> None:
         if _values(table, "other_coupling").any():
             _line(shares, table, "other_coupling", ORANGE, "the other digit's")
         absent = _line(shares, table, "absent_coupling", INK, "each digit not there")
-        low, high = min(own.min(), absent.min()), max(own.max(), absent.max())
+        shares.set(ylabel="coupling at a digit's places (%)", title="No place sees one digit alone")
+        if np.isfinite(own).all():
+            low, high = min(own.min(), absent.min()), max(own.max(), absent.max())
+            room = max(0.1 * high, 0.3 * (high - low))  # for the legend
+            shares.set(ylim=(low - room, high + 2 * room))
+            shares.set_title(f"To a digit's own capsule: {_from_to(own, '.1f')} %")
         shares.axhline(100 / 2**even, color=GREY, ls="--", lw=0.8, label="even couplings")
-        room = max(0.1 * high, 0.3 * (high - low))  # for the legend
-        shares.set(ylabel="coupling at a digit's places (%)", ylim=(low - room, high + 2 * room))
-        shares.set_title(f"To a digit's own capsule: {_from_to(own, '.1f')} %")
         shares.legend(ncols=2, loc="upper left")
         for axes in (changes, entropies, agreements, shares):
             axes.set_xlabel("iteration")

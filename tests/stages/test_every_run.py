@@ -1,0 +1,104 @@
+"""Every task with every network goes through all stages, as dvc.yaml calls them, at tiny size.
+
+The stages run in this process: nearly all the time of a stage of this size is its start-up.
+"""
+
+import runpy
+import shlex
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy.io import savemat
+
+from capsnet import tracking
+from capsnet.data.mnist import ARCHIVES, write_idx
+from capsnet.networks import NETWORKS
+
+ROOT = Path(__file__).parents[2]
+SIZES = {"conv_channels": 4, "primary_types": 2, "decoder_sizes": [8]}
+FEW = {"test_pairs": 10, "study_examples": 2, "perturb_examples": 1, "network": SIZES}
+TASKS = ("mnist", "mnist40", "multimnist")
+RUNS = {f"{network}_{task}": (task, network) for task in TASKS for network in NETWORKS}
+
+
+class NoTracker:
+    """Takes whatever is logged."""
+
+    def __getattr__(self, name: str):
+        return lambda *_args, **_kwargs: None
+
+
+@contextmanager
+def untracked(*_args, **_kwargs):
+    yield NoTracker()
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Path:
+    """Six digits of each class in black and white noise, two of them for the test, and a
+    params.yaml with every run.
+    """
+    folder = tmp_path_factory.mktemp("workspace")
+    random = np.random.default_rng(0)
+    (folder / "data" / "digits").mkdir(parents=True)
+    for split, count in (("train", 40), ("test", 20)):
+        images, labels = (folder / "data" / "digits" / name for name in ARCHIVES[split])
+        write_idx(images, random.integers(0, 256, (count, 28, 28), np.uint8))
+        write_idx(labels, np.arange(count) % 10)
+    fields = {"image": np.zeros((1600, 4), np.uint8), "label_int": np.ones((1, 4), np.uint8)}
+    savemat(folder / "affnist.mat", {"affNISTdata": fields})
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    tree["budget"], tree["data"]["affnist"] = "quick", "affnist.mat"
+    tree["data"]["validation_fraction"] = 0.5  # or there is no pair of classes in it
+    tree["budgets"]["quick"] |= FEW
+    tree["optimizer"]["intervals"] = 1
+    for task in tree["tasks"].values():
+        task["training_examples"]["quick"], task["batch_size"]["quick"] = 4, 4
+    tree["runs"] = {run: {"task": task, "network": net} for run, (task, net) in RUNS.items()}
+    (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    return folder
+
+
+def stage(name: str) -> dict:
+    found = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][name]
+    return found.get("do", found)
+
+
+def go_through(monkeypatch, name: str, run: str = "") -> None:
+    """Run the command of dvc.yaml here, then look for every output that it declares."""
+    words = shlex.split(stage(name)["cmd"].replace("${key}", run))
+    assert words[:3] == ["python", "-u", "-m"]
+    monkeypatch.setattr(sys, "argv", words[3:])
+    monkeypatch.setattr(tracking, "track", untracked)
+    runpy.run_module(words[3], run_name="__main__")
+    for kind in ("outs", "metrics", "plots"):
+        for out in stage(name).get(kind, []):
+            path = out if isinstance(out, str) else next(iter(out))
+            path = Path(path.replace("${key}", run))
+            assert path.is_file() or any(path.iterdir()), f"{name}@{run}: {path}"
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_run_goes_through(workspace, monkeypatch, run):
+    monkeypatch.chdir(workspace)
+    go_through(monkeypatch, "check")
+    for name in ("train", "evaluate", "perturb"):
+        go_through(monkeypatch, name, run)
+    table = Path(f"reports/runs/{run}/robustness.csv").read_text()
+    assert ("\naffnist," in table) == ("mnist40" in run)
+
+
+def test_the_report_takes_them_all(workspace, monkeypatch):
+    """After the runs above: a row for each, and every link leads to a file."""
+    monkeypatch.chdir(workspace)
+    go_through(monkeypatch, "report")
+    summary = Path("reports/summary.md")
+    text = summary.read_text()
+    for run in RUNS:
+        assert f"| {run} |" in text
+    for target in (part.split(")")[0] for part in text.split("](")[1:]):
+        assert (summary.parent / target).is_file(), target
