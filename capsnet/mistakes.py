@@ -102,11 +102,11 @@ def with_text_keys(found: object) -> object:
 
 def unknown_budget(found: object) -> Iterator[str]:
     """Looked for in the file itself: what is left by `only_chosen` no longer has all the names."""
-    name, budgets = (
-        (found.get("budget"), found.get("budgets")) if isinstance(found, Mapping) else (None, None)
-    )
-    if isinstance(name, str) and isinstance(budgets, Mapping) and name not in budgets:
-        yield f"budget: got {name!r}, wanted one of {', '.join(budgets)}"
+    if not isinstance(found, Mapping) or not isinstance(found.get("budgets"), Mapping):
+        return
+    if isinstance(found.get("budget"), str) and found["budget"] not in found["budgets"]:
+        known = ", ".join(found["budgets"])
+        yield f"budget: got {found['budget']!r}, wanted one of {known}"
 
 
 def only_chosen(found: object) -> object:
@@ -115,10 +115,9 @@ def only_chosen(found: object) -> object:
         return found
 
     def chosen(value: object) -> object:
-        by_budget = isinstance(value, Mapping)
-        return (
-            {key: value[key] for key in value if key == found.get("budget")} if by_budget else value
-        )
+        if not isinstance(value, Mapping):
+            return value
+        return {name: value[name] for name in value if name == found.get("budget")}
 
     kept, tasks = dict(found), found.get("tasks")
     if "budgets" in found:
