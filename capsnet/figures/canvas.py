@@ -6,7 +6,7 @@ whole screen pixels. The same input gives the same bytes, whatever the user's se
 """
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,6 +65,18 @@ def tile(axes: Axes, picture: np.ndarray, x: int, y: int, scale: int) -> None:
     extent = (x, x + scale * picture.shape[1], y + scale * picture.shape[0], y)
     shades = np.round(picture * 63) / 63  # as many as the eye can tell, in a smaller file
     axes.imshow(shades, cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
+
+
+def tiles(axes: Axes, rows: Sequence[np.ndarray], x: int, y: int, scale: int) -> None:
+    """Rows of pictures [n, h, w], a gap to the right of and below each, drawn as one: a picture of
+    its own for each tile takes many times as long.
+    """
+    sheets = []
+    for pictures in rows:
+        large = pictures.repeat(scale, axis=1).repeat(scale, axis=2)
+        padded = np.pad(large, ((0, 0), (0, GAP), (0, GAP)), constant_values=1)  # white
+        sheets.append(np.concatenate(list(padded), axis=1))
+    tile(axes, np.concatenate(sheets), x, y, 1)
 
 
 def frame(axes: Axes, corner: tuple[int, int], width: int, height: int, color: str) -> None:

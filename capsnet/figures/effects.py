@@ -23,7 +23,7 @@ from capsnet.figures.canvas import (
     frame,
     largest_scale,
     sheet,
-    tile,
+    tiles,
 )
 
 CHANGES = LinearSegmentedColormap.from_list(
@@ -72,8 +72,7 @@ def sweeps(
                 text = "0"
                 frame(axes, (x, head), scale * width, len(rows) * down - GAP, BLUE)
             axes.text(x + scale * width / 2, LINE, text, ha="center", va="bottom")
-            for row, pictures in enumerate(rows):
-                tile(axes, pictures[column], x, head + row * down, scale)
+        tiles(axes, rows, left, head, scale)
         for row, name in enumerate(names):
             axes.text(0, head + (row + 0.5) * down, name, va="center", linespacing=1.3)
 
