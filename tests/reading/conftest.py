@@ -1,6 +1,6 @@
 """Made once for all tests: a picture of a digit, and tiny networks in files."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,15 +11,6 @@ from capsnet import checkpoint
 from capsnet.nn.capsnet import CapsNet
 
 TINY = {"conv_channels": 4, "primary_types": 2, "digit_dim": 4, "decoder_sizes": (8,)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny networks gain nothing from more, and lose much on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
