@@ -7,6 +7,7 @@ build on each other and run in order.
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -21,6 +22,7 @@ import yaml
 from capsnet.checkpoint import load
 
 ROOT = Path(__file__).parent.parent
+README_DROP = re.search(r"--drop '(.*)'", (ROOT / "README.md").read_text())[1]
 SIZES = {"conv_channels": 16, "primary_types": 4, "decoder_sizes": [32], "weight_std": 0.1}
 FEW = {"test_pairs": 60, "study_examples": 20, "perturb_examples": 2}
 SHORT = {"mnist": 256, "mnist40": 96, "multimnist": 96}
@@ -72,7 +74,7 @@ class Repository:
             "DVC_EXP_NAME",
         ):
             environment.pop(name, None)
-        environment |= variables
+        environment |= {"COLUMNS": "160"} | variables
         done = subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=400
         )
@@ -270,3 +272,19 @@ def test_the_queue_runs_an_experiment_with_one_more_run(repository):
     summary = (repository.folder / "reports" / "summary.md").read_text()
     assert "| baseline | baseline | multimnist |" in summary
     assert "failed to load" not in repository.dvc("plots", "show")
+
+
+def test_the_diffs_fit_a_terminal(repository):
+    """160 columns and 40 rows, after the experiment with one more run."""
+    show = ["exp", "show", "--only-changed", "--no-pager", "--drop", README_DROP]
+    for command in (["params", "diff"], ["metrics", "diff"], show):
+        lines = repository.dvc(*command).splitlines()
+        assert 2 < len(lines) <= 40 and max(map(len, lines)) <= 160, "\n".join(lines)
+    assert len(repository.dvc("metrics", "show").splitlines()) <= 2 + 2 * 3  # two files a run
+    metrics = yaml.safe_load(repository.dvc("metrics", "show", "--json"))
+    for files in metrics.values():
+        found: dict[str, set] = {}
+        for file in files["data"].values():
+            for run, numbers in file["data"].items():
+                found.setdefault(run, set()).update(numbers)
+        assert all(len(numbers) == 8 for numbers in found.values()), found
