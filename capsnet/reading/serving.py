@@ -29,7 +29,7 @@ class DigitReader(mlflow.pyfunc.PythonModel):
 
         What cannot be read is the sender's mistake: MLflow's error names the row and the reason.
         """
-        error = self._reader.error or (None, None)
+        wrong = self._reader.error or (None, None)
         rows = []
         for number, text in enumerate(model_input["image"]):
             try:
@@ -38,7 +38,7 @@ class DigitReader(mlflow.pyfunc.PythonModel):
                 told = f"row {number}: {error}"
                 raise mlflow.MlflowException(told, error_code=BAD_REQUEST) from None
             lengths = [float(length) for length in reading.lengths]
-            rows.append((list(reading.digits), lengths, reading.is_sure, *error))
+            rows.append((list(reading.digits), lengths, reading.is_sure, *wrong))
         columns = ["digits", "lengths", "sure", "error", "error_source"]
         return pd.DataFrame(rows, columns=columns, dtype=object)  # so that None stays None
 

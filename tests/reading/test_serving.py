@@ -25,6 +25,7 @@ from capsnet.nn.capsnet import CapsNet
 from capsnet.reading import serving
 from capsnet.reading.handwriting import read_handwriting
 from capsnet.reading.recognition import load_reader, read
+from capsnet.reading.registry import register
 from capsnet.tracking import track
 from capsnet.tracking.store import ENVIRONMENT
 
@@ -65,7 +66,7 @@ def environment(tmp_path_factory, weights) -> dict[str, str]:
             patch.setenv(name, value)
         patch.setenv("DVC_ROOT", str(root))
         with track("train", "pairs", parameters={}) as tracker:
-            tracker.model(weights)
+            tracker.model(register, weights)
     no_network = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
     no_network["no_proxy"] = "127.0.0.1"
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow.db'}"}
