@@ -50,6 +50,19 @@ def test_a_batch_depends_on_seed_and_step_alone(task):
     assert not equal(first[0], batch_of(0, task, seed=2))
 
 
+def test_each_step_draws_its_own_shifts_and_partners():
+    """With one and the same digit everywhere only the shifts can differ; with the same first digits
+    (batches of the whole set) only the partners and the shifts.
+    """
+    alike = Digits(make_digits().images[:1].expand(60, -1, -1), torch.zeros(60, dtype=torch.int64))
+    options = dict(seed=1, batch_size=8) | MNIST
+    first, second = training_batches(alike, [0, 1], **options)
+    assert not torch.equal(first.images, second.images)
+    first, second = training_batches(make_digits(), [0, 1], seed=1, batch_size=60, **MULTIMNIST)
+    partners = [dict(batch.labels.tolist()) for batch in (first, second)]
+    assert partners[0] != partners[1]
+
+
 def test_shapes_and_ranges():
     images, targets, sources, labels = batch_of(0)
     assert images.shape == (8, 1, 36, 36) and sources.shape == (8, 2, 36, 36)
