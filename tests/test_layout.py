@@ -13,6 +13,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 FLOORS = {  # file or folder of capsnet/ -> floor; a file imports from its own floor or below
     "nn/routing": 0,
+    "nn/lanes": 0,
     "nn/routing_cpu": 0,
     "nn/routing_triton": 0,
     "nn/convolution": 0,

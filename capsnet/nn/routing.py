@@ -149,7 +149,9 @@ def trace(
 def _fastest(device: str, num_upper: int) -> type[torch.autograd.Function] | None:
     """What routes without votes on such a device; None: only the reference does."""
     if device == "cpu":
-        return _RouteOnCPU
+        from capsnet.nn.routing_cpu import RouteOnCPU  # only those who route on a CPU load numba
+
+        return RouteOnCPU
     # torch brings Triton along, but not on every system; its code grows with the upper capsules,
     # and for 47 of them the compiler took minutes.
     if device == "cuda" and num_upper <= 32 and find_spec("triton"):
@@ -195,60 +197,8 @@ def _coupling(logits: Tensor, leaky: bool) -> Tensor:
     return logits.softmax(dim=-1)  # Eq. 3: over upper capsules j
 
 
-class _RouteOnCPU(torch.autograd.Function):
-    """The passes and their order; the loops inside a pass are in routing_cpu.py.
-
-    Here [b, j, d] stands as [block, j, d, lane], a lane an image, so a pose is dimension 2.
-    """
-
-    @staticmethod
-    def forward(ctx, lower_bip, weight_ijpd, bias_jd, num_iterations, leaky, gradient):
-        from capsnet.nn import routing_cpu as cpu  # only those who route on a CPU load numba
-
-        ctx.leaky, ctx.gradient = leaky, gradient
-        ctx.sizes = len(lower_bip), weight_ijpd.shape
-        inputs = cpu.pack(lower_bip), cpu.pack_weight(weight_ijpd)
-        bias = cpu.pack(bias_jd.unsqueeze(0))[..., :1]
-        sums = [cpu.scan(*inputs, leaky) + bias]  # Eq. 2
-        queries = [torch.zeros_like(sums[0])]
-        capsules = squash(sums[0], dim=2)
-        for _ in range(num_iterations - 1):
-            queries.append(queries[-1] + capsules)  # v_1 + ... + v_{k-1}
-            sums.append(cpu.scan(*inputs, leaky, queries[-1]) + bias)  # Eq. 2
-            capsules = squash(sums[-1], dim=2)
-        ctx.save_for_backward(*inputs, torch.stack(queries), torch.stack(sums))
-        return cpu.unpack(capsules, len(lower_bip), weight_ijpd.shape[3])
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_capsules_bjd):
-        from capsnet.nn import routing_cpu as cpu
-
-        *inputs, queries, sums = ctx.saved_tensors
-        num_images, (_, _, lower_dim, upper_dim) = ctx.sizes
-        through_couplings = ctx.gradient == "all"
-        grad_capsules = cpu.pack(grad_capsules_bjd)
-        grad_sums = torch.zeros_like(sums)
-        grad_query = torch.zeros_like(grad_capsules)
-        for k in reversed(range(len(sums))):
-            grad_sums[k] = _squash_gradient(sums[k], grad_capsules)
-            if not through_couplings:
-                break
-            if k > 0:  # the query of a pass holds the capsules of every earlier pass
-                grad_query += cpu.scan(*inputs, ctx.leaky, queries[k], grad_sums[k])
-                grad_capsules = grad_query
-        if not through_couplings:  # an empty pass 1 and the last one
-            queries, grad_sums = queries[-2:], grad_sums[-2:]
-        grad_lower, grad_weight = cpu.gradients(
-            *inputs, ctx.leaky, queries, grad_sums, through_couplings
-        )
-        grad_bias = grad_sums.sum(dim=(0, 1, 4))[:, :upper_dim]
-        grad_lower = cpu.unpack(grad_lower, num_images, lower_dim)
-        grad_weight = grad_weight[:, :, :lower_dim, :upper_dim]
-        return grad_lower, grad_weight, grad_bias, None, None, None
-
-
-def _squash_gradient(s: Tensor, grad_capsules: Tensor) -> Tensor:
+def squash_gradient(s: Tensor, grad_capsules: Tensor, dim: int = -1) -> Tensor:
+    """dL/ds from dL/dv of v = squash(s), for the backward passes written by hand."""
     with torch.enable_grad():
         s = s.detach().requires_grad_()
-        return torch.autograd.grad(squash(s, dim=2), s, grad_capsules)[0]
+        return torch.autograd.grad(squash(s, dim), s, grad_capsules)[0]

@@ -1,12 +1,13 @@
-"""The loops of `capsnet.nn.routing.route` for the CPU: votes are computed, used and forgotten.
+"""The passes of `capsnet.nn.routing.route` on a CPU: votes are computed, used and forgotten.
 
 Paper: Sabour, Frosst & Hinton 2017, Procedure 1. What differs is only the order of the work: images
 stand in blocks of 32, or of 16 if there are no more, in the innermost dimension of every array
 ("lanes", suffix l), so one machine instruction serves many images, a weight is one number for all
-of them, and the softmax over the upper capsules needs no sum across lanes. numba has no vector type
-of its own; the first half of this file gives it one, `Lanes`, with the few operations that routing
-needs. The second half are plain loops over it. They serve any number of capsules and any pose size
-that is a multiple of 8 (`pack` pads with zeros, which change nothing).
+of them, and the softmax over the upper capsules needs no sum across lanes. The operations on lanes
+are in lanes.py, the loops here are plain. They serve any number of capsules and any pose size that
+is a multiple of 8 (`pack` pads with zeros, which change nothing).
+
+Over 250 lines: some loops stand unrolled four or eight times, for sums stay in registers only so.
 
 A share of the work belongs to one thread alone and is summed in a fixed order, and what the shares
 are does not depend on the threads: these sums are the same bits for any number of threads. Threads
@@ -15,254 +16,37 @@ left to break a fork or to spin against torch's.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import torch
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic, models, register_model
+from numba import njit
 from torch import Tensor
 from torch.nn.functional import pad
 
-LANES = 32, 16  # images side by side, the second for small batches: AVX-512 registers of float32
-COMPLEX = {"float32": "complex64", "float64": "complex128"}
+from capsnet.nn import lanes
+from capsnet.nn.lanes import (
+    LANES,
+    add,
+    add_product,
+    arrays,
+    divide,
+    exp,
+    fill,
+    lane_arrays,
+    larger,
+    load,
+    multiply,
+    number,
+    store,
+    store_totals,
+    subtract,
+)  # fmt: skip
+from capsnet.nn.routing import squash, squash_gradient
+
 TILE = 8  # poses are padded to a multiple of this
 SHARES = 8  # of a scan, at least: parts of the lower capsules where the blocks of images are few
 LOWER_CHUNK = 32  # lower capsules whose weights stay in the second-level cache as blocks pass by
 GRADIENT_CHUNK = 2  # lower capsules whose vote gradients of all images are held at a time
-
-# ------------------------------------------------ a vector type for numba
-
-
-class Lanes(types.Type):
-    """One number for each image of a block, in registers; in an array its last dimension."""
-
-    def __init__(self, dtype, width):
-        super().__init__(name=f"Lanes({dtype}, {width})")
-        self.dtype, self.width = dtype, width
-
-
-def _lanes_of(array):
-    """The lanes of an array, from its type alone: complex numbers stand for the narrow ones.
-
-    A type of numba's has no place for a width. Record types would have one, but their compiled
-    names hold a number that is counted anew in each process, so code of different widths that two
-    processes left in numba's cache on the disk would be taken for one another.
-    """
-    if isinstance(array.dtype, types.Complex):
-        return Lanes(array.dtype.underlying_float, LANES[1])
-    return Lanes(array.dtype, LANES[0])
-
-
-@register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):
-    def __init__(self, manager, kind):
-        element = ir.FloatType() if kind.dtype == types.float32 else ir.DoubleType()
-        super().__init__(manager, kind, ir.VectorType(element, kind.width))
-
-
-def _spread(context, builder, value, kind, lanes):
-    """A scalar copied to every lane; lanes as they are."""
-    if isinstance(kind, Lanes):
-        return value
-    value = context.cast(builder, value, kind, lanes.dtype)
-    empty = ir.Constant(context.get_value_type(lanes), ir.Undefined)
-    first = builder.insert_element(empty, value, ir.IntType(32)(0))
-    return builder.shuffle_vector(first, empty, _integers([0] * lanes.width))
-
-
-def _integers(values):
-    return ir.Constant(ir.VectorType(ir.IntType(32), len(values)), values)
-
-
-def _call(builder, name, *operands):
-    kind = operands[0].type
-    bits = 32 if kind.element == ir.FloatType() else 64
-    signature = ir.FunctionType(kind, [kind] * len(operands))
-    name = f"llvm.{name}.v{kind.count}f{bits}"
-    return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), operands)
-
-
-def _operation(kinds, emit):
-    """Typing and code of an operation on lanes; operands that are scalars are spread first."""
-    lanes = next(kind for kind in kinds if isinstance(kind, Lanes))
-
-    def codegen(context, builder, signature, values):
-        pairs = zip(values, kinds, strict=True)
-        return emit(builder, *(_spread(context, builder, v, k, lanes) for v, k in pairs))
-
-    return lanes(*kinds), codegen
-
-
-@intrinsic
-def _add(typing, a, b):
-    return _operation((a, b), lambda builder, a, b: builder.fadd(a, b))
-
-
-@intrinsic
-def _subtract(typing, a, b):
-    return _operation((a, b), lambda builder, a, b: builder.fsub(a, b))
-
-
-@intrinsic
-def _multiply(typing, a, b):
-    return _operation((a, b), lambda builder, a, b: builder.fmul(a, b))
-
-
-@intrinsic
-def _divide(typing, a, b):
-    return _operation((a, b), lambda builder, a, b: builder.fdiv(a, b))
-
-
-@intrinsic
-def _add_product(typing, a, b, c):  # a * b + c
-    return _operation((a, b, c), lambda builder, *abc: _call(builder, "fmuladd", *abc))
-
-
-@intrinsic
-def _larger(typing, a, b):
-    return _operation(
-        (a, b), lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b)
-    )
-
-
-@intrinsic
-def _exp(typing, a):
-    return _operation((a,), _emit_exp)
-
-
-def _emit_exp(builder, x):
-    """exp(x) for x <= 0; NaN stays NaN. Double: the library's. float32: 2^n exp(rest).
-
-    n is x / ln 2 rounded, so the rest lies within ln 2 / 2 of zero and a short series is enough.
-    """
-    kind = x.type
-    if kind.element == ir.DoubleType():
-        return _call(builder, "exp", x)
-
-    def same(value):
-        return ir.Constant(kind, [value] * kind.count)
-
-    rounder = same(
-        1.5 * 2**23
-    )  # float32 this large are whole numbers: adding rounds, the low bits hold n
-    shifted = _call(builder, "fmuladd", x, same(1.4426950408889634), rounder)  # 1 / ln 2
-    power = builder.fsub(shifted, rounder)
-    rest = _call(
-        builder, "fmuladd", power, same(-0.693359375), x
-    )  # ln 2 in two parts, the first one exact
-    rest = _call(builder, "fmuladd", power, same(0.693359375 - 0.6931471805599453), rest)
-    series = same(1 / 5040)  # Taylor to the 7th power: the next term is below 6e-9
-    for factorial in (720, 120, 24, 6, 2, 1, 1):
-        series = _call(builder, "fmuladd", series, rest, same(1 / factorial))
-    bits = builder.bitcast(shifted, _integers([0] * kind.count).type)
-    bits = builder.shl(bits, _integers([23] * kind.count))
-    two_to_n = builder.bitcast(builder.add(bits, _integers([127 << 23] * kind.count)), kind)
-    vanishes = builder.fcmp_ordered("<", x, same(-87.0))  # smaller than any normal float32
-    return builder.select(vanishes, same(0.0), builder.fmul(series, two_to_n))
-
-
-@intrinsic
-def _fill(typing, like, scalar):
-    lanes = like if isinstance(like, Lanes) else _lanes_of(like)
-
-    def codegen(context, builder, signature, values):
-        return _spread(context, builder, values[1], scalar, lanes)
-
-    return lanes(like, scalar), codegen
-
-
-@intrinsic
-def _store_totals(typing, array, index_a, index_b, a0, a1, a2, a3, b0, b1, b2, b3):
-    """Sums over the lanes: of the a to four neighbours from array[index_a], of the b from index_b.
-
-    By halves, always in the same order; from the second halving on, the halves of two vectors share
-    a register, so that eight sums cost little more than one.
-    """
-
-    def codegen(context, builder, signature, values):
-        kind = array.dtype
-        vectors = [_add_halves(builder, [vector], a0.width) for vector in values[3:]]
-        width = a0.width // 2  # lanes of a vector; the totals in it lie side by side
-        for lanes_each in (width, width // 2, width // 4):
-            pairs = zip(vectors[::2], vectors[1::2], strict=True)
-            vectors = [_add_halves(builder, pair, lanes_each) for pair in pairs]
-        (vector,) = vectors
-        for lanes_each in _halvings(width // 8):
-            vector = _add_halves(builder, [vector], lanes_each)
-        for position, index in ((0, index_a), (1, index_b)):
-            address = _address(context, builder, array, values[0], index, values[1 + position])
-            four = _integers([4 * position + n for n in range(4)])
-            four = builder.shuffle_vector(vector, vector, four)
-            address = builder.bitcast(address, four.type.as_pointer())
-            builder.store(four, address, align=kind.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(array, index_a, index_b, a0, a1, a2, a3, b0, b1, b2, b3), codegen
-
-
-def _halvings(lanes_each):
-    while lanes_each > 1:
-        yield lanes_each
-        lanes_each //= 2
-
-
-def _add_halves(builder, vectors, lanes_each):
-    """Fold each run of `lanes_each` lanes of one or two vectors in half: the halves added."""
-    width = vectors[0].type.count * len(vectors)
-    starts = range(0, width, lanes_each)
-    first = [start + lane for start in starts for lane in range(lanes_each // 2)]
-    second = [lane + lanes_each // 2 for lane in first]
-    halves = (
-        builder.shuffle_vector(vectors[0], vectors[-1], _integers(h)) for h in (first, second)
-    )
-    return builder.fadd(*halves)
-
-
-def _address(context, builder, array, value, index, indices):
-    """Address of array[index]; missing last indices are zero, nothing is checked."""
-    indices = cgutils.unpack_tuple(builder, indices, len(index))
-    indices = [context.cast(builder, v, k, types.intp) for v, k in zip(indices, index, strict=True)]
-    indices += [context.get_constant(types.intp, 0)] * (array.ndim - len(indices))
-    struct = context.make_array(array)(context, builder, value)
-    return cgutils.get_item_pointer(context, builder, array, struct, indices)
-
-
-@intrinsic
-def _load(typing, array, index):
-    lanes = _lanes_of(array)
-
-    def codegen(context, builder, signature, values):
-        address = _address(context, builder, array, values[0], index, values[1])
-        address = builder.bitcast(address, context.get_value_type(lanes).as_pointer())
-        return builder.load(address, align=lanes.dtype.bitwidth // 8)
-
-    return lanes(array, index), codegen
-
-
-@intrinsic
-def _store(typing, array, index, lanes):
-    def codegen(context, builder, signature, values):
-        address = _address(context, builder, array, values[0], index, values[1])
-        address = builder.bitcast(address, context.get_value_type(lanes).as_pointer())
-        builder.store(values[2], address, align=lanes.dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(array, index, lanes), codegen
-
-
-@intrinsic
-def _number(typing, array, index, step):
-    """The number `step` places after array[index]: neighbours share one address computation."""
-
-    def codegen(context, builder, signature, values):
-        address = _address(context, builder, array, values[0], index, values[1])
-        return builder.load(
-            builder.gep(address, [context.cast(builder, values[2], step, types.intp)])
-        )
-
-    return array.dtype(array, index, step), codegen
-
 
 # ------------------------------------------------ pieces of a pass, for one block and one i
 
@@ -272,65 +56,65 @@ def _votes(lower_pl, weight_jpd, votes_jdl):
     num_upper, lower_dim, upper_dim = weight_jpd.shape
     for j in range(num_upper):
         for d in range(0, upper_dim, 4):
-            vote_0 = vote_1 = vote_2 = vote_3 = _fill(lower_pl, 0)
+            vote_0 = vote_1 = vote_2 = vote_3 = fill(lower_pl, 0)
             for p in range(lower_dim):  # Eq. 2
-                pose = _load(lower_pl, (p,))
-                vote_0 = _add_product(pose, _number(weight_jpd, (j, p, d), 0), vote_0)
-                vote_1 = _add_product(pose, _number(weight_jpd, (j, p, d), 1), vote_1)
-                vote_2 = _add_product(pose, _number(weight_jpd, (j, p, d), 2), vote_2)
-                vote_3 = _add_product(pose, _number(weight_jpd, (j, p, d), 3), vote_3)
-            _store(votes_jdl, (j, d), vote_0)
-            _store(votes_jdl, (j, d + 1), vote_1)
-            _store(votes_jdl, (j, d + 2), vote_2)
-            _store(votes_jdl, (j, d + 3), vote_3)
+                pose = load(lower_pl, (p,))
+                vote_0 = add_product(pose, number(weight_jpd, (j, p, d), 0), vote_0)
+                vote_1 = add_product(pose, number(weight_jpd, (j, p, d), 1), vote_1)
+                vote_2 = add_product(pose, number(weight_jpd, (j, p, d), 2), vote_2)
+                vote_3 = add_product(pose, number(weight_jpd, (j, p, d), 3), vote_3)
+            store(votes_jdl, (j, d), vote_0)
+            store(votes_jdl, (j, d + 1), vote_1)
+            store(votes_jdl, (j, d + 2), vote_2)
+            store(votes_jdl, (j, d + 3), vote_3)
 
 
 @njit(nogil=True)
 def _agree(votes_jdl, vectors_jdl, products_jl):
     for j in range(votes_jdl.shape[0]):
-        even = odd = _fill(votes_jdl, 0)
+        even = odd = fill(votes_jdl, 0)
         for d in range(0, votes_jdl.shape[1], 2):
-            even = _add_product(_load(votes_jdl, (j, d)), _load(vectors_jdl, (j, d)), even)
-            odd = _add_product(_load(votes_jdl, (j, d + 1)), _load(vectors_jdl, (j, d + 1)), odd)
-        _store(products_jl, (j,), _add(even, odd))
+            even = add_product(load(votes_jdl, (j, d)), load(vectors_jdl, (j, d)), even)
+            odd = add_product(load(votes_jdl, (j, d + 1)), load(vectors_jdl, (j, d + 1)), odd)
+        store(products_jl, (j,), add(even, odd))
 
 
 @njit(nogil=True)
 def _softmax(logit_jl, leaky):
     """Logits -> couplings, in place."""
     num_upper = logit_jl.shape[0]
-    peak = _fill(logit_jl, 0.0 if leaky else float("-inf"))  # leaky: one more logit, always zero
+    peak = fill(logit_jl, 0.0 if leaky else float("-inf"))  # leaky: one more logit, always zero
     for j in range(num_upper):
-        peak = _larger(_load(logit_jl, (j,)), peak)
-    norm = _exp(_subtract(0, peak)) if leaky else _fill(logit_jl, 0)
+        peak = larger(load(logit_jl, (j,)), peak)
+    norm = exp(subtract(0, peak)) if leaky else fill(logit_jl, 0)
     for j in range(num_upper):
-        share = _exp(_subtract(_load(logit_jl, (j,)), peak))
-        _store(logit_jl, (j,), share)
-        norm = _add(norm, share)
-    scale = _divide(1, norm)
+        share = exp(subtract(load(logit_jl, (j,)), peak))
+        store(logit_jl, (j,), share)
+        norm = add(norm, share)
+    scale = divide(1, norm)
     for j in range(num_upper):  # Eq. 3: over upper capsules j
-        _store(logit_jl, (j,), _multiply(_load(logit_jl, (j,)), scale))
+        store(logit_jl, (j,), multiply(load(logit_jl, (j,)), scale))
 
 
 @njit(nogil=True)
 def _softmax_gradient(grad_jl, coupling_jl):
     """dL/dcoupling -> dL/dlogit, in place."""
     num_upper = coupling_jl.shape[0]
-    mean = _fill(grad_jl, 0)
+    mean = fill(grad_jl, 0)
     for j in range(num_upper):
-        mean = _add_product(_load(coupling_jl, (j,)), _load(grad_jl, (j,)), mean)
+        mean = add_product(load(coupling_jl, (j,)), load(grad_jl, (j,)), mean)
     for j in range(num_upper):
-        grad = _subtract(_load(grad_jl, (j,)), mean)
-        _store(grad_jl, (j,), _multiply(_load(coupling_jl, (j,)), grad))
+        grad = subtract(load(grad_jl, (j,)), mean)
+        store(grad_jl, (j,), multiply(load(coupling_jl, (j,)), grad))
 
 
 @njit(nogil=True)
 def _add_scaled(factor_jl, vectors_jdl, sums_jdl):
     for j in range(vectors_jdl.shape[0]):
-        factor = _load(factor_jl, (j,))
+        factor = load(factor_jl, (j,))
         for d in range(vectors_jdl.shape[1]):
-            total = _add_product(factor, _load(vectors_jdl, (j, d)), _load(sums_jdl, (j, d)))
-            _store(sums_jdl, (j, d), total)
+            total = add_product(factor, load(vectors_jdl, (j, d)), load(sums_jdl, (j, d)))
+            store(sums_jdl, (j, d), total)
 
 
 @njit(nogil=True)
@@ -339,47 +123,47 @@ def _combine(factor, vectors_jdl, factors_mjl, vectors_mjdl, sums_jdl):
     num_upper, upper_dim = vectors_jdl.shape[:2]
     for j in range(num_upper):
         for d in range(0, upper_dim, 4):
-            sum_0 = _multiply(_load(vectors_jdl, (j, d)), factor)
-            sum_1 = _multiply(_load(vectors_jdl, (j, d + 1)), factor)
-            sum_2 = _multiply(_load(vectors_jdl, (j, d + 2)), factor)
-            sum_3 = _multiply(_load(vectors_jdl, (j, d + 3)), factor)
+            sum_0 = multiply(load(vectors_jdl, (j, d)), factor)
+            sum_1 = multiply(load(vectors_jdl, (j, d + 1)), factor)
+            sum_2 = multiply(load(vectors_jdl, (j, d + 2)), factor)
+            sum_3 = multiply(load(vectors_jdl, (j, d + 3)), factor)
             for m in range(vectors_mjdl.shape[0]):
-                other = _load(factors_mjl, (m, j))
-                sum_0 = _add_product(other, _load(vectors_mjdl, (m, j, d)), sum_0)
-                sum_1 = _add_product(other, _load(vectors_mjdl, (m, j, d + 1)), sum_1)
-                sum_2 = _add_product(other, _load(vectors_mjdl, (m, j, d + 2)), sum_2)
-                sum_3 = _add_product(other, _load(vectors_mjdl, (m, j, d + 3)), sum_3)
-            _store(sums_jdl, (j, d), sum_0)
-            _store(sums_jdl, (j, d + 1), sum_1)
-            _store(sums_jdl, (j, d + 2), sum_2)
-            _store(sums_jdl, (j, d + 3), sum_3)
+                other = load(factors_mjl, (m, j))
+                sum_0 = add_product(other, load(vectors_mjdl, (m, j, d)), sum_0)
+                sum_1 = add_product(other, load(vectors_mjdl, (m, j, d + 1)), sum_1)
+                sum_2 = add_product(other, load(vectors_mjdl, (m, j, d + 2)), sum_2)
+                sum_3 = add_product(other, load(vectors_mjdl, (m, j, d + 3)), sum_3)
+            store(sums_jdl, (j, d), sum_0)
+            store(sums_jdl, (j, d + 1), sum_1)
+            store(sums_jdl, (j, d + 2), sum_2)
+            store(sums_jdl, (j, d + 3), sum_3)
 
 
 @njit(nogil=True)
 def _lower_gradient(weight_jpd, grad_votes_jdl, grad_lower_pl):
     num_upper, lower_dim, upper_dim = weight_jpd.shape
     for p in range(0, lower_dim, TILE):
-        grad_0 = grad_1 = grad_2 = grad_3 = _fill(grad_votes_jdl, 0)
-        grad_4 = grad_5 = grad_6 = grad_7 = _fill(grad_votes_jdl, 0)
+        grad_0 = grad_1 = grad_2 = grad_3 = fill(grad_votes_jdl, 0)
+        grad_4 = grad_5 = grad_6 = grad_7 = fill(grad_votes_jdl, 0)
         for j in range(num_upper):
             for d in range(upper_dim):
-                grad = _load(grad_votes_jdl, (j, d))
-                grad_0 = _add_product(grad, _number(weight_jpd, (j, p, d), 0), grad_0)
-                grad_1 = _add_product(grad, _number(weight_jpd, (j, p, d), upper_dim), grad_1)
-                grad_2 = _add_product(grad, _number(weight_jpd, (j, p, d), 2 * upper_dim), grad_2)
-                grad_3 = _add_product(grad, _number(weight_jpd, (j, p, d), 3 * upper_dim), grad_3)
-                grad_4 = _add_product(grad, _number(weight_jpd, (j, p, d), 4 * upper_dim), grad_4)
-                grad_5 = _add_product(grad, _number(weight_jpd, (j, p, d), 5 * upper_dim), grad_5)
-                grad_6 = _add_product(grad, _number(weight_jpd, (j, p, d), 6 * upper_dim), grad_6)
-                grad_7 = _add_product(grad, _number(weight_jpd, (j, p, d), 7 * upper_dim), grad_7)
-        _store(grad_lower_pl, (p,), grad_0)
-        _store(grad_lower_pl, (p + 1,), grad_1)
-        _store(grad_lower_pl, (p + 2,), grad_2)
-        _store(grad_lower_pl, (p + 3,), grad_3)
-        _store(grad_lower_pl, (p + 4,), grad_4)
-        _store(grad_lower_pl, (p + 5,), grad_5)
-        _store(grad_lower_pl, (p + 6,), grad_6)
-        _store(grad_lower_pl, (p + 7,), grad_7)
+                grad = load(grad_votes_jdl, (j, d))
+                grad_0 = add_product(grad, number(weight_jpd, (j, p, d), 0), grad_0)
+                grad_1 = add_product(grad, number(weight_jpd, (j, p, d), upper_dim), grad_1)
+                grad_2 = add_product(grad, number(weight_jpd, (j, p, d), 2 * upper_dim), grad_2)
+                grad_3 = add_product(grad, number(weight_jpd, (j, p, d), 3 * upper_dim), grad_3)
+                grad_4 = add_product(grad, number(weight_jpd, (j, p, d), 4 * upper_dim), grad_4)
+                grad_5 = add_product(grad, number(weight_jpd, (j, p, d), 5 * upper_dim), grad_5)
+                grad_6 = add_product(grad, number(weight_jpd, (j, p, d), 6 * upper_dim), grad_6)
+                grad_7 = add_product(grad, number(weight_jpd, (j, p, d), 7 * upper_dim), grad_7)
+        store(grad_lower_pl, (p,), grad_0)
+        store(grad_lower_pl, (p + 1,), grad_1)
+        store(grad_lower_pl, (p + 2,), grad_2)
+        store(grad_lower_pl, (p + 3,), grad_3)
+        store(grad_lower_pl, (p + 4,), grad_4)
+        store(grad_lower_pl, (p + 5,), grad_5)
+        store(grad_lower_pl, (p + 6,), grad_6)
+        store(grad_lower_pl, (p + 7,), grad_7)
 
 
 @njit(nogil=True)
@@ -388,19 +172,19 @@ def _weight_gradient(lower_nipl, i, grad_votes_njdl, grad_weight_jpd):
     for j in range(num_upper):
         for p in range(0, lower_dim, 2):
             for d in range(0, upper_dim, 4):
-                a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = _fill(lower_nipl, 0)  # p = a, p + 1 = b
+                a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = fill(lower_nipl, 0)  # p = a, p + 1 = b
                 for n in range(lower_nipl.shape[0]):
-                    pose_a = _load(lower_nipl, (n, i, p))
-                    pose_b = _load(lower_nipl, (n, i, p + 1))
-                    grad_0 = _load(grad_votes_njdl, (n, j, d))
-                    a0, b0 = _add_product(pose_a, grad_0, a0), _add_product(pose_b, grad_0, b0)
-                    grad_1 = _load(grad_votes_njdl, (n, j, d + 1))
-                    a1, b1 = _add_product(pose_a, grad_1, a1), _add_product(pose_b, grad_1, b1)
-                    grad_2 = _load(grad_votes_njdl, (n, j, d + 2))
-                    a2, b2 = _add_product(pose_a, grad_2, a2), _add_product(pose_b, grad_2, b2)
-                    grad_3 = _load(grad_votes_njdl, (n, j, d + 3))
-                    a3, b3 = _add_product(pose_a, grad_3, a3), _add_product(pose_b, grad_3, b3)
-                _store_totals(
+                    pose_a = load(lower_nipl, (n, i, p))
+                    pose_b = load(lower_nipl, (n, i, p + 1))
+                    grad_0 = load(grad_votes_njdl, (n, j, d))
+                    a0, b0 = add_product(pose_a, grad_0, a0), add_product(pose_b, grad_0, b0)
+                    grad_1 = load(grad_votes_njdl, (n, j, d + 1))
+                    a1, b1 = add_product(pose_a, grad_1, a1), add_product(pose_b, grad_1, b1)
+                    grad_2 = load(grad_votes_njdl, (n, j, d + 2))
+                    a2, b2 = add_product(pose_a, grad_2, a2), add_product(pose_b, grad_2, b2)
+                    grad_3 = load(grad_votes_njdl, (n, j, d + 3))
+                    a3, b3 = add_product(pose_a, grad_3, a3), add_product(pose_b, grad_3, b3)
+                store_totals(
                     grad_weight_jpd, (j, p, d), (j, p + 1, d), a0, a1, a2, a3, b0, b1, b2, b3
                 )
 
@@ -432,7 +216,7 @@ def _scan(first, last, lower_nipl, weight, leaky, vectors, votes, products, sums
                         _agree(votes, vectors[n, m], products[m])
                     if num_vectors == 0:
                         for j in range(num_upper):
-                            _store(products, (0, j), _fill(votes, even))
+                            store(products, (0, j), fill(votes, even))
                     else:
                         _softmax(products[0], leaky)
                     if num_vectors == 2:
@@ -471,6 +255,15 @@ def _gradients(
         for i in range(start, stop):
             _weight_gradient(lower_nipl, i, grad_votes[i - start], grad_weight[i])
 
+
+def _forget_kernels_of_older_lanes() -> None:
+    """numba compiles anew what changed in this file; of lanes.py it would not notice."""
+    for index in Path(_scan.stats.cache_path).glob("routing_cpu.*.nbi"):
+        if index.stat().st_mtime < Path(lanes.__file__).stat().st_mtime:
+            index.unlink(missing_ok=True)
+
+
+_forget_kernels_of_older_lanes()
 
 # ------------------------------------------------ tensors in, tensors out
 
@@ -512,8 +305,8 @@ def scan(lower, weight, leaky, query=None, grad_sum=None) -> Tensor:
     def share(first, last):
         votes = torch.empty_like(sums[0, 0])
         products = votes.new_empty(2, num_upper, num_lanes)
-        inputs = *_lane_arrays(lower), *_arrays(weight)
-        _scan(first, last, *inputs, leaky, *_lane_arrays(vectors, votes, products, sums))
+        inputs = *lane_arrays(lower), *arrays(weight)
+        _scan(first, last, *inputs, leaky, *lane_arrays(vectors, votes, products, sums))
 
     _in_threads(share, num_parts * num_blocks)
     for part in sums[1:]:
@@ -533,24 +326,13 @@ def gradients(lower, weight, leaky, queries, grad_sums, through_couplings):
         votes = torch.empty_like(queries[0, 0])
         products = votes.new_empty(vectors.shape[1], len(votes), votes.shape[-1])
         grad_votes = votes.new_empty(GRADIENT_CHUNK, len(lower), *votes.shape)
-        inputs = *_lane_arrays(lower), *_arrays(weight)
-        middle = _lane_arrays(grad_sums[0], vectors, scaled)
-        outputs = *_lane_arrays(votes, products, grad_votes, grad_lower), *_arrays(grad_weight)
+        inputs = *lane_arrays(lower), *arrays(weight)
+        middle = lane_arrays(grad_sums[0], vectors, scaled)
+        outputs = *lane_arrays(votes, products, grad_votes, grad_lower), *arrays(grad_weight)
         _gradients(first, last, *inputs, leaky, *middle, through_couplings, *outputs)
 
     _in_threads(share, len(weight))
     return grad_lower, grad_weight
-
-
-def _arrays(*tensors):
-    return [tensor.detach().numpy() for tensor in tensors]
-
-
-def _lane_arrays(*tensors):
-    """Arrays whose type tells the width of the lanes, see `_lanes_of`."""
-    arrays = _arrays(*tensors)
-    narrow = arrays[0].shape[-1] == LANES[1]
-    return [array.view(COMPLEX[array.dtype.name]) if narrow else array for array in arrays]
 
 
 def _in_threads(share, count):
@@ -560,3 +342,54 @@ def _in_threads(share, count):
         return share(0, count)
     with ThreadPoolExecutor(num_threads) as pool:
         list(pool.map(share, edges[:-1], edges[1:]))
+
+
+class RouteOnCPU(torch.autograd.Function):
+    """The passes and their order; as in `routing_triton.RouteInTriton`.
+
+    Here [b, j, d] stands as [block, j, d, lane], a lane an image, so a pose is dimension 2.
+    """
+
+    @staticmethod
+    def forward(ctx, lower_bip, weight_ijpd, bias_jd, num_iterations, leaky, gradient):
+
+        ctx.leaky, ctx.gradient = leaky, gradient
+        ctx.sizes = len(lower_bip), weight_ijpd.shape
+        inputs = pack(lower_bip), pack_weight(weight_ijpd)
+        bias = pack(bias_jd.unsqueeze(0))[..., :1]
+        sums = [scan(*inputs, leaky) + bias]  # Eq. 2
+        queries = [torch.zeros_like(sums[0])]
+        capsules = squash(sums[0], dim=2)
+        for _ in range(num_iterations - 1):
+            queries.append(queries[-1] + capsules)  # v_1 + ... + v_{k-1}
+            sums.append(scan(*inputs, leaky, queries[-1]) + bias)  # Eq. 2
+            capsules = squash(sums[-1], dim=2)
+        ctx.save_for_backward(*inputs, torch.stack(queries), torch.stack(sums))
+        return unpack(capsules, len(lower_bip), weight_ijpd.shape[3])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_capsules_bjd):
+
+        *inputs, queries, sums = ctx.saved_tensors
+        num_images, (_, _, lower_dim, upper_dim) = ctx.sizes
+        through_couplings = ctx.gradient == "all"
+        grad_capsules = pack(grad_capsules_bjd)
+        grad_sums = torch.zeros_like(sums)
+        grad_query = torch.zeros_like(grad_capsules)
+        for k in reversed(range(len(sums))):
+            grad_sums[k] = squash_gradient(sums[k], grad_capsules, dim=2)
+            if not through_couplings:
+                break
+            if k > 0:  # the query of a pass holds the capsules of every earlier pass
+                grad_query += scan(*inputs, ctx.leaky, queries[k], grad_sums[k])
+                grad_capsules = grad_query
+        if not through_couplings:  # an empty pass 1 and the last one
+            queries, grad_sums = queries[-2:], grad_sums[-2:]
+        grad_lower, grad_weight = gradients(
+            *inputs, ctx.leaky, queries, grad_sums, through_couplings
+        )
+        grad_bias = grad_sums.sum(dim=(0, 1, 4))[:, :upper_dim]
+        grad_lower = unpack(grad_lower, num_images, lower_dim)
+        grad_weight = grad_weight[:, :, :lower_dim, :upper_dim]
+        return grad_lower, grad_weight, grad_bias, None, None, None

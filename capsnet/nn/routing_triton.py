@@ -10,6 +10,8 @@ four threads or so, whose loads are one line of memory; lower capsules come with
 [i, p, b], for the same reason. What a mask leaves out counts as zero and is its own image or lower
 capsule, so nothing of it gets into another.
 
+Over 250 lines: two kernels, their pieces, and what chooses the size of a tile for each card.
+
 There are no atomic operations: every sum has a fixed order, so a second run gives the same bits.
 Products are plain float32 (or float64), except that pass 1 is a matrix product of torch, which
 follows torch's own setting of TF32.
@@ -20,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from capsnet.nn.routing import _squash_gradient, squash
+from capsnet.nn.routing import squash, squash_gradient
 
 # Numbers in one array over (i, b, j, d) that a program holds; a thread has 255 registers.
 SCAN_TILE = 5120  # the paper's 10 upper capsules of 16 for 32 images
@@ -309,7 +311,7 @@ def _gradients(
 
 
 class RouteInTriton(torch.autograd.Function):
-    """The passes and their order, as in `routing._RouteOnCPU`, whose arguments it takes."""
+    """The passes and their order, as in `routing_cpu.RouteOnCPU`, whose arguments it takes."""
 
     @staticmethod
     def forward(ctx, lower_bip, weight_ijpd, bias_jd, num_iterations, leaky, gradient):
@@ -338,7 +340,7 @@ class RouteInTriton(torch.autograd.Function):
         grad_sums = torch.zeros_like(sums)
         grad_query = torch.zeros_like(sums[0])
         for k in reversed(range(len(sums))):
-            grad_sums[k] = _squash_gradient(sums[k], grad_capsules_bjd)
+            grad_sums[k] = squash_gradient(sums[k], grad_capsules_bjd)
             if not through_couplings:
                 break
             if k > 0:  # the query of a pass holds the capsules of every earlier pass
