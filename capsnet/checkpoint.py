@@ -8,7 +8,6 @@ for bit, what was written. Same network, same bytes.
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from capsnet.files import replace_file
 from capsnet.networks import network_class
 
 FORMAT = 2
@@ -35,21 +35,14 @@ def save(
 
     validation_error (percent) and evidence_limit (`capsnet.evidence`) stay with the file, so that
     whoever has nothing else knows how far to trust the network. What is None or NaN, as after a
-    training without validation digits, is left out. A file of that name is whole at every moment.
+    training without validation digits, is left out. Same file system errors as `replace_file`.
     """
     description = {"network": network, "arguments": dict(arguments)}
     known = {"validation_error": validation_error, "evidence_limit": evidence_limit}
     for name, value in known.items():
         if value is not None and not math.isnan(value):
             description[name] = round(value, 4)
-    data = _pack(description, {name: tensor.cpu() for name, tensor in model.state_dict().items()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(data)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write(path, description, model.state_dict())
 
 
 def describe(path: str | Path) -> dict[str, object]:
@@ -84,14 +77,10 @@ def load(path: str | Path) -> nn.Module:
     Raises ValueError as `describe` does, if one bit is not as it was written, or if this code
     knows no such network.
     """
-    description = describe(path)
-    tensors = safetensors.torch.load_file(path)
-    wanted = {name: description[name] for name in description if name not in ("format", "digest")}
-    if _digest(wanted, tensors) != description.get("digest"):
-        raise ValueError(f"{path} is damaged: its contents are not those that were written")
+    description, tensors = read(path)
     try:
         with torch.device("meta"):  # no memory, whatever sizes the file speaks of
-            model = network_class(wanted["network"])(**wanted["arguments"])
+            model = network_class(description["network"])(**description["arguments"])
         model.load_state_dict(tensors, assign=True)
     except Exception as error:  # the class may fail in any way over arguments that are not its own
         what = " ".join(f"{type(error).__name__}: {error}".split())
@@ -99,20 +88,28 @@ def load(path: str | Path) -> nn.Module:
     return model.eval()
 
 
-def _pack(description: Mapping[str, object], tensors: Mapping[str, Tensor]) -> bytes:
+def write(path: Path, description: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
+    """Write both as one file; a file of that name is whole at every moment."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     whole = {"format": FORMAT, "digest": _digest(description, tensors), **description}
     # One metadata key only: safetensors writes several in an order that changes from process to
     # process.
     metadata = {"capsnet": json.dumps(whole, sort_keys=True)}
-    return safetensors.torch.save(_contiguous(tensors), metadata)
+    replace_file(path, safetensors.torch.save(tensors, metadata))
+
+
+def read(path: str | Path) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """What `write` was told, on the CPU. Raises ValueError if one bit is not as it was written."""
+    description = describe(path)
+    tensors = safetensors.torch.load_file(path)
+    told = {name: value for name, value in description.items() if name not in ("format", "digest")}
+    if description.get("digest") != _digest(told, tensors):
+        raise ValueError(f"{path} is damaged: its contents are not those that were written")
+    return told, tensors
 
 
 def _digest(description: Mapping[str, object], tensors: Mapping[str, Tensor]) -> str:
     """Of all that the file says: safetensors checks sizes and names, but no bit of a weight."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
-    digest.update(safetensors.torch.save(_contiguous(tensors)))
+    digest.update(safetensors.torch.save(dict(tensors)))
     return digest.hexdigest()
-
-
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}

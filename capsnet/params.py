@@ -122,6 +122,10 @@ class Optimizer(Section):
     intervals: Annotated[int, between(1, 10000)]
 
 
+class Train(Section):
+    save_every: Annotated[float, between(0, 86400)]
+
+
 class Evaluate(Section):
     seed: Seed
     batch_size: Images
@@ -145,6 +149,7 @@ class Params(Section):
     routing: Routing
     loss: Loss
     optimizer: Optimizer
+    train: Train
     evaluate: Evaluate
     perturb: Perturb
 

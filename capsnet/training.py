@@ -1,6 +1,7 @@
 """The training loop: a generator of facts. It writes no file, prints nothing, knows no MLflow."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from math import cos, pi
 from time import perf_counter
 from typing import NamedTuple
@@ -18,6 +19,20 @@ from capsnet.nn.capsnet import Prediction
 
 UNREAD_STEPS = 1000  # at most, before a device is asked for the losses
 ComputeLosses = Callable[[Prediction, Tensor | None, Batch], Losses]
+
+
+@dataclass
+class Progress:
+    """Where a training stands between two steps: what it takes to go on, beside the weights, the
+    optimizer and torch's random numbers.
+    """
+
+    step: int = 0  # steps done
+    examples: int = 0  # images shown in the intervals that are done
+    seconds: float = 0.0  # since the start, all included
+    interval_seconds: float = 0.0  # of training alone, in the interval that is not done
+    sizes: list[int] = field(default_factory=list)  # images of each of its steps
+    losses: list[Tensor] = field(default_factory=list)  # of each, left on the device
 
 
 class Facts(NamedTuple):
@@ -45,47 +60,52 @@ def fit(
     compute_losses: ComputeLosses,
     validation_batches: Callable[[], Iterable[Batch]],
     dtype: torch.dtype = torch.float32,
+    progress: Progress | None = None,
+    after_step: Callable[[Progress], None] = lambda progress: None,
 ) -> Iterator[Facts]:
     """Train on the batches and yield the facts of each of `num_intervals` intervals.
 
     `learning_rate` maps a step (from 0) to a rate; `dtype` bfloat16 means autocast. In training the
-    decoder sees the capsules of the true labels. Raises ValueError if a loss is not finite: on a
-    CPU, where looking costs nothing, before the weights change, elsewhere within `UNREAD_STEPS`,
-    for the loop does not wait for a device.
+    decoder sees the capsules of the true labels. `progress` is where to go on; the batches are then
+    those that are left. `after_step` is called when a step and what belongs to it is done. Raises
+    ValueError if a loss is not finite: on a CPU, where looking costs nothing, before the weights
+    change, elsewhere within `UNREAD_STEPS`, for the loop does not wait for a device.
     """
+    now = progress or Progress()
     ends = {round(num_steps * (n + 1) / num_intervals) for n in range(num_intervals)}
-    start = interval_start = perf_counter()
-    history: list[Tensor] = []  # of the interval: each step's losses, left on the device
-    sizes: list[int] = []  # and its number of images
-    examples = 0
+    start = perf_counter() - now.seconds
     model.train()
-    for step, batch in enumerate(batches):
+    lap = perf_counter()
+    for step, batch in enumerate(batches, now.step):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step)
         losses = forward_losses(model, batch, compute_losses, dtype)
-        history.append(torch.stack(losses).detach())
-        sizes.append(len(batch))
+        now.losses.append(torch.stack(losses).detach())
+        now.sizes.append(len(batch))
         unread = 1 if batch.images.device.type == "cpu" else UNREAD_STEPS
         if (step + 1) % unread == 0:
-            read_losses(history[-unread:], step)
+            read_losses(now.losses[-unread:], step)
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         optimizer.step()
-        if step + 1 in ends:
-            losses_of_steps = read_losses(history, step)
-            training_seconds = perf_counter() - interval_start
-            examples += sum(sizes)
-            error = validation_error(model, validation_batches(), dtype)
+        now.step = step + 1
+        losses_of_steps = read_losses(now.losses, step) if now.step in ends else None
+        now.interval_seconds += perf_counter() - lap
+        if losses_of_steps is not None:
+            now.examples += sum(now.sizes)
             yield Facts(
-                step + 1,
-                examples,
-                *np.average(losses_of_steps, axis=0, weights=sizes).tolist(),
-                validation_error=error,
+                now.step,
+                now.examples,
+                *np.average(losses_of_steps, axis=0, weights=now.sizes).tolist(),
+                validation_error=validation_error(model, validation_batches(), dtype),
                 learning_rate=learning_rate(step),
-                images_per_second=sum(sizes) / training_seconds,
+                images_per_second=sum(now.sizes) / now.interval_seconds,
                 seconds=perf_counter() - start,
             )
-            history, sizes, interval_start = [], [], perf_counter()
+            now.losses, now.sizes, now.interval_seconds = [], [], 0.0
+        now.seconds = perf_counter() - start
+        after_step(now)
+        lap = perf_counter()
 
 
 def forward_losses(

@@ -1,12 +1,13 @@
-"""How stages write: rounded, to a file aside that is then renamed, so that none is ever half."""
+"""How stages write: numbers rounded, files whole at every moment."""
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+
+from capsnet.files import replace_file
 
 DIGITS = 6  # significant digits: more differ from machine to machine and say nothing
 
@@ -21,10 +22,7 @@ def rounded(value: object) -> object:
 
 
 def write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text)
-    os.replace(aside, path)
+    replace_file(path, text.encode())
 
 
 def write_json(path: Path, values: Mapping[str, object]) -> None:

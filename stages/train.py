@@ -27,10 +27,12 @@ from capsnet.losses import margin_loss, sigmoid_loss, softmax_loss, weighted_los
 from capsnet.networks import network_class
 from capsnet.params import Budget, Params, load_params
 from capsnet.reading.registry import register
+from capsnet.resume import SavedState, folder_of_states, only_one
 from capsnet.runs import TaskNumbers, params_of, task_of, used_parameters
 from capsnet.tracking import track
 from capsnet.training import Facts, exponential, fit, one_cycle
 from stages.command import run
+from stages.inputs import ROOT, inputs_of
 from stages.output import write_csv, write_json
 
 HEADER = (
@@ -50,9 +52,11 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, JSON")
     arguments = parser.parse_args()
     params = params_of(load_params(), arguments.run)
-    with track(
-        "train", arguments.run, parameters=used_parameters(params, arguments.run)
-    ) as tracker:
+    used = used_parameters(params, arguments.run)
+    with (
+        only_one(folder_of_states(ROOT), arguments.model),
+        track("train", arguments.run, parameters=used) as tracker,
+    ):
         train(params, arguments, tracker)
 
 
@@ -69,10 +73,17 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
     torch.manual_seed(params.seed)
     network_sizes = network_arguments(params, network, task)
     model = network_class(network)(**network_sizes).to(device)
+    optimizer = adam(model, params)
     num_steps = -(-task.training_examples // task.batch_size)
+    inputs = inputs_of("train", arguments.run, arguments.digits)
+    inputs |= {"device": str(device), "precision": str(dtype)}
+    saved = SavedState(folder_of_states(ROOT), arguments.run, inputs, every=params.train.save_every)
+    progress, rows = saved.load(model, optimizer)
+    if progress.step > 0:
+        tracker.tag("resumed", f"after step {progress.step}")
     batches = training_batches(
         training,
-        progress_bar(num_steps, arguments.run),
+        progress_bar(progress.step, num_steps, arguments.run),
         seed=params.seed,
         batch_size=task.batch_size,
         num_digits=task.num_digits,
@@ -96,7 +107,7 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
         batches,
         num_steps=num_steps,
         num_intervals=min(num_steps, params.optimizer.intervals),
-        optimizer=adam(model, params),
+        optimizer=optimizer,
         learning_rate=schedule(budget, num_steps),
         compute_losses=lambda prediction, reconstructions, batch: weighted_losses(
             prediction.lengths,
@@ -108,19 +119,26 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
         ),
         validation_batches=validation_batches,
         dtype=dtype,
+        progress=progress,
+        after_step=lambda now: saved.save_if_due(model, optimizer, now, rows),
     )
     print(
         f"{arguments.run}: {network} on {task.training_examples:,} images, {device}, {dtype}\n"
         f"{HEADER}"
     )
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    rows: list[Facts] = []
-    for row in facts:
-        rows.append(row)
+
+    def report(row: Facts) -> None:
         tqdm.write(format_row(row))
+        tracker.metrics(row._asdict(), step=row.examples)
         curve = pd.DataFrame(rows).assign(num_parameters=num_parameters, peak_memory_mib=peak_mib())
         write_csv(arguments.curve, curve)
-        tracker.metrics(row._asdict(), step=row.examples)
+
+    for row in rows:  # of before an interruption
+        report(row)
+    for row in facts:
+        rows.append(row)
+        report(row)
     few = min(500, 10 * len(validation))  # a pair network has new pairs of the same digits
     save(
         model,
@@ -137,6 +155,7 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
     tracker.artifact(arguments.curve)
     tracker.checkpoint(arguments.model)
     tracker.model(register, arguments.model)
+    saved.remove()
 
 
 def network_arguments(params: Params, network: str, task: TaskNumbers) -> dict[str, object]:
@@ -179,10 +198,11 @@ def schedule(budget: Budget, num_steps: int):
     return partial(exponential, **rate)
 
 
-def progress_bar(num_steps: int, run: str) -> tqdm:
+def progress_bar(start: int, num_steps: int, run: str) -> tqdm:
     """A bar for a person at a terminal; in a log the table's rows are the progress."""
+    steps, silent = range(start, num_steps), not sys.stderr.isatty()
     return tqdm(
-        range(num_steps), desc=run, unit="batch", disable=not sys.stderr.isatty(), leave=False
+        steps, run, total=num_steps, initial=start, unit="batch", disable=silent, leave=False
     )
 
 

@@ -12,6 +12,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {  # file or folder of capsnet/ -> floor; a file imports from its own floor or below
+    "files": 0,
     "nn/routing": 0,
     "nn/lanes": 0,
     "nn/routing_cpu": 0,
@@ -36,6 +37,7 @@ FLOORS = {  # file or folder of capsnet/ -> floor; a file imports from its own f
     "training": 3,
     "checkpoint": 3,
     "evidence": 3,
+    "resume": 3,
     "evaluation": 3,
     "studies": 3,
     "figures": 3,

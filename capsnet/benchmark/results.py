@@ -1,7 +1,6 @@
 """What is reported: the measures with their targets, and the four files that hold them."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from capsnet import figures
+from capsnet.files import replace_file
 
 MIB = 2**20
 
@@ -95,7 +95,7 @@ def ratios(first: Sequence[float], second: Sequence[float]) -> list[float]:
 def write(
     folder: Path, about: dict[str, str], measured: dict[str, dict], growth: pd.DataFrame
 ) -> None:
-    """Four files, each written aside and then renamed, so that none is ever half; and print."""
+    """Four files; and print."""
     title = "How time grows with images, capsules and iterations"
     text = "\n\n".join([markdown(about, measured), NOTE, f"![{title}](growth.png)"]) + "\n"
     raw = about | {"measures": {name: row_of(name, measured)._asdict() for name in MEASURES}}
@@ -105,9 +105,7 @@ def write(
         "growth.csv": growth.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
     }
     for name, content in contents.items():
-        aside = folder / f".{name}.{os.getpid()}"
-        aside.write_text(content, encoding="utf-8")
-        aside.replace(folder / name)
+        replace_file(folder / name, content.encode())
     figures.growth(growth, folder / "growth.png", title=title)
     print(text)
 

@@ -8,6 +8,7 @@ whole screen pixels. The same input gives the same bytes, whatever the user's se
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib.style
@@ -19,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator
 from PIL import Image
+
+from capsnet.files import replace_file
 
 WIDTH, SHEET_WIDTH, MARGIN, GAP, GROUP_GAP = 1920, 1600, 28, 8, 24  # pixels; a sheet may be wider
 DPI = 256  # a power of two: pixels / DPI * DPI is exact
@@ -118,15 +121,14 @@ def chart(path: Path, *, height: int, title: str) -> Iterator[Figure]:
 
 @contextmanager
 def canvas(path: Path, *, width: int, height: int, layout: str | None = None) -> Iterator[Figure]:
-    """A figure of so many pixels, saved when the block ends: written aside, then renamed."""
+    """A figure of so many pixels, saved when the block ends."""
     with matplotlib.style.context(STYLE, after_reset=True):
         figure = Figure(figsize=(width / DPI, height / DPI), layout=layout)
         yield figure
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(path.name + ".part")
         agg = FigureCanvasAgg(figure)
         agg.draw()
         pixels = Image.fromarray(np.asarray(agg.buffer_rgba())[..., :3])
         few_colors = pixels.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        few_colors.save(aside, format="png", optimize=True)  # half the size, greys exact
-        aside.replace(path)
+        png = BytesIO()
+        few_colors.save(png, format="png", optimize=True)  # half the size, greys exact
+        replace_file(path, png.getvalue())

@@ -1,0 +1,156 @@
+"""An interrupted training goes on where it stopped: its state is saved aside every so often.
+
+A state belongs to its inputs: parameters, code, data and versions, all that can change a result. It
+lies in `.resume/<run>-<fingerprint of the inputs>/`, outside of what DVC deletes, is replaced as a
+whole, and goes when the training is done. Other inputs have another fingerprint, so they can never
+pick it up. On a CPU the weights come out the same, bit for bit, as without the interruption.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from capsnet import checkpoint
+from capsnet.training import Facts, Progress
+
+
+@contextmanager
+def only_one(folder: Path, output: Path) -> Iterator[None]:
+    """Hold `output` for this process; raises ValueError if another one is about to write it."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    name = hashlib.md5(str(output.resolve()).encode()).hexdigest()
+    try:
+        with FileLock(
+            folder / f"{name}.lock", timeout=0
+        ):  # the system frees it if the process dies
+            yield
+    except Timeout:
+        raise ValueError(
+            f"another process is training {output}: wait until it is done, or end it first"
+        ) from None
+
+
+class SavedState:
+    """The state of one training. `folder` is shared by all; `inputs` tell one from another."""
+
+    def __init__(self, folder: Path, run: str, inputs: Mapping[str, str], *, every: float) -> None:
+        self._run, self._inputs, self._every = run, dict(inputs), every
+        text = json.dumps(self._inputs, sort_keys=True)
+        self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        self._path = folder / f"{run}-{self._fingerprint[:16]}" / "state.safetensors"
+        self._due = monotonic() + every
+        self._warned = False
+
+    def load(self, model: nn.Module, optimizer: Adam) -> tuple[Progress, list[Facts]]:
+        """Put the saved state into both and give where it stood; without one, the very start.
+
+        Says on stdout what it found: this training's state, or what makes another's unfit.
+        """
+        found = self._read()
+        if found is None:
+            return Progress(), []
+        told, tensors = found
+        with torch.no_grad():
+            for name, tensor in model.state_dict().items():
+                tensor.copy_(tensors[f"model.{name}"])
+        for n, parameter in enumerate(model.parameters()):
+            moments = {
+                name: torch.empty_like(parameter).copy_(tensors[f"adam.{n}.{name}"])
+                for name in ("exp_avg", "exp_avg_sq")
+            }
+            step = tensors[f"adam.{n}.step"].to(parameter.device)
+            optimizer.state[parameter] = {"step": step} | moments
+        restore_random_state(tensors)
+        rows = [Facts(*row) for row in told["rows"]]
+        losses = tensors["losses"].to(next(model.parameters()).device)
+        progress = Progress(**told["progress"], losses=list(losses))
+        print(f"{self._run}: goes on after step {progress.step:,}, saved before it was interrupted")
+        return progress, rows
+
+    def save_if_due(
+        self, model: nn.Module, optimizer: Adam, progress: Progress, rows: list[Facts]
+    ) -> None:
+        """Save if `every` seconds have passed since the last time.
+
+        A state that is not finite is not saved: the last good one stays. Nor does a full disk end
+        the training; it is told once.
+        """
+        if monotonic() < self._due:
+            return
+        tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+        for n, parameter in enumerate(model.parameters()):
+            tensors |= {f"adam.{n}.{k}": value for k, value in optimizer.state[parameter].items()}
+        tensors["losses"] = torch.stack(progress.losses) if progress.losses else torch.empty(0, 4)
+        if all(tensor.isfinite().all() for tensor in tensors.values()):
+            counts = {name: value for name, value in vars(progress).items() if name != "losses"}
+            told = {"inputs": self._inputs, "progress": counts, "rows": rows}
+            try:
+                checkpoint.write(self._path, told, tensors | random_state())
+            except OSError as error:
+                self._warn(f"{error}; if interrupted, the training would go on from an older step")
+        self._due = monotonic() + self._every
+
+    def remove(self) -> None:
+        """The training is done and its results are written."""
+        shutil.rmtree(self._path.parent, ignore_errors=True)
+
+    def _read(self) -> tuple[dict, dict[str, Tensor]] | None:
+        if self._path.exists():
+            try:
+                return checkpoint.read(self._path)
+            except ValueError as error:
+                print(f"{self._run}: starts anew: {error}")
+                return None
+        for other in sorted(self._path.parent.parent.glob(f"{self._run}-*/{self._path.name}")):
+            try:
+                told = checkpoint.describe(other)
+                changed = {
+                    name
+                    for name in told["inputs"].keys() | self._inputs.keys()
+                    if told["inputs"].get(name) != self._inputs.get(name)
+                }
+                step = told["progress"]["step"]
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+            some = sorted(changed)[:4] + ["..."] * (len(changed) > 4)
+            print(
+                f"{self._run}: starts anew: {other.parent} (interrupted after step {step:,}) is "
+                f"of other inputs: {', '.join(some)}"
+            )
+        return None
+
+    def _warn(self, what: str) -> None:
+        if not self._warned:
+            print(f"{self._run}: {what}", file=sys.stderr)
+        self._warned = True
+
+
+def random_state() -> dict[str, Tensor]:
+    """Of torch's generators, which dropout uses."""
+    states = {"random.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["random.cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_state(tensors: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+
+
+def folder_of_states(workspace: Path) -> Path:
+    """`.resume` of the repository, also where DVC runs an experiment in a copy that it deletes."""
+    return Path(os.environ.get("DVC_ROOT") or workspace) / ".resume"

@@ -1,0 +1,34 @@
+"""What can change a stage's results, as dvc.yaml lists it: parameters, code, data; and versions."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numba
+import torch
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]  # of the code that runs
+
+
+def inputs_of(stage: str, run: str, digits: Path) -> dict[str, str]:
+    """Name -> value or MD5. params.yaml is that of the working directory, `digits` the data."""
+    tree = yaml.safe_load(Path("params.yaml").read_text())
+    entry = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["do"]
+    names = {"${budget}": tree["budget"], "${key}": run, "${item.task}": tree["runs"][run]["task"]}
+    inputs = {"torch": str(torch.__version__), "numba": numba.__version__}
+    for path in entry["params"]:
+        for name, value in names.items():
+            path = path.replace(name, value)
+        value = tree
+        for key in path.split("."):
+            value = value[key]
+        inputs[path] = json.dumps(value, sort_keys=True)
+    code = [ROOT / path for path in entry["deps"] if path.startswith(("capsnet/", "stages/"))]
+    files = [file for path in code for file in ([path] if path.is_file() else path.rglob("*.py"))]
+    inputs |= {file.relative_to(ROOT).as_posix(): md5(file) for file in files}
+    return inputs | {f"digits/{file.name}": md5(file) for file in sorted(digits.glob("train*"))}
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()

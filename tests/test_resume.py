@@ -1,0 +1,171 @@
+"""A training that is stopped and goes on ends as one that was not, and never from foreign state."""
+
+import os
+from functools import partial
+
+import pytest
+import torch
+
+from capsnet import checkpoint
+from capsnet.data.batches import evaluation_batches, training_batches
+from capsnet.data.mnist import Digits
+from capsnet.losses import margin_loss, weighted_losses
+from capsnet.nn.capsnet import CapsNet
+from capsnet.resume import SavedState, only_one
+from capsnet.training import fit
+
+TASK = dict(num_digits=2, image_size=20, max_shift=2)
+STEPS, INTERVALS = 9, 3
+INPUTS = {"routing.iterations": "3", "capsnet/training.py": "d41d8c"}
+
+
+class Stopped(Exception):
+    pass
+
+
+def make_capsnet(network=CapsNet):
+    sizes = dict(conv_channels=8, kernel_size=5, primary_types=2, decoder_sizes=[16])
+    return network(image_size=20, **sizes)
+
+
+class WithDropout(CapsNet):
+    """As in the baseline, torch's own generator is drawn from in every step."""
+
+    def forward(self, images):
+        return super().forward(torch.nn.functional.dropout(images))
+
+
+def train(make_model, folder, stop_after=None, inputs=INPUTS, every=0.0):
+    """As stage `train` does it. Returns the weights and the facts without times."""
+    torch.manual_seed(0)
+    model = make_model()
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    saved = SavedState(folder, "run", inputs, every=every)
+    progress, rows = saved.load(model, optimizer)
+    images = torch.randint(0, 256, (40, 16, 16), generator=torch.Generator().manual_seed(0))
+    digits = Digits(images.to(torch.uint8), torch.arange(40) % 10)
+    steps = range(progress.step, STEPS)
+
+    def after_step(now):
+        saved.save_if_due(model, optimizer, now, rows)
+        if now.step == stop_after:
+            raise Stopped
+
+    def compute_losses(prediction, reconstructions, batch):
+        return weighted_losses(
+            prediction.lengths,
+            batch.targets,
+            reconstructions,
+            batch.sources,
+            classification=margin_loss,
+            reconstruction_weight=0.0005,
+        )
+
+    for row in fit(
+        model,
+        training_batches(digits, steps, seed=1, batch_size=4, **TASK),
+        num_steps=STEPS,
+        num_intervals=INTERVALS,
+        optimizer=optimizer,
+        learning_rate=lambda step: 0.001,
+        compute_losses=compute_losses,
+        validation_batches=partial(
+            evaluation_batches, digits, seed=0, num_examples=8, batch_size=5, **TASK
+        ),
+        progress=progress,
+        after_step=after_step,
+    ):
+        rows.append(row)
+    saved.remove()
+    return model.state_dict(), [row._replace(seconds=0, images_per_second=0) for row in rows]
+
+
+@pytest.mark.parametrize("network", [CapsNet, WithDropout])
+def test_after_every_step_it_goes_on_to_the_same_weights_and_facts(tmp_path, network):
+    make_model = partial(make_capsnet, network)
+    wanted, wanted_rows = train(make_model, tmp_path)
+    assert not [*tmp_path.iterdir()]
+    for stop_after in range(1, STEPS + 1):
+        with pytest.raises(Stopped):
+            train(make_model, tmp_path, stop_after)
+        found, rows = train(make_model, tmp_path)
+        assert rows == wanted_rows
+        for name, tensor in wanted.items():
+            assert torch.equal(found[name], tensor), f"{name} after step {stop_after}"
+        assert not [*tmp_path.iterdir()]  # removed when all is done
+
+
+def test_a_save_is_due_only_every_so_often(tmp_path):
+    with pytest.raises(Stopped):
+        train(make_capsnet, tmp_path, 4, every=1000)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_other_inputs_start_anew_and_say_why(tmp_path, capsys):
+    with pytest.raises(Stopped):
+        train(make_capsnet, tmp_path, 4)
+    wanted, _ = train(make_capsnet, tmp_path / "elsewhere")
+    found, rows = train(make_capsnet, tmp_path, inputs=INPUTS | {"routing.iterations": "1"})
+    assert len(rows) == INTERVALS and torch.equal(
+        found["convolution.weight"], wanted["convolution.weight"]
+    )
+    told = capsys.readouterr().out
+    assert "run: starts anew" in told and "(interrupted after step 4)" in told
+    assert "other inputs: routing.iterations\n" in told
+    assert len([*tmp_path.glob("run-*")]) == 1  # the other's state is still there for it
+
+
+@pytest.mark.parametrize("damage", ["bit", "half", "empty"])
+def test_a_damaged_state_starts_anew(tmp_path, capsys, damage):
+    with pytest.raises(Stopped):
+        train(make_capsnet, tmp_path, 4)
+    [path] = tmp_path.glob("run-*/state.safetensors")
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes({"bit": data, "half": data[: len(data) // 2], "empty": b""}[damage])
+    train(make_capsnet, tmp_path)
+    assert "run: starts anew: " in capsys.readouterr().out
+
+
+def test_a_state_that_is_not_finite_leaves_the_last_good_one(tmp_path):
+    with pytest.raises(Stopped):
+        train(make_capsnet, tmp_path, 4)
+    [path] = tmp_path.glob("run-*/state.safetensors")
+    good = path.read_bytes()
+    model = make_capsnet()
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    saved = SavedState(tmp_path, "run", INPUTS, every=0)
+    progress, rows = saved.load(model, optimizer)
+    model.convolution.weight.data[0] = float("nan")
+    saved.save_if_due(model, optimizer, progress, rows)
+    assert path.read_bytes() == good
+
+
+def test_a_full_disk_is_told_once_and_the_training_goes_on(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    _, rows = train(make_capsnet, tmp_path)
+    told = capsys.readouterr().err
+    assert len(rows) == INTERVALS
+    assert told.count("No space left on device") == 1 and "go on from an older step" in told
+
+
+def test_a_state_is_no_network(tmp_path):
+    with pytest.raises(Stopped):
+        train(make_capsnet, tmp_path, 4)
+    [path] = tmp_path.glob("run-*/state.safetensors")
+    with pytest.raises(ValueError, match="holds no network"):
+        checkpoint.load(path)
+
+
+def test_a_second_process_for_the_same_output_is_refused(tmp_path):
+    with only_one(tmp_path, tmp_path / "net"):
+        with only_one(tmp_path, tmp_path / "other"):
+            pass
+        with (
+            pytest.raises(ValueError, match=r"another process is training .*net: wait"),
+            only_one(tmp_path, tmp_path / "net"),
+        ):
+            pass
