@@ -51,7 +51,8 @@ def follow(schema: dict, location: tuple) -> tuple[str, dict, list[str]]:
         else:
             more = wanted.get("additionalProperties")
             wanted = wanted.get("properties", {}).get(part) or more or {}
-            path = f"{path}.{part}" if path else str(part)
+            name = str(part) or "''"
+            path = f"{path}.{name}" if path else name
     return path, resolved(schema, wanted), keys
 
 

@@ -2,11 +2,13 @@
 
 import math
 import os
+import re
 
 import pytest
 import safetensors
 import safetensors.torch
 import torch
+from hypothesis import HealthCheck, given, settings, strategies
 
 from capsnet import checkpoint
 from capsnet.nn.baseline import BaselineCNN
@@ -80,3 +82,65 @@ def test_other_files_are_refused_in_one_line(tmp_path):
     checkpoint.save(CapsNet(**SIZES), tmp_path / "other", network="capsnet", arguments=other)
     with pytest.raises(ValueError, match="no network that this code knows"):
         checkpoint.load(tmp_path / "other")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("written") / "net"
+    checkpoint.save(CapsNet(**SIZES), path, network="capsnet", arguments=SIZES)
+    return path
+
+
+@given(data=strategies.data())
+@settings(max_examples=200, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+def test_a_damaged_file_is_an_error_that_names_it(written, data):
+    """Cut, lengthened, bytes changed in the header or the weights, or nothing but noise."""
+    whole = written.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    kind = data.draw(strategies.sampled_from(["cut", "longer", "header", "weights", "noise"]))
+    damaged = bytearray(whole)
+    if kind == "cut":
+        damaged = damaged[: data.draw(strategies.integers(0, len(whole) - 1))]
+    elif kind == "longer":
+        damaged += data.draw(strategies.binary(min_size=1, max_size=100))
+    elif kind == "noise":
+        damaged = bytearray(data.draw(strategies.binary(max_size=1000)))
+    else:
+        first, last = (0, header - 1) if kind == "header" else (header, len(whole) - 1)
+        for place in data.draw(strategies.lists(strategies.integers(first, last), min_size=1)):
+            damaged[place] ^= data.draw(strategies.integers(1, 255))
+    path = written.with_name("damaged")
+    path.write_bytes(damaged)
+    if damaged == whole:  # the same byte was changed twice
+        return
+    with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+        checkpoint.load(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"conv_channels": 10**9, "primary_types": 10**9},
+        {"conv_channels": 10**30},
+        {"image_size": -5},
+        {"decoder_sizes": [2**40, 2**40]},
+        {"decoder_sizes": "many"},
+        {"speed": 3},
+    ],
+    ids=str,
+)
+def test_sizes_that_lie_take_no_memory(tmp_path, arguments):
+    """The file is whole, digest and all, but its network would not fit any machine or is none."""
+    path = tmp_path / "net"
+    checkpoint.save(CapsNet(**SIZES), path, network="capsnet", arguments=SIZES | arguments)
+    with pytest.raises(ValueError, match="holds no network that this code knows"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("told", ["[]", "3", "{", "{}", '{"format": 2}', "[" * 100_000])
+def test_metadata_that_is_not_ours(tmp_path, told):
+    path = tmp_path / "net"
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"capsnet": told})
+    with pytest.raises(ValueError, match="damaged"):
+        checkpoint.load(path)

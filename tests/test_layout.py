@@ -3,6 +3,7 @@ reads.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -153,3 +154,10 @@ def test_dvc_yaml_names_no_file_that_no_stage_reads():
 def test_train_is_not_made_stale_by_the_log_or_the_figures():
     deps = stages_of_dvc_yaml()["train"]["deps"]
     assert not {"capsnet", "capsnet/tracking", "capsnet/figures"} & set(deps)
+
+
+def test_nothing_reads_a_pickle():
+    """Checkpoints and states are safetensors: a file from elsewhere must not run code."""
+    words = r"pickle\.load|import pickle|(?<!safetensors\.)torch\.load|joblib|dill|np\.load"
+    for path in (*capsnet_files(), *(ROOT / "stages").glob("*.py")):
+        assert not re.search(words, path.read_text()), path

@@ -1,14 +1,20 @@
 """params.yaml: each mistake is one line with its path, what was found, what is allowed."""
 
 import copy
+import math
 import re
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+import torch
 import yaml
+from hypothesis import given, settings, strategies
 
+from capsnet.networks import network_class
 from capsnet.params import OneCycle, load_params
 from capsnet.runs import params_of, task_of, used_parameters
+from stages.train import network_arguments, schedule
 
 ROOT = Path(__file__).parent.parent
 DELETE = object()
@@ -190,26 +196,53 @@ def places(node: object, above: tuple = ()):
         yield from places(value, (*above, key))
 
 
-@pytest.mark.parametrize("value", [None, "x", {1: 2}], ids=str)
-def test_whatever_stands_anywhere_a_mistake_is_a_line(monkeypatch, value):
-    """Reading YAML is nine tenths of the time, so it is read once."""
-    path = ROOT / "params.yaml"
-    tree = yaml.safe_load(path.read_text())
-    said = re.compile(
-        rf"{re.escape(str(path))}: \S.*: (got .*, wanted |missing|unknown key, allowed are )"
+TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
+ODD = [None, True, 0, -1, 3, 2.5, 1e-9, 10**30, math.nan, math.inf, -math.inf, "x", "1e-3", "",
+       [], [1], [-1], ["a", 2], {}, {"x": 1}, {1: 2}, {None: 1}, "2026", "capsnet"]  # fmt: skip
+
+
+@given(data=strategies.data())
+@settings(max_examples=400, deadline=None)
+def test_any_one_change_runs_or_is_told_in_lines(data):
+    """A key taken away, another put beside it, or an odd value: it stops with the place in the
+    file, or networks can be built and called (without memory) and every step has a learning rate.
+    """
+    changed = copy.deepcopy(
+        TREE | {"budget": data.draw(strategies.sampled_from([*TREE["budgets"]]))}
     )
-    for *sections, key in list(places(tree)):
-        changed = copy.deepcopy(tree)
-        section = changed
-        for name in sections:
-            section = section[name]
-        section[key] = value
-        monkeypatch.setattr(yaml, "safe_load", lambda text, changed=changed: changed)
+    *sections, key = data.draw(strategies.sampled_from(list(places(TREE))))
+    section = changed
+    for name in sections:
+        section = section[name]
+    match data.draw(strategies.sampled_from(["remove", "add", "set", "set", "set"])):
+        case "remove":
+            del section[key]
+        case "add":
+            section[data.draw(strategies.sampled_from([f"{key}x", 3, True, ""]))] = section[key]
+        case "set":
+            section[key] = data.draw(strategies.sampled_from(ODD))
+    path = ROOT / "params.yaml"
+    said = re.compile(rf"{re.escape(str(path))}: [^ :]+: [a-z]")
+    with patch.object(yaml, "safe_load", lambda text: changed):  # reading it is most of the time
         try:
-            load_params(path)
+            params = load_params(path)
         except ValueError as error:
             assert all(said.match(line) for line in str(error).splitlines()), str(error)
-        monkeypatch.undo()
+            return
+    for run in params.runs:
+        call_on_meta(params_of(params, run), run)
+
+
+def call_on_meta(params, run):
+    network, task = params.runs[run].network, task_of(params, run)
+    with torch.device("meta"):
+        model = network_class(network)(**network_arguments(params, network, task))
+        prediction = model(torch.empty(2, 1, task.image_size, task.image_size))
+        if model.decoder:
+            labels = torch.empty(2, task.num_digits, dtype=torch.int64)
+            model.decoder(prediction.capsules, labels)
+    rate = schedule(params.chosen_budget, num_steps=10)
+    assert all(0 <= rate(step) <= 1 for step in range(10))
 
 
 def test_keys_that_yaml_reads_as_no_text(tmp_path):

@@ -6,9 +6,10 @@ from math import isnan
 import pytest
 import torch
 
-from capsnet.data.batches import evaluation_batches, training_batches
+from capsnet.data.batches import Batch, evaluation_batches, training_batches
 from capsnet.data.mnist import Digits
-from capsnet.losses import margin_loss, weighted_losses
+from capsnet.losses import margin_loss, sigmoid_loss, weighted_losses
+from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet
 from capsnet.training import exponential, fit, forward_losses, one_cycle, read_losses
 
@@ -113,6 +114,28 @@ def test_the_first_loss_that_is_not_finite_is_named_when_read_late():
     with pytest.raises(ValueError, match="reconstruction loss is inf at step 7:"):
         read_losses([good, good, bad, bad], last_step=7)
     assert read_losses([good, 3 * good], last_step=1).tolist() == [[1.0] * 3, [3.0] * 3]
+
+
+@pytest.mark.parametrize("network", ["capsnet", "baseline"])
+@pytest.mark.parametrize("brightness", [0.0, 1.0])
+@pytest.mark.parametrize("labels", [[[3, 3]], [[3, 5]], [[3, 5], [5, 3]]], ids=str)
+def test_odd_batches_have_finite_losses_and_gradients(network, brightness, labels):
+    """Blank and saturated images, a batch of one, the same digit twice."""
+    torch.manual_seed(0)
+    model = make_model() if network == "capsnet" else BaselineCNN(image_size=20, num_digits=2)
+    labels = torch.tensor(labels)
+    images = torch.full((len(labels), 1, 20, 20), brightness)
+    targets = torch.zeros(len(labels), 10).scatter_(1, labels, 1.0)
+    batch = Batch(images, targets, images.expand(-1, 2, -1, -1), labels)
+    losses = forward_losses(
+        model,
+        batch,
+        partial(compute, classification=margin_loss if network == "capsnet" else sigmoid_loss),
+        torch.float32,
+    )
+    losses.total.backward()
+    assert all(loss.isfinite() for loss in losses)
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
 def test_one_cycle_by_hand():

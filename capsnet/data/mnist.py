@@ -5,7 +5,9 @@ unsigned byte), the number of dimensions, one big-endian 32-bit size per dimensi
 """
 
 import gzip
+import math
 import struct
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +44,7 @@ def read_idx(path: Path) -> np.ndarray:
     """
     try:
         data = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, FileNotFoundError):
             raise ValueError(f"{path} is missing: run `dvc repro download`") from None
         raise ValueError(
@@ -55,7 +57,7 @@ def read_idx(path: Path) -> np.ndarray:
     num_dimensions = data[3]
     start = 4 + 4 * num_dimensions
     shape = struct.unpack_from(f">{num_dimensions}I", data, 4) if len(data) >= start else ()
-    expected = int(np.prod(shape, dtype=np.int64))
+    expected = math.prod(shape)
     if len(data) - start != expected:
         raise ValueError(
             f"{path}: {max(0, len(data) - start):,} bytes of data, but its header says {expected:,}"

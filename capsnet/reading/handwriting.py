@@ -7,12 +7,14 @@ border is.
 """
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 from skimage.measure import label
 
+MOST_PIXELS = 80_000_000  # of a picture: one that is larger could fill the memory (4 bytes a pixel)
 LARGEST = 1024  # pixels; of a larger picture several pixels are averaged to one first
 FAINT = 0.1  # of full ink: fainter pixels do not count when the box is drawn around the ink
 SPECK = 0.01  # of the largest stain's ink: smaller stains are dropped
@@ -44,15 +46,20 @@ def read_grey(file: Path | bytes) -> np.ndarray:
     """
     data = file if isinstance(file, bytes) else file.read_bytes()
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image = ImageOps.exif_transpose(image)
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+            too_large = image.width * image.height > MOST_PIXELS
+            image = None if too_large else ImageOps.exif_transpose(image)
+    except Image.DecompressionBombError:
+        too_large = True
     except Image.UnidentifiedImageError:
         raise ValueError("not a picture in a format that Pillow knows") from None
     except Exception as error:  # the decoders of broken files raise nearly anything
         raise ValueError(f"not a whole picture ({' '.join(str(error).split())})") from None
+    if too_large:
+        raise ValueError(f"larger than {MOST_PIXELS // 10**6} million pixels: make it smaller")
     factor = -(-max(image.size) // LARGEST)
     if image.mode[0] in "IF":  # 16 or 32 bits: no white of their own, so from darkest to lightest
-        grey = np.asarray(image, dtype=np.float32)
+        grey = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
         grey = (grey - grey.min()) / max(float(np.ptp(grey)), 1.0)
         return np.asarray(Image.fromarray(grey).reduce(factor))
     if not image.has_transparency_data:

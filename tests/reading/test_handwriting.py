@@ -1,10 +1,13 @@
 """Pictures of digits as people make them become what the network was trained on."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies
 from PIL import Image, ImageDraw
 
 from capsnet.reading import handwriting
@@ -185,3 +188,67 @@ def test_noise_is_ink_and_no_error(density):
     noise = np.random.default_rng(0).random((60, 60))
     ink = find_ink(noise if density is None else (noise < density).astype(float))
     assert ink.sum() > 50
+
+
+def header_only(width: int, height: int) -> bytes:
+    """A PNG that says how large it is and then ends: a few bytes that would unfold to gigabytes."""
+    data = bytearray(encoded(Image.new("L", (1, 1))))
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def animated() -> bytes:
+    frames = [strokes(), Image.new("L", (300, 300))]
+    return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+
+ODD_PICTURES = {
+    "nothing": b"",
+    "text": b"no picture",
+    "web page": b"<html>",
+    "one pixel": encoded(Image.new("L", (1, 1))),
+    "one row": encoded(Image.new("L", (50_000, 1))),
+    "bomb": header_only(20_000, 20_000),
+    "bomb below the limit of Pillow": header_only(12_000, 12_000),
+    "real bomb": encoded(Image.new("1", (20_000, 20_000))),
+    "animated": animated(),
+    "half": encoded(strokes())[:300],
+    "16 bits": encoded(sixteen_bits(strokes())),
+    "CMYK": encoded(strokes().convert("CMYK"), "TIFF"),
+    "transparent": encoded(with_alpha((0, 0, 0, 255))),
+    "wholly transparent": encoded(Image.new("RGBA", (300, 300))),
+    "palette": encoded(strokes().convert("P")),
+    "not numbers": encoded(Image.fromarray(np.full((50, 50), np.nan, np.float32)), "TIFF"),
+    "some not numbers": encoded(
+        Image.fromarray(np.where(np.asarray(strokes()) > 9, np.inf, np.float32(0))), "TIFF"
+    ),
+}
+READABLE = {"animated", "16 bits", "CMYK", "transparent", "palette"}
+
+
+@pytest.mark.parametrize("name", ODD_PICTURES)
+def test_an_odd_picture_is_read_or_refused_in_one_line(name):
+    try:
+        found = network_input(ODD_PICTURES[name])
+    except ValueError as error:
+        assert name not in READABLE and "\n" not in str(error) and len(str(error)) < 200
+        assert ("80 million pixels" in str(error)) == ("bomb" in name)
+    else:
+        assert name in READABLE
+        assert np.isfinite(found).all() and found.min() >= 0 and 0.5 < found.max() <= 1
+
+
+@given(data=strategies.data())
+@settings(max_examples=150, deadline=None)
+def test_a_damaged_picture_is_read_or_refused_in_one_line(data):
+    whole = ODD_PICTURES[data.draw(strategies.sampled_from(sorted(READABLE)))]
+    damaged = bytearray(whole)
+    for place in data.draw(strategies.lists(strategies.integers(0, min(200, len(whole) - 1)))):
+        damaged[place] ^= data.draw(strategies.integers(1, 255))
+    try:
+        found = network_input(bytes(damaged))
+    except ValueError as error:
+        assert "\n" not in str(error)
+    else:
+        assert np.isfinite(found).all()

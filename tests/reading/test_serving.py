@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -140,6 +141,41 @@ def test_what_cannot_be_read_is_the_senders_mistake(address, image, reason):
         assert answer.code == 400
         message = json.loads(answer.read())["message"]
     assert "row 1: " in message and reason in message
+
+
+def test_after_500_bad_requests_the_server_answers_in_no_more_memory(address):
+    """Each is the sender's mistake (4xx): pictures that are none, bombs, broken JSON."""
+    bomb = Image.new("1", (20_000, 20_000))
+    file = io.BytesIO()
+    bomb.save(file, "PNG")
+    images = ["", "not base64!", in_base64(b"x" * 1000), in_base64(file.getvalue()), None, 5]
+    bodies = [json.dumps({"dataframe_records": [{"image": image}]}) for image in images]
+    bodies += ["{", "[]", '{"dataframe_records": 3}', ""]
+    port = int(address.split(":")[2].split("/")[0])
+    codes, held = [], []
+    for n in range(500):
+        try:
+            post(address, bodies[n % len(bodies)], "application/json")
+        except urllib.error.HTTPError as error:
+            with error:
+                codes.append(error.code)
+        if n in (99, 499):
+            held.append(memory_of_listener(port))
+    assert len(codes) == 500 and set(map(str, codes)) <= {"400", "422"}, set(codes)
+    assert 50e6 < held[1] < 1.1 * held[0] + 20e6, held
+    body = json.dumps({"dataframe_records": [{"image": in_base64(picture())}]})
+    assert len(post(address, body, "application/json")) == 1
+
+
+def memory_of_listener(port: int) -> int:
+    """Bytes that the serving processes hold: who was started for this port, and its children."""
+    starters = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(port) in (process.info["cmdline"] or [])
+    ]
+    processes = {child for starter in starters for child in starter.children(recursive=True)}
+    return sum(process.memory_info().rss for process in processes | set(starters))
 
 
 def test_a_table_without_the_column_is_refused(address):

@@ -17,7 +17,7 @@ def archives(monkeypatch):
     contents = {"images.gz": b"images", "labels.gz": b"labels"}
     resources = [(name, hashlib.md5(data).hexdigest()) for name, data in contents.items()]
     monkeypatch.setattr(download.MNIST, "resources", resources)
-    monkeypatch.setattr(download, "TIMEOUT", 2)
+    monkeypatch.setattr(download, "TIMEOUT", 0.5)
     return contents
 
 
@@ -52,26 +52,65 @@ def test_a_wrong_checksum_is_said_aloud_and_the_next_mirror_asked(tmp_path, arch
     assert f"labels.gz: {bad}: wrong checksum" in said and "images.gz" not in said
 
 
-def test_a_url_is_a_mirror(tmp_path, archives, out, capsys):
-    """One server answers with the wrong bytes, then another with the right ones."""
-    bad, good = tmp_path / "bad", tmp_path / "good"
-    mirror(bad, archives | {"images.gz": b"wrong"}), mirror(good, archives)
-    servers = []
-    for folder in (bad, good):
-        handler = lambda *a, folder=folder: http.server.SimpleHTTPRequestHandler(  # noqa: E731
-            *a, directory=str(folder)
-        )
-        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-    try:
-        urls = [f"http://127.0.0.1:{server.server_port}/" for server in servers]
-        download.fetch_mnist(out, urls)
-    finally:
-        for server in servers:
-            server.shutdown()
-            server.server_close()
+class Mirror(http.server.BaseHTTPRequestHandler):
+    """Answers for /<how>/<archive>; `contents` are the archives, `ended` frees who hangs."""
+
+    contents: dict[str, bytes]
+    ended: threading.Event
+
+    def do_GET(self):
+        _, how, name = self.path.split("/")
+        data = self.contents[name]
+        if how == "hangs":
+            self.ended.wait(20)
+            return
+        if how.isdigit():
+            self.send_error(int(how))
+            return
+        if how == "moved":
+            self.send_response(302)
+            self.send_header("Location", f"/good/{name}")
+            self.end_headers()
+            return
+        body = {"wrong": b"wrong", "page": b"<html>sign in</html>"}.get(how, data)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Disposition", 'attachment; filename="../../outside"')
+        self.end_headers()
+        self.wfile.write(body[:3] if how == "drops" else body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(archives):
+    handler = type("Handler", (Mirror,), {"contents": archives, "ended": threading.Event()})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    handler.ended.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("how", ["good", "moved"])
+def test_a_url_is_a_mirror(server, archives, out, how):
+    """Also one that sends us on; what name it would give the file does not matter."""
+    download.fetch_mnist(out, [f"{server}/{how}/"])
     assert {path.name: path.read_bytes() for path in out.iterdir()} == archives
-    assert "wrong checksum" in capsys.readouterr().out
+    assert not [*out.parent.parent.glob("**/outside")]
+
+
+@pytest.mark.parametrize("how", ["wrong", "page", "drops", "hangs", "403", "404", "500"])
+def test_a_bad_mirror_leaves_nothing_and_the_next_is_asked(server, archives, out, capsys, how):
+    bad = f"{server}/{how}"
+    with pytest.raises(ValueError, match=f"no mirror gave images.gz; tried {bad} ") as caught:
+        download.fetch_mnist(out, [bad])
+    assert "\n" not in str(caught.value) and not [*out.iterdir()]
+    download.fetch_mnist(out, [bad, f"{server}/good"])
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == archives
+    assert f"images.gz: {bad}: " in capsys.readouterr().out
 
 
 def test_no_mirror_at_all_names_what_was_tried_and_two_ways_out(tmp_path, archives, out):

@@ -6,6 +6,7 @@ The stages run in this process: nearly all the time of a stage of this size is i
 import runpy
 import shlex
 import sys
+import traceback
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,6 +36,22 @@ class NoTracker:
 @contextmanager
 def untracked(*_args, **_kwargs):
     yield NoTracker()
+
+
+unpickled: list[str] = []
+
+
+def look_for_pickles(event: str, arguments: tuple) -> None:
+    """Python tells of every name that a pickle asks for. numba's own cache, which lies beside the
+    code as Python's does, is the one place where pickles are read.
+    """
+    if event == "pickle.find_class":
+        stack = [frame.filename for frame in traceback.extract_stack()]
+        if any("stages" in file for file in stack) and not any("numba" in file for file in stack):
+            unpickled.append(f"{arguments} in {stack[-2]}")
+
+
+sys.addaudithook(look_for_pickles)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +91,7 @@ def go_through(monkeypatch, name: str, run: str = "") -> None:
     assert words[:3] == ["python", "-u", "-m"]
     monkeypatch.setattr(sys, "argv", words[3:])
     monkeypatch.setattr(tracking, "track", untracked)
+    monkeypatch.setenv("DVC_ROOT", str(Path.cwd()))
     runpy.run_module(words[3], run_name="__main__")
     for kind in ("outs", "metrics", "plots"):
         for out in stage(name).get(kind, []):
@@ -102,3 +120,15 @@ def test_the_report_takes_them_all(workspace, monkeypatch):
         assert f"| {run} |" in text
     for target in (part.split(")")[0] for part in text.split("](")[1:]):
         assert (summary.parent / target).is_file(), target
+
+
+def test_no_stage_read_a_pickle():
+    assert unpickled == []
+    with pytest.raises(AssertionError):  # the hook works: as if a stage read one
+        pickle_in_a_stage()
+        assert unpickled == []
+
+
+def pickle_in_a_stage():
+    code = compile("import pickle; pickle.loads(pickle.dumps(dict))", "stages/some.py", "exec")
+    exec(code, {})
