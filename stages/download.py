@@ -14,10 +14,8 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import numpy as np
-from torchvision.datasets import MNIST
-from torchvision.datasets.utils import check_integrity, download_url
 
-from capsnet.data.mnist import ARCHIVES, write_idx
+from capsnet.data.archives import ARCHIVES, write_idx
 from capsnet.params import Params, load_params
 from stages.command import run
 
@@ -51,6 +49,8 @@ def mirrors(params: Params) -> list[str]:
 
 def fetch_mnist(folder: Path, mirrors: list[str]) -> None:
     """Get each archive from the first mirror that has it with the right checksum."""
+    from torchvision.datasets import MNIST  # seconds to import, as what it brings along
+
     socket.setdefaulttimeout(TIMEOUT)
     for archive, checksum in MNIST.resources:
         tried = []
@@ -70,6 +70,8 @@ def fetch_mnist(folder: Path, mirrors: list[str]) -> None:
 
 def fetch(mirror: str, archive: str, folder: Path, checksum: str) -> str | None:
     """Copy or download one archive; None if it is there and right, else what is wrong."""
+    from torchvision.datasets.utils import check_integrity, download_url
+
     target = folder / archive
     try:
         if urlparse(mirror).scheme in ("http", "https"):

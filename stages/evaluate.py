@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from capsnet import figures
-from capsnet.data.mnist import NUM_CLASSES
+from capsnet.data.archives import NUM_CLASSES
 from capsnet.device import choose_device, keep_freed_memory
 from capsnet.evaluation import Outcome, Subject, load_subject
 from capsnet.figures.calibration import calibration as draw_calibration

@@ -9,6 +9,7 @@ every step, so that many kills fall into the writing of one.
 import argparse
 import os
 import random
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -21,7 +22,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from capsnet.data.mnist import ARCHIVES, write_idx
+from capsnet.data.archives import ARCHIVES, write_idx
 
 ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
@@ -45,11 +46,16 @@ def make_workspace(folder: Path, steps: int) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
 
 
-def start(folder: Path, run: str, name: str) -> subprocess.Popen:
-    """Stage `train` in a process of its own, in an empty repository root of its own."""
+def start(
+    folder: Path, run: str, name: str, *, store: str | None = None, most_bytes: int = -1
+) -> subprocess.Popen:
+    """Stage `train` in a process of its own, which writes `name`.* and saves its state apart.
+
+    store: of MLflow, by default one for each name; most_bytes: of a file that it may write.
+    """
     environment = os.environ | {
         "DVC_ROOT": str(folder / name),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/{name}.db",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/{store or name}.db",
         "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, "-u", "-m", "stages.train", run, "--digits", "digits"]
@@ -63,6 +69,7 @@ def start(folder: Path, run: str, name: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes)),
     )
 
 

@@ -22,6 +22,7 @@ FLOORS = {  # file or folder of capsnet/ -> floor; a file imports from its own f
     "losses": 0,
     "metrics": 0,
     "device": 0,
+    "data/archives": 0,
     "data/mnist": 0,
     "data/transforms": 0,
     "data/affnist": 1,

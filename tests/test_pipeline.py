@@ -5,6 +5,7 @@ Networks and data are tiny (a stage spends most of its time on imports). The tes
 build on each other and run in order.
 """
 
+import copy
 import json
 import os
 import re
@@ -247,27 +248,30 @@ def test_a_mistake_costs_no_result(repository):
     repository.change({"routing": {"iterations": 3}})
 
 
-def test_the_queue_runs_an_experiment_with_one_more_run(repository):
-    """`runs.baseline` is one line away; it alone is trained. The queue works in a copy that is
+def test_the_queue_runs_two_experiments_at_once(repository):
+    """`runs.baseline` is one line away; it alone is trained. The queue works in copies that are
     deleted afterwards, the store stays in the repository.
     """
     repository.commit()
     before = len(repository.query("select 1 from runs"))
     baseline = "+runs.baseline={task: multimnist, network: baseline}"
     repository.dvc("exp", "run", "--queue", "--name", "cnn", "-S", baseline)
-    repository.dvc("queue", "start", "-j", "1")
+    repository.dvc("exp", "run", "--queue", "--name", "coarse", "-S", "perturb.step=0.125")
+    repository.dvc("queue", "start", "-j", "2")
     deadline = time.time() + 300
     while time.time() < deadline:
         status = repository.dvc("queue", "status")
-        if "Success" in status or "Failed" in status:
+        if status.count("Success") == 2 or "Failed" in status:
             break
         time.sleep(2)
-    assert "Success" in status, f"{status}\n{repository.dvc('queue', 'logs', 'cnn')}"
+    told = "".join(repository.dvc("queue", "logs", name) for name in ("cnn", "coarse"))
+    assert status.count("Success") == 2, f"{status}\n{told}"
     rows = repository.query("select name, status, artifact_uri from runs")
-    assert len(rows) == before + 3 and {status for _, status, _ in rows} == {"FINISHED"}
+    assert len(rows) == before + 5 and {status for _, status, _ in rows} == {"FINISHED"}
     places = {name: Path(uri.removeprefix("file://")) for name, _, uri in rows}
     assert (places["baseline (cnn)"] / "checkpoint" / "baseline.safetensors").is_file()
     assert (places["baseline evaluate (cnn)"] / "figures" / "confusion.png").is_file()
+    assert (places["mnist perturb (coarse)"] / "perturbation" / "overview.png").is_file()
     assert "cnn" in repository.dvc("exp", "show", "--json", "--no-pager")
     repository.dvc("exp", "apply", "cnn")
     summary = (repository.folder / "reports" / "summary.md").read_text()
@@ -286,3 +290,17 @@ def test_the_diffs_fit_a_terminal(repository):
             json.loads((folder / name).read_text()) for name in ("training.json", "metrics.json")
         ]
         assert sum(len(numbers) for file in files for numbers in file.values()) == 8
+
+
+def test_a_clone_pulls_what_was_pushed_and_runs_nothing(repository, tmp_path):
+    repository.dvc("remote", "add", "--default", "store", str(tmp_path / "store"))
+    repository.commit()
+    repository.dvc("push")
+    clone = tmp_path / "clone"
+    repository.run("git", "clone", "-q", str(repository.folder), str(clone))
+    other = copy.copy(repository)
+    other.folder = clone
+    other.dvc("pull")
+    assert ran(other.dvc("repro")) == set()
+    assert other.run("git", "status", "--porcelain") == ""
+    assert load(clone / "models" / "mnist.safetensors").decoder is not None

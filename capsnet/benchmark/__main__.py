@@ -35,8 +35,9 @@ from capsnet.benchmark.contestants import (
     training,
 )
 from capsnet.benchmark.results import derive, write
+from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.batches import training_batches
-from capsnet.data.mnist import NUM_CLASSES, Digits, load_digits
+from capsnet.data.mnist import Digits, load_digits
 from capsnet.device import choose_dtype, describe, keep_freed_memory
 from capsnet.evaluation import predict
 from capsnet.nn.capsnet import CapsNet

@@ -20,7 +20,8 @@ import torch
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from capsnet.data.mnist import NUM_CLASSES, Digits
+from capsnet.data.archives import NUM_CLASSES
+from capsnet.data.mnist import Digits
 from capsnet.data.transforms import AFFNIST_SIZE
 
 STRUCT, IMAGE, LABEL = "affNISTdata", "image", "label_int"

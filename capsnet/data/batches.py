@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from capsnet.data.mnist import NUM_CLASSES, Digits
+from capsnet.data.archives import NUM_CLASSES
+from capsnet.data.mnist import Digits
 from capsnet.data.multimnist import Composition, draw_partners, place, sort_classes
 
 EVALUATION_BLOCK = 1000  # examples drawn together; part of the protocol: it decides the test pairs

@@ -8,7 +8,7 @@ from math import log2
 
 import pandas as pd
 
-from capsnet.data.mnist import NUM_CLASSES
+from capsnet.data.archives import NUM_CLASSES
 from capsnet.params import Params
 from capsnet.report.tables import Results
 from capsnet.runs import task_of

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from capsnet import metrics
+from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.batches import seeded_generator
-from capsnet.data.mnist import NUM_CLASSES
 from capsnet.evaluation import Outcome, Subject
 
 THRESHOLD = 0.5  # a digit is there if its capsule is longer: midway between the loss's margins

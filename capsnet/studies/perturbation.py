@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnet import metrics
-from capsnet.data.mnist import NUM_CLASSES
+from capsnet.data.archives import NUM_CLASSES
 from capsnet.evaluation import Subject, decode
 from capsnet.studies.effects import Slopes, clearest, describe, fit_slopes
 from capsnet.studies.morphometry import measure

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.batches import Batch
-from capsnet.data.mnist import NUM_CLASSES
 from capsnet.evaluation import Outcome, Subject, decode
 
 NUM_SHOWN = 8  # examples of each kind in a figure

@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies
 
-from capsnet.data.mnist import Digits, load_digits, read_idx, split_validation, write_idx
+from capsnet.data.archives import read_idx, write_idx
+from capsnet.data.mnist import Digits, load_digits, split_validation
 
 
 def write_split(folder, images, labels):

@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+from torchvision.datasets import MNIST
 
 from capsnet.data.mnist import load_digits
 from stages import download
@@ -16,7 +17,7 @@ def archives(monkeypatch):
     """Two small archives in the place of MNIST's four, with their true checksums."""
     contents = {"images.gz": b"images", "labels.gz": b"labels"}
     resources = [(name, hashlib.md5(data).hexdigest()) for name, data in contents.items()]
-    monkeypatch.setattr(download.MNIST, "resources", resources)
+    monkeypatch.setattr(MNIST, "resources", resources)
     monkeypatch.setattr(download, "TIMEOUT", 0.5)
     return contents
 

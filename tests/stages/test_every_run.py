@@ -16,7 +16,7 @@ import yaml
 from scipy.io import savemat
 
 from capsnet import tracking
-from capsnet.data.mnist import ARCHIVES, write_idx
+from capsnet.data.archives import ARCHIVES, write_idx
 from capsnet.networks import NETWORKS
 
 ROOT = Path(__file__).parents[2]
