@@ -148,7 +148,8 @@ def study_routing(subject: Subject, num_examples: int, arguments: argparse.Names
     if routes(subject):
         table, claims = routing.watch_routing(subject, num_examples)
         title = f"{arguments.run}: what happens in each iteration of the routing"
-        draw_routing(table, folder / "routing.png", title=title)
+        trained = subject.model.digit.num_iterations
+        draw_routing(table, folder / "routing.png", title=title, trained=trained)
         title = f"{arguments.run}: which part of the image each digit claims"
         draw_couplings(claims, folder / "couplings.png", title=title)
     write_csv(arguments.routing, table)

@@ -26,41 +26,42 @@ NUM_CLASSES = 10
 CONTRAST = 4  # the power of a share that is drawn: the couplings differ by little
 
 
-def routing(table: pd.DataFrame, path: Path, *, title: str) -> None:
-    """Rows (iteration, measure, value, low, high): logit change (Figure A.1), entropy in bits
-    beside that of even couplings, agreement as a cosine, and where a digit's couplings go (%).
-    The last axis does not start at zero: what it shows is small.
+def routing(table: pd.DataFrame, path: Path, *, title: str, trained: int) -> None:
+    """Rows (iteration, measure, value, low, high), measures as `capsnet.studies.routing` has them.
+
+    Six panels over the iterations; a line marks those that the network was `trained` with.
     """
-    even = np.log2(NUM_CLASSES)
-    with chart(path, height=1200, title=title) as figure:
-        changes, entropies, agreements, shares = figure.subplots(2, 2).flat
-        change = _line(changes, table, "logit_change", BLUE)
-        changes.set(ylabel="mean |change| of a logit", ylim=(0, None))
-        changes.set_title(f"Logits change by {_from_to(change, '.4f')} (Figure A.1)")
-        entropy = _line(entropies, table, "entropy", BLUE)
-        entropies.axhline(even, color=GREY, ls="--", lw=0.8, label="even couplings")
-        entropies.set(ylabel="entropy of the couplings (bits)", ylim=(0, 1.05 * even))
-        entropies.set_title(f"Couplings: {_from_to(entropy, '.3f')} bits")
-        entropies.legend(loc="lower left")
-        agreement = _line(agreements, table, "agreement", BLUE)
-        agreements.set(ylabel="cosine of vote and capsule", ylim=(min(0, agreement.min()), 1))
-        agreements.set_title(f"Agreement with the true digits: {_from_to(agreement, '.3f')}")
-        own = _line(shares, table, "own_coupling", GREEN, "its own capsule")
-        if _values(table, "other_coupling").any():
-            _line(shares, table, "other_coupling", ORANGE, "the other digit's")
-        absent = _line(shares, table, "absent_coupling", INK, "each digit not there")
-        shares.set(ylabel="coupling at a digit's places (%)", title="No place sees one digit alone")
-        if np.isfinite(own).all():
-            low, high = min(own.min(), absent.min()), max(own.max(), absent.max())
-            room = max(0.1 * high, 0.3 * (high - low))  # for the legend
-            shares.set(ylim=(low - room, high + 2 * room))
-            shares.set_title(f"To a digit's own capsule: {_from_to(own, '.1f')} %")
-        shares.axhline(100 / 2**even, color=GREY, ls="--", lw=0.8, label="even couplings")
-        shares.legend(ncols=2, loc="upper left")
-        for axes in (changes, entropies, agreements, shares):
+    with chart(path, height=1700, title=title) as figure:
+        logits, changes, couplings, votes, lengths, errors = figure.subplots(3, 2).flat
+        change = _line(logits, table, "logit_change", BLUE, "by this iteration: |u . v|")
+        _line(logits, table, "logit_change_change", ORANGE, "difference from the one before")
+        logits.set(ylabel="mean |change| of a logit", ylim=(0, None))
+        logits.set_title(f"Logits change by {_from_to(change[:trained], '.4f')} (Figure A.1)")
+        _line(changes, table, "coupling_change", BLUE)
+        changes.set(ylabel="mean |change| of a coupling (%)", ylim=(0, None))
+        changes.set_title("Couplings against those before")
+        found = _line(couplings, table, "contributed_coupling", BLUE, "by contribution")
+        _line(couplings, table, "largest_coupling", GREEN, "the largest")
+        _line(couplings, table, "own_coupling", ORANGE, "by place")
+        couplings.axhline(100 / NUM_CLASSES, color=GREY, ls="--", lw=0.8, label="even")
+        couplings.set(ylabel="coupling to a digit that is there (%)", ylim=(0, None))
+        couplings.set_title(f"Couplings by contribution: {_from_to(found[:trained], '.0f')} %")
+        number = _line(votes, table, "votes", BLUE)
+        votes.set(ylabel="votes that carry 80 % of a capsule", ylim=(0, None))
+        votes.set_title(f"Votes that carry 80 %: {_from_to(number[:trained], '.0f')}")
+        length = _line(lengths, table, "length", BLUE)
+        lengths.set(ylabel="length of a digit's capsule", ylim=(0, 1))
+        lengths.set_title(f"Lengths: {_from_to(length[:trained], '.2f')}")
+        error = _line(errors, table, "error", BLUE)
+        errors.set(ylabel="error if one stopped here (%)", ylim=(0, None))
+        errors.set_title(f"Error: {_from_to(error[:trained], '.2f')} %")
+        for axes in (logits, changes, couplings, votes, lengths, errors):
+            axes.axvline(trained, color=GREY, ls=":", lw=0.8, label="as trained")
             axes.set_xlabel("iteration")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(visible=True)
+        for axes in (logits, couplings, errors):
+            axes.legend()
 
 
 def couplings(examples: Sequence, path: Path, *, title: str) -> None:

@@ -70,9 +70,13 @@ class DigitCapsules(nn.Module):
     def forward(self, lower_bip: Tensor) -> Tensor:
         return route(lower_bip, self.weight, **self._settings(), gradient=self.gradient)
 
-    def trace(self, lower_bip: Tensor) -> Trace:
-        """Every iteration of what `forward` does; see `capsnet.nn.routing.trace`."""
-        return trace(lower_bip, self.weight, **self._settings())
+    def trace(self, lower_bip: Tensor, num_iterations: int | None = None) -> Trace:
+        """Every iteration of what `forward` does, or of as many as wanted; see
+        `capsnet.nn.routing.trace`.
+        """
+        settings = self._settings()
+        settings["num_iterations"] = num_iterations or self.num_iterations
+        return trace(lower_bip, self.weight, **settings)
 
     def _settings(self) -> dict[str, object]:
         return {"num_iterations": self.num_iterations, "bias_jd": self.bias, "leaky": self.leaky}

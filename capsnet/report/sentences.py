@@ -4,14 +4,11 @@ A finding takes a run's results and the parameters. Where the paper says somethi
 compare with, the sentence says whether this run agrees; where the paper is silent, so is it.
 """
 
-from math import log2
-
 import pandas as pd
 
-from capsnet.data.archives import NUM_CLASSES
 from capsnet.params import Params
 from capsnet.report.tables import Results
-from capsnet.runs import task_of
+from capsnet.runs import params_of, task_of
 from capsnet.studies.effects import clearest
 
 PAPER_MEASURES = ("thickness", "slant", "width", "horizontal_centre", "vertical_centre")
@@ -88,29 +85,47 @@ def effects(results: Results, params: Params) -> str:
 
 
 def routing(results: Results, params: Params) -> str:
-    entropy, own, change = (
-        by_iteration(results, name) for name in ("entropy", "own_coupling", "logit_change")
+    table, trained = results.tables["routing"], params_of(params, results.name).routing.iterations
+    by_name = {name: by_iteration(results, name) for name in table["measure"].unique()}
+    last = trained - 1
+    examples = table["examples"].max()
+    share, largest, votes, length, error, change, between, moved = (
+        by_name[name]
+        for name in (
+            "contributed_coupling", "largest_coupling", "votes", "length", "error",
+            "logit_change", "logit_change_change", "coupling_change",
+        )
+    )  # fmt: skip
+    more = (
+        f"with {len(error)} iterations the same weights have an error of {error[-1]:.2f} %. "
+        f"Means over {examples:,} test examples."
     )
-    examples = results.tables["routing"]["examples"].max()
-    even = log2(NUM_CLASSES)
-    if len(change) == 1:
-        return f"One pass: the couplings stay as they are, at {entropy[0]:.2f} bits."
-    away = 100 * (1 - entropy[-1] / even)
-    moves = "grow" if change[-1] > change[0] else "shrink"
-    agrees = "unlike" if moves == "grow" else "as"
+    if trained == 1:
+        return (
+            f"One pass, so every coupling is even; {votes[0]:.0f} votes carry 80 % of what a "
+            f"digit's capsule is made of. Its length is {length[0]:.2f}, the error "
+            f"{error[0]:.2f} %; {more}"
+        )
     return (
-        f"After {len(change)} iterations the couplings' entropy is {entropy[-1]:.3f} bits, "
-        f"{away:.1f} % below that of even couplings ({even:.3f}); the places that see one digit "
-        f"send {own[-1]:.1f} % of their coupling to its capsule, where even couplings send "
-        f"{100 / NUM_CLASSES:.0f} %. The changes of the logits {moves} from {change[0]:.4f} to "
-        f"{change[-1]:.4f}, {agrees} in the paper's Figure A.1, where they shrink with each "
-        f"iteration. Means over {examples:,} test examples."
+        f"Weighed by what each vote contributes to it, the coupling to the capsule of a digit that "
+        f"is there goes from {share[0]:.0f} to {share[last]:.0f} % over the {trained} iterations "
+        f"(the largest coupling of an image from {largest[0]:.0f} to {largest[last]:.0f} %), its "
+        f"length from {length[0]:.2f} to {length[last]:.2f}; {votes[last]:.0f} votes then carry "
+        f"80 % of it, {votes[0]:.0f} before any agreement. Had the network stopped after one "
+        f"iteration its error would be {error[0]:.2f} %, as trained it is {error[last]:.2f} %, "
+        f"{more} By Procedure 1 a logit changes by vote times capsule, so more the longer the "
+        f"capsule: {change[0]:.4f} in iteration 1, {change[last]:.4f} in iteration {trained}. "
+        f"From one iteration to the next that change itself differs by {between[1]:.4f} in "
+        f"iteration 2 and {between[last]:.4f} in iteration {trained}, a coupling by "
+        f"{moved[1]:.2f} and {moved[last]:.2f} points. Figure A.1 of the paper does not say which "
+        "of these it shows."
     )
 
 
 def couplings(results: Results, params: Params) -> str:
+    last = params_of(params, results.name).routing.iterations - 1
     own, other, absent = (
-        by_iteration(results, f"{name}_coupling")[-1] for name in ("own", "other", "absent")
+        by_iteration(results, f"{name}_coupling")[last] for name in ("own", "other", "absent")
     )
     if num_digits(results, params) == 1:
         beside = f"each wrong digit's {absent:.1f} %"

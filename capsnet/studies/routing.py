@@ -1,9 +1,14 @@
 """What the couplings do, iteration by iteration, and which part of an image each digit claims.
 
-A lower capsule counts by its length, for a short one votes for nothing. A place of the grid belongs
-to a digit when at least `OWNER` of the ink in the middle of its field of view is that digit's; on
-overlapping digits places between the two belong to neither. The middle is one kernel wide, the
-field nearly two: further out a digit is seen by few weights.
+Most votes say next to nothing, so a mean over them says little of what routing does. Two ways to
+weigh them stand side by side:
+
+- by contribution: vote i adds c_ij u_ij . s_j / |s_j|^2 of the way to s_j, the sum of all coupled
+  votes; over i that makes 1. It tells what the capsule is made of.
+- by place: a lower capsule counts by its length. A place of the grid belongs to a digit when at
+  least `OWNER` of the ink in the middle of its field of view is that digit's; on overlapping digits
+  places between the two belong to neither. The middle is one kernel wide, the field nearly two:
+  further out a digit is seen by few weights. It tells where in the image couplings differ.
 """
 
 from collections.abc import Iterator
@@ -16,36 +21,49 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from capsnet import metrics
 from capsnet.data.batches import Batch
 from capsnet.device import autocast
 from capsnet.evaluation import Subject
+from capsnet.metrics import exact_match, wilson_interval
 from capsnet.nn.routing import Trace
 
 CHUNK = 20  # images traced at a time: their votes are stored
 OWNER = 0.8  # of the ink
 NUM_SHOWN = 6
+MOST = 0.8  # of the length of s_j
+MAX_ITERATIONS = 10  # looked at with the trained weights, however many they were trained with
 UNITS = {
-    "logit_change": "",  # mean |change| of a logit by this iteration's agreement (Figure A.1)
+    # Procedure 1 adds u . v to a logit, so its change grows with |v| (Figure A.1).
+    "logit_change": "",  # mean |change| of a logit by this iteration's agreement
+    "logit_change_change": "",  # mean |difference| of that from the iteration before
+    "coupling_change": "%",  # mean |difference| of a coupling from the iteration before
     "entropy": "bits",  # of a lower capsule's couplings; log2 10 = 3.32 when they are even
     # Of a vote and the capsule it is for, weighed by its coupling, true digits only. Weighed all
     # alike it would be largest in iteration 1, whose capsule is the sum of all votes alike.
     "agreement": "cosine",
+    "contributed_coupling": "%",  # of the votes for a digit there, by contribution
+    "largest_coupling": "%",  # of all votes for a digit there
+    "votes": "",  # the fewest that carry `MOST` of s_j of a digit there
+    "length": "",  # of the capsule of a digit there
     "own_coupling": "%",  # of a digit's own places, to its own capsule
     "other_coupling": "%",  # to the capsule of the other digit in the image
     "absent_coupling": "%",  # to each of the digits that are not there, on average
+    "error": "%",  # if one stopped after this iteration
 }
 COLUMNS = ["iteration", "measure", "value", "low", "high", "unit", "examples"]
 
 
 class Watched(NamedTuple):
-    """One image's traced routing, weighed by `strength` [i], the lengths of its lower capsules."""
+    """One image's traced routing, weighed by `strength` [i], the lengths of its lower capsules.
+    The network was trained with `num_trained` iterations.
+    """
 
     trace: Trace  # of this image: votes [i, j, d], the others [r, ...]
     strength: Tensor
     owners: Tensor  # bool [k, i]: the lower capsules at the places of each digit
     num_places: int  # of the grid
     labels: list[int]
+    num_trained: int
 
 
 class Claims(NamedTuple):
@@ -60,7 +78,7 @@ class Claims(NamedTuple):
 
 
 def watch_routing(subject: Subject, num_examples: int) -> tuple[pd.DataFrame, list[Claims]]:
-    """Trace the routing of the first test examples.
+    """Trace the routing of the first test examples, at least to `MAX_ITERATIONS`.
 
     Returns the rows of COLUMNS, means over the examples with their 95 % intervals, and what the
     digits claim in the first examples that were right (wrong where none was: their routing is
@@ -68,7 +86,7 @@ def watch_routing(subject: Subject, num_examples: int) -> tuple[pd.DataFrame, li
     """
     values, right, wrong = [], [], []
     for batch in subject.batches(num_examples):
-        correct = metrics.exact_match(subject.predict(batch.images).lengths, batch.labels)
+        correct = exact_match(subject.predict(batch.images).lengths, batch.labels)
         for number, watched in enumerate(watch(subject, batch)):
             values.append(measure(watched))
             kept = right if correct[number] else wrong
@@ -85,14 +103,15 @@ def watch(subject: Subject, batch: Batch) -> Iterator[Watched]:
         images, _, sources, labels = (field[start : start + CHUNK] for field in batch)
         with autocast(images.device, subject.dtype):
             lower_bip = model.lower_capsules(images)
-            traced = model.digit.trace(lower_bip)
+            trained = model.digit.num_iterations
+            traced = model.digit.trace(lower_bip, max(trained, MAX_ITERATIONS))
         owned = owners(sources, model.convolution.kernel_size[0])
         num_places = owned.shape[2]
         owned = owned.repeat(1, 1, lower_bip.shape[1] // num_places)  # type by type
         for n in range(len(images)):
             one = Trace(traced.votes[n], *(field[:, n] for field in traced[1:]))
             strength = lower_bip[n].float().norm(dim=-1)
-            yield Watched(one, strength, owned[n], num_places, labels[n].tolist())
+            yield Watched(one, strength, owned[n], num_places, labels[n].tolist(), trained)
 
 
 def owners(sources: Tensor, kernel_size: int) -> Tensor:
@@ -105,7 +124,9 @@ def owners(sources: Tensor, kernel_size: int) -> Tensor:
 
 
 def measure(watched: Watched) -> Tensor:
-    """The values of UNITS of one image by iteration: [r, measures]; NaN for a digit of no place."""
+    """The values of UNITS of one image by iteration: [r, measures]; NaN for a digit of no place,
+    and for what differs from the iteration before in the first.
+    """
     votes, _, couplings, capsules = watched.trace
     labels, weight = watched.labels, watched.strength / watched.strength.sum().clamp_min(1e-12)
     products = torch.einsum("ijd,rjd->rij", votes, capsules)
@@ -121,24 +142,68 @@ def measure(watched: Watched) -> Tensor:
         other.append(mass[:, [label for label in labels if label != digit]].sum(dim=1))
     own, other = torch.stack(own).nanmean(dim=0), torch.stack(other).nanmean(dim=0)
     absent = (1 - own - other) / max(1, shares.shape[2] - len(labels))
-    change = products.abs().mean(dim=(1, 2))
     mass = couplings * weight.unsqueeze(1)
     agreement = (mass * cosine).sum(dim=1) / mass.sum(dim=1).clamp_min(1e-12)
-    means = [change, entropy @ weight, agreement[:, labels].mean(dim=1)]
-    return torch.stack([*means, 100 * own, 100 * other, 100 * absent], dim=1)
+    parts = contributions(votes[:, labels], couplings[:, :, labels])
+    coupled = couplings[:, :, labels]
+    digits = torch.tensor([labels]).expand(len(capsules), -1)
+    wrong = ~exact_match(capsules.norm(dim=-1), digits.to(capsules.device))
+    values = {
+        "logit_change": products.abs().mean(dim=(1, 2)),
+        "logit_change_change": difference(products),
+        "coupling_change": 100 * difference(couplings),
+        "entropy": entropy @ weight,
+        "agreement": agreement[:, labels].mean(dim=1),
+        "contributed_coupling": 100 * (parts * coupled).sum(dim=1).mean(dim=1),
+        "largest_coupling": 100 * coupled.amax(dim=1).mean(dim=1),
+        "votes": num_votes(parts).mean(dim=1),
+        "length": capsules[:, labels].norm(dim=-1).mean(dim=1),
+        "own_coupling": 100 * own,
+        "other_coupling": 100 * other,
+        "absent_coupling": 100 * absent,
+        "error": 100.0 * wrong,
+    }
+    return torch.stack([values[name] for name in UNITS], dim=1)
+
+
+def contributions(votes: Tensor, couplings: Tensor) -> Tensor:
+    """The share of each vote [i, k, d] in the sum s of all, weighed by couplings [r, i, k]:
+    [r, i, k], with sum 1 over i; negative where a vote points away from s.
+    """
+    s = torch.einsum("rik,ikd->rkd", couplings, votes)
+    along = torch.einsum("ikd,rkd->rik", votes, s)
+    return couplings * along / s.square().sum(dim=-1).clamp_min(1e-12).unsqueeze(1)
+
+
+def num_votes(parts: Tensor) -> Tensor:
+    """The fewest votes whose shares [r, i, k] make `MOST` of the sum: float [r, k]."""
+    carried = parts.sort(dim=1, descending=True).values.cumsum(dim=1)
+    return 1.0 + (carried < MOST).int().cummin(dim=1).values.sum(dim=1)
+
+
+def difference(values: Tensor) -> Tensor:
+    """Mean |difference| of values [r, i, j] from those of the iteration before: [r]."""
+    changes = values.diff(dim=0).abs().mean(dim=(1, 2))
+    return torch.cat([changes.new_full((1,), float("nan")), changes])
 
 
 def summarise(values: Tensor) -> pd.DataFrame:
-    """Means over the images [n, r, measures] with their 95 % intervals (normal)."""
+    """Means over the images [n, r, measures] with their 95 % intervals: of an error Wilson's, of
+    the others a normal one.
+    """
     rows = []
     for iteration in range(values.shape[1]):
         for place, (name, unit) in enumerate(UNITS.items()):
             found = values[:, iteration, place].double()
             found = found[~found.isnan()]
-            mean, error = found.mean().item(), 0.0
-            if len(found) > 1:
-                error = 1.96 * found.std().item() / sqrt(len(found))
-            rows.append((iteration + 1, name, mean, mean - error, mean + error, unit, len(found)))
+            if name == "error":
+                interval = wilson_interval(int((found > 0).sum()), len(found))
+            else:
+                mean, error = found.mean().item(), 0.0
+                if len(found) > 1:
+                    error = 1.96 * found.std().item() / sqrt(len(found))
+                interval = (mean, mean - error, mean + error)
+            rows.append((iteration + 1, name, *interval, unit, len(found)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -147,7 +212,7 @@ def claims(watched: Watched, image: Tensor, sources: Tensor) -> Claims:
 
     Of one digit in the image the other is the wrong one with the longest capsule.
     """
-    _, _, couplings, capsules = watched.trace
+    _, _, couplings, capsules = (part[: watched.num_trained] for part in watched.trace)
     digits = list(watched.labels)
     if len(digits) == 1:
         lengths = capsules[-1].norm(dim=-1)

@@ -7,7 +7,19 @@ from capsnet.data.mnist import Digits
 from capsnet.evaluation import Subject
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.routing import Trace
-from capsnet.studies.routing import COLUMNS, UNITS, Watched, measure, owners, watch_routing
+from capsnet.studies.routing import (
+    COLUMNS,
+    MAX_ITERATIONS,
+    UNITS,
+    Watched,
+    contributions,
+    difference,
+    measure,
+    num_votes,
+    owners,
+    summarise,
+    watch_routing,
+)
 
 
 def test_a_place_belongs_to_the_digit_with_nearly_all_the_ink():
@@ -33,18 +45,47 @@ def watched(couplings, strength=(1.0, 3.0)) -> Watched:
     votes = 2 * torch.eye(3).expand(2, 3, 3)
     capsules = 0.5 * torch.eye(3)[None]
     trace = Trace(votes, torch.zeros(1, 2, 3), torch.tensor(couplings)[None], capsules)
-    return Watched(trace, torch.tensor(strength), torch.eye(2).bool(), 2, [0, 1])
+    return Watched(trace, torch.tensor(strength), torch.eye(2).bool(), 2, [0, 1], 1)
 
 
 def test_what_one_image_shows():
     """A product of vote and capsule is 2 x 0.5 = 1, its cosine 1. Entropies: 1 bit for (1/2, 1/2,
     0), 0 for (0, 1, 0), weighed 1 to 3. Own: half of the first, all of the second: 75 %; the
-    other's: half and nothing: 25 %; nothing is left for the third digit.
+    other's: half and nothing: 25 %; nothing is left for the third digit. Capsule 0 is the first's
+    vote alone (coupled by 1/2), capsule 1 a third the first's (1/2), two thirds the second's (1):
+    by contribution 1/2 and 5/6; one vote and two votes carry 80 %.
     """
     values = dict(zip(UNITS, measure(watched([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]))[0], strict=True))
     expected = {"logit_change": 1, "entropy": 0.25, "agreement": 1, "own_coupling": 75}
-    expected |= {"other_coupling": 25, "absent_coupling": 0}
-    assert {name: value.item() for name, value in values.items()} == pytest.approx(expected)
+    expected |= {"other_coupling": 25, "absent_coupling": 0, "contributed_coupling": 200 / 3}
+    expected |= {"largest_coupling": 75, "votes": 1.5, "length": 0.5}
+    assert {name: values[name].item() for name in expected} == pytest.approx(expected)
+    assert values["coupling_change"].isnan() and values["logit_change_change"].isnan()
+
+
+def test_contributions_sum_to_one_and_a_vote_against_is_negative():
+    """Votes (3, 4), (0, 2) and (-1, 0), coupled alike by 1/2: s = (1, 3), |s|^2 = 10. Along s they
+    add (3 + 12) / 20 = 0.75, 6 / 20 = 0.3 and -1 / 20 = -0.05; two of them make 80 %.
+    """
+    votes = torch.tensor([[[3.0, 4.0]], [[0.0, 2.0]], [[-1.0, 0.0]]])
+    parts = contributions(votes, torch.full((1, 3, 1), 0.5))
+    torch.testing.assert_close(parts[0, :, 0], torch.tensor([0.75, 0.3, -0.05]))
+    assert num_votes(parts).tolist() == [[2.0]]
+
+
+def test_changes_are_from_one_iteration_to_the_next():
+    values = torch.tensor([1.0, 3.0, 2.0]).view(3, 1, 1).expand(3, 4, 5)
+    found = difference(values)
+    assert found[0].isnan() and found[1:].tolist() == [2.0, 1.0]
+
+
+def test_an_error_has_a_wilson_interval():
+    """3 of 10 wrong: 10.8 to 60.3 %."""
+    values = torch.zeros(10, 1, len(UNITS))
+    values[:3, 0, list(UNITS).index("error")] = 100
+    row = summarise(values).set_index("measure").loc["error"]
+    assert row["value"] == 30
+    assert (row["low"], row["high"]) == pytest.approx((10.78, 60.32), abs=0.01)
 
 
 def test_agreement_is_that_of_the_coupled_votes():
@@ -56,7 +97,7 @@ def test_agreement_is_that_of_the_coupled_votes():
     capsules = torch.tensor([[[0.5, 0.0], [0.0, 0.0]]]).repeat(2, 1, 1)
     couplings = torch.tensor([[[0.5, 0.5], [0.5, 0.5]], [[0.9, 0.1], [0.1, 0.9]]])
     trace = Trace(votes, torch.zeros(2, 2, 2), couplings, capsules)
-    one = Watched(trace, torch.tensor([1.0, 3.0]), torch.ones(1, 2).bool(), 2, [0])
+    one = Watched(trace, torch.tensor([1.0, 3.0]), torch.ones(1, 2).bool(), 2, [0], 2)
     agreement = measure(one)[:, list(UNITS).index("agreement")]
     torch.testing.assert_close(agreement, torch.tensor([0.25, 0.75]))
 
@@ -64,7 +105,10 @@ def test_agreement_is_that_of_the_coupled_votes():
 def test_leaky_couplings_are_shares_of_what_arrives():
     """(0.2, 0.2, 0) and (0, 0.1, 0) with the rest going nowhere are (1/2, 1/2, 0) and (0, 1, 0)."""
     leaky = measure(watched([[0.2, 0.2, 0.0], [0.0, 0.1, 0.0]]))
-    torch.testing.assert_close(leaky, measure(watched([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])))
+    others = measure(watched([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]))
+    names = ("entropy", "agreement", "own_coupling", "other_coupling", "absent_coupling")
+    for place in map(list(UNITS).index, names):
+        torch.testing.assert_close(leaky[:, place], others[:, place])
 
 
 @pytest.mark.parametrize("num_digits", [1, 2])
@@ -80,8 +124,11 @@ def test_a_network_is_watched(num_digits, iterations):
     digits = Digits(images, torch.arange(20) % 10)
     subject = Subject(model.eval(), digits, torch.float32, 1, 9, num_digits, 28, 0)
     table, claims = watch_routing(subject, 20)
-    assert list(table.columns) == COLUMNS and len(table) == iterations * len(UNITS)
+    assert list(table.columns) == COLUMNS and len(table) == MAX_ITERATIONS * len(UNITS)
     entropy = table[table["measure"] == "entropy"]
     assert entropy["value"].iloc[0] == pytest.approx(3.3219, abs=1e-3)  # log2 10
     assert table["examples"].max() == 20
+    judged = subject.judge(20)
+    error = table[(table["measure"] == "error") & (table["iteration"] == iterations)]
+    assert error["value"].item() == pytest.approx(100 * (1 - judged.correct.float().mean().item()))
     assert claims and claims[0].maps.shape == (iterations, 2, 6, 6)
