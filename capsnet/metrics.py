@@ -83,3 +83,23 @@ def overlap(sources: Tensor) -> Tensor:
     shared = ink.all(dim=1).sum(dim=(1, 2))
     smaller = ink.sum(dim=(2, 3)).min(dim=1).values
     return shared / smaller.clamp_min(1)
+
+
+def box_overlap(sources: Tensor) -> Tensor:
+    """How much of a digit's bounding box the other one's covers, the mean of both, [b] in [0, 1]:
+    what section 6 of the paper speaks of ("80 % overlap between two digits' bounding boxes").
+
+    `sources` float [b, 2, h, w]; a box holds every pixel of at least `INK`.
+    """
+    ink = sources >= INK
+    rows, columns = ink.any(dim=3), ink.any(dim=2)  # [b, 2, h], [b, 2, w]
+    sides = []
+    for side in (rows, columns):
+        places = torch.arange(side.shape[2], device=side.device).expand_as(side)
+        low = torch.where(side, places, side.shape[2]).amin(dim=2)
+        high = torch.where(side, places, -1).amax(dim=2) + 1
+        shared = (high.amin(dim=1) - low.amax(dim=1)).clamp_min(0)
+        sides.append((shared, (high - low).clamp_min(1)))
+    (shared_rows, heights), (shared_columns, widths) = sides
+    shared = (shared_rows * shared_columns).unsqueeze(1)
+    return (shared / (heights * widths)).mean(dim=1)

@@ -19,11 +19,12 @@ from capsnet.figures.couplings import routing as draw_routing
 from capsnet.params import Evaluate, Params, load_params
 from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.studies import calibration, errors, reconstructions, robustness, routing
+from capsnet.studies.told_apart import told_apart
 from capsnet.tracking import track
 from stages.command import run
 from stages.output import write_csv, write_json
 
-TABLES = ("errors", "confusion", "routing", "robustness", "calibration", "counts")
+TABLES = ("errors", "confusion", "routing", "robustness", "calibration", "counts", "told_apart")
 NUM_TRANSFORMED = 16  # digits in the figure of the affine test
 
 
@@ -35,7 +36,9 @@ def main() -> None:
     parser.add_argument("--curve", type=Path, required=True, help="training curve to draw, CSV")
     parser.add_argument("--metrics", type=Path, required=True, help="headlines to write, JSON")
     for table in TABLES:
-        parser.add_argument(f"--{table}", type=Path, required=True, help="table to write, CSV")
+        parser.add_argument(
+            f"--{table.replace('_', '-')}", type=Path, required=True, help="table to write, CSV"
+        )
     parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
     arguments = parser.parse_args()
     params = params_of(load_params(), arguments.run)
@@ -71,6 +74,7 @@ def evaluate(params: Params, arguments: argparse.Namespace, tracker) -> None:
     study_errors(outcome, arguments)
     draw_training(arguments)
     study_reconstructions(subject, outcome, arguments)
+    write_csv(arguments.told_apart, told_apart(subject, min(few, num_examples)))
     study_calibration(subject._replace(max_shift=task.training_shift), outcome, few, arguments)
     study_routing(subject, min(few, num_examples), arguments)
     study_robustness(subject, params, arguments)

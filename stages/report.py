@@ -44,6 +44,7 @@ TABLES = (
     "robustness",
     "calibration",
     "counts",
+    "told_apart",
     "perturbation",
 )
 

@@ -1,0 +1,99 @@
+"""How well reconstructions tell overlapping digits apart, beside answers that need no network.
+
+A squared difference alone says little: half of the image, shown twice, is a better answer than a
+blurred digit. What a network has told apart shows on the pixels that one digit alone has inked:
+there its own reconstruction should be the brighter one. Reconstructed are the true digits, each
+from its own capsule, whether or not the network found them.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from math import sqrt
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from capsnet import metrics
+from capsnet.data.archives import NUM_CLASSES
+from capsnet.evaluation import Subject, decode
+from capsnet.studies.errors import OVERLAP_EDGES
+
+COLUMNS = ["measure", "name", "value", "low", "high", "unit", "examples"]
+SQUARED, PIXELS, BOXES = "squared_error", "pixels_told_apart", "box_overlap"
+
+
+def told_apart(subject: Subject, num_examples: int) -> pd.DataFrame:
+    """Rows of COLUMNS, means over the first test examples with their 95 % intervals (normal):
+
+    squared_error: sum of squared pixel differences for each digit, of the network and of trivial
+        answers: nothing, the mean picture of the class, and for pairs half of the image;
+    pixels_told_apart: of the pixels that one digit alone has inked the share (%) on which its own
+        reconstruction is the brighter one, of all pairs and by overlap; a coin gets 50;
+    box_overlap: how much of a digit's bounding box the other one's covers (%).
+    """
+    parts = list(examples_of(subject, num_examples))
+    sources, labels, images, pictures = (torch.cat(part) for part in zip(*parts, strict=True))
+    answers = {"nothing": torch.zeros_like(sources), "mean of the class": means(sources, labels)}
+    if sources.shape[1] > 1:
+        answers["half of the image"] = (images / 2).expand_as(sources)
+    if pictures.numel() > 0:
+        answers = {"network": pictures} | answers
+    rows = [
+        (SQUARED, name, *mean_interval((answer - sources).square().sum(dim=(2, 3)).mean(dim=1)))
+        for name, answer in answers.items()
+    ]
+    units = ["squared px"] * len(rows)
+    if sources.shape[1] > 1:
+        rows.append((BOXES, "all", *mean_interval(100 * metrics.box_overlap(sources))))
+        if pictures.numel() > 0:
+            rows += pixels_by_overlap(pictures, sources)
+        units += ["%"] * (len(rows) - len(units))
+    table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "unit"])
+    return table.assign(unit=units)[COLUMNS]
+
+
+def examples_of(subject: Subject, num_examples: int) -> Iterator[tuple[Tensor, ...]]:
+    """Sources, labels, images and, with a decoder, reconstructions of each batch, on the CPU."""
+    for batch in subject.batches(num_examples):
+        pictures = batch.sources[:0]
+        if subject.model.decoder is not None:
+            capsules = subject.predict(batch.images).capsules
+            pictures = decode(subject.model, capsules, batch.labels)
+        yield batch.sources.cpu(), batch.labels.cpu(), batch.images.cpu(), pictures.cpu()
+
+
+def means(sources: Tensor, labels: Tensor) -> Tensor:
+    """For each digit [n, k, h, w] the mean of all of its class, wherever they were moved."""
+    one_hot = torch.nn.functional.one_hot(labels.flatten(), NUM_CLASSES).float()
+    flat = sources.flatten(0, 1).flatten(1)
+    mean = one_hot.T @ flat / one_hot.sum(dim=0).clamp_min(1).unsqueeze(1)
+    return mean[labels].view_as(sources)
+
+
+def pixels_by_overlap(pictures: Tensor, sources: Tensor) -> Iterator[tuple]:
+    share, overlap = pixels_told_apart(pictures, sources), metrics.overlap(sources)
+    yield PIXELS, "all", *mean_interval(share)
+    for start, end in pairwise(OVERLAP_EDGES):
+        inside = (overlap >= start) & ((overlap < end) | (end == OVERLAP_EDGES[-1]))
+        if inside.any():
+            yield PIXELS, f"{100 * start:.0f} to {100 * end:.0f} %", *mean_interval(share[inside])
+
+
+def pixels_told_apart(pictures: Tensor, sources: Tensor) -> Tensor:
+    """Percent of the pixels with one digit's ink alone on which that digit's picture is the
+    brighter of the two: [n] from two [n, 2, h, w]; NaN where no pixel is one digit's alone.
+    """
+    ink = sources >= metrics.INK
+    first, second = ink[:, 0] & ~ink[:, 1], ink[:, 1] & ~ink[:, 0]
+    brighter = pictures[:, 0] > pictures[:, 1]
+    right = (first & brighter) | (second & (pictures[:, 1] > pictures[:, 0]))
+    return 100 * right.sum(dim=(1, 2)) / (first | second).sum(dim=(1, 2))
+
+
+def mean_interval(values: Tensor) -> tuple[float, float, float, int]:
+    """Mean with its 95 % interval (normal, over examples) and how many there were without NaN."""
+    values = values[~values.isnan()].double()
+    mean = values.mean().item()
+    error = 1.96 * values.std().item() / sqrt(len(values)) if len(values) > 1 else 0.0
+    return mean, mean - error, mean + error, len(values)
