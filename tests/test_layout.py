@@ -162,3 +162,11 @@ def test_nothing_reads_a_pickle():
     words = r"pickle\.load|import pickle|(?<!safetensors\.)torch\.load|joblib|dill|np\.load"
     for path in (*capsnet_files(), *(ROOT / "stages").glob("*.py")):
         assert not re.search(words, path.read_text()), path
+
+
+def test_the_lock_has_every_requirement_in_the_same_version():
+    """requirements.lock is made from requirements.txt, see the README."""
+    pinned = re.compile(r"^([\w.\-]+==[\w.]+)", re.MULTILINE)
+    wanted = pinned.findall((ROOT / "requirements.txt").read_text())
+    locked = {name.lower() for name in pinned.findall((ROOT / "requirements.lock").read_text())}
+    assert wanted and not [name for name in wanted if name.lower() not in locked]
