@@ -27,7 +27,7 @@ CONTRAST = 4  # the power of a share that is drawn: the couplings differ by litt
 
 
 def routing(table: pd.DataFrame, path: Path, *, title: str, trained: int) -> None:
-    """Rows (iteration, measure, value, low, high), measures as `capsnet.studies.routing` has them.
+    """Rows (iteration, measure, value, low, high), measures as the study of the routing has them.
 
     Six panels over the iterations; a line marks those that the network was `trained` with.
     """
@@ -44,13 +44,14 @@ def routing(table: pd.DataFrame, path: Path, *, title: str, trained: int) -> Non
         _line(couplings, table, "largest_coupling", GREEN, "the largest")
         _line(couplings, table, "own_coupling", ORANGE, "by place")
         couplings.axhline(100 / NUM_CLASSES, color=GREY, ls="--", lw=0.8, label="even")
-        couplings.set(ylabel="coupling to a digit that is there (%)", ylim=(0, None))
+        room = 1.5 * couplings.get_ylim()[1]  # for the legend
+        couplings.set(ylabel="coupling to a digit that is there (%)", ylim=(0, room))
         couplings.set_title(f"Couplings by contribution: {_from_to(found[:trained], '.0f')} %")
         number = _line(votes, table, "votes", BLUE)
         votes.set(ylabel="votes that carry 80 % of a capsule", ylim=(0, None))
         votes.set_title(f"Votes that carry 80 %: {_from_to(number[:trained], '.0f')}")
         length = _line(lengths, table, "length", BLUE)
-        lengths.set(ylabel="length of a digit's capsule", ylim=(0, 1))
+        lengths.set(ylabel="length of a digit's capsule", ylim=(0, 1.05))
         lengths.set_title(f"Lengths: {_from_to(length[:trained], '.2f')}")
         error = _line(errors, table, "error", BLUE)
         errors.set(ylabel="error if one stopped here (%)", ylim=(0, None))
@@ -60,8 +61,9 @@ def routing(table: pd.DataFrame, path: Path, *, title: str, trained: int) -> Non
             axes.set_xlabel("iteration")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(visible=True)
-        for axes in (logits, couplings, errors):
-            axes.legend()
+        logits.legend()
+        couplings.legend(ncols=2, loc="upper left")
+        errors.legend(loc="lower right")
 
 
 def couplings(examples: Sequence, path: Path, *, title: str) -> None:

@@ -30,7 +30,7 @@ def told_apart(subject: Subject, num_examples: int) -> pd.DataFrame:
         answers: nothing, the mean picture of the class, and for pairs half of the image;
     pixels_told_apart: of the pixels that one digit alone has inked the share (%) on which its own
         reconstruction is the brighter one, of all pairs and by overlap; a coin gets 50;
-    box_overlap: how much of a digit's bounding box the other one's covers (%).
+    box_overlap: how much of the smaller bounding box the other one covers (%).
     """
     parts = list(examples_of(subject, num_examples))
     sources, labels, images, pictures = (torch.cat(part) for part in zip(*parts, strict=True))
