@@ -57,6 +57,7 @@ def start(
         "DVC_ROOT": str(folder / name),
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/{store or name}.db",
         "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-u", "-m", "stages.train", run, "--digits", "digits"]
     for option, ending in (("model", "safetensors"), ("curve", "csv"), ("metrics", "json")):
