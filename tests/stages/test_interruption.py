@@ -30,6 +30,7 @@ def test_a_second_process_is_refused_in_one_line(workspace):
     for line in first.stdout:
         if "squared px" in line:
             break
+    first.send_signal(signal.SIGSTOP)  # or it would be done before the second one has begun
     second = start(workspace, "mnist", "twice")
     told = second.communicate(timeout=60)[0].strip().splitlines()
     assert second.returncode == 1
