@@ -12,14 +12,14 @@ from tests.interruption import compare, interrupt, make_workspace, start
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("interruption")
-    make_workspace(folder, steps=40)
+    make_workspace(folder, steps=80)
     assert start(folder, "multimnist", "alone").wait() == 0
     return folder
 
 
 def test_a_killed_training_goes_on_and_ends_the_same(workspace):
     signals = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
-    told = interrupt(workspace, "multimnist", 3, 0.2, signals)
+    told = interrupt(workspace, "multimnist", 3, 0.1, signals)
     assert len(told) == 4 and "multimnist: goes on after step" in told[-1]
     assert not any("Traceback" in each for each in told)
     compare(workspace)
