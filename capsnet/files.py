@@ -10,9 +10,9 @@ def replace_file(path: Path, data: bytes) -> None:
     A process that is killed on the way leaves the file aside, which the next write takes over.
     Raises OSError with the name of the file; the old one is then untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(aside, "wb") as file:
                 file.write(data)

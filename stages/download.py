@@ -28,7 +28,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the four archives")
     out = parser.parse_args().out
     params = load_params()
-    aside = out.with_name(f".{out.name}.{os.getpid()}")
+    aside = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)  # of a download that was killed
     aside.mkdir(parents=True)
     try:
         if params.chosen_budget.source == "mnist":

@@ -1,12 +1,13 @@
 """What can change a stage's results, as dvc.yaml lists it: parameters, code, data; and versions."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import numba
 import torch
 import yaml
+
+from capsnet.tracking.values import md5
 
 ROOT = Path(__file__).resolve().parents[1]  # of the code that runs
 
@@ -28,7 +29,3 @@ def inputs_of(stage: str, run: str, digits: Path) -> dict[str, str]:
     files = [file for path in code for file in ([path] if path.is_file() else path.rglob("*.py"))]
     inputs |= {file.relative_to(ROOT).as_posix(): md5(file) for file in files}
     return inputs | {f"digits/{file.name}": md5(file) for file in sorted(digits.glob("train*"))}
-
-
-def md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes()).hexdigest()

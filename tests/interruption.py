@@ -109,8 +109,10 @@ def compare(folder: Path) -> None:
     assert not left, left
     with sqlite3.connect(folder / "killed.db") as store:
         statuses = [status for (status,) in store.execute("select status from runs")]
+        resumed = store.execute("select value from tags where key = 'resumed'").fetchall()
     assert "RUNNING" not in statuses, statuses
     assert statuses.count("FINISHED") >= 1, statuses
+    assert resumed and all(value.startswith("after step ") for (value,) in resumed), resumed
 
 
 def main() -> None:

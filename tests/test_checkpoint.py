@@ -69,6 +69,14 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == before and len([*tmp_path.iterdir()]) == 1
 
 
+def test_a_folder_that_cannot_be_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match=r"^cannot write .*net: \S.*; what was there before"):
+        checkpoint.save(
+            CapsNet(**SIZES), tmp_path / "file" / "net", network="capsnet", arguments=SIZES
+        )
+
+
 def test_other_files_are_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match="missing: run `dvc repro`"):
         checkpoint.load(tmp_path / "none")
