@@ -154,8 +154,10 @@ def contradictions(params: "Params") -> Iterator[str]:
                     f"{task.image_size // 2}, half of image_size: the digit's centre stays in it"
                 )
     for name, run in params.runs.items():
-        if run.network == "baseline" and (run.iterations, run.reconstruction_weight) != (None,) * 2:
-            yield f"runs.{name}: a baseline has no capsules, so no iterations or reconstruction"
+        if run.network in ("baseline", "convnet") and run.iterations is not None:
+            yield f"runs.{name}.iterations: a {run.network} does not route"
+        if run.network == "baseline" and run.reconstruction_weight is not None:
+            yield f"runs.{name}.reconstruction_weight: a baseline does not reconstruct"
         for key, known in (("network", NETWORKS), ("task", params.tasks)):
             found = getattr(run, key)
             if found not in known:

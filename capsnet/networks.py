@@ -4,6 +4,7 @@ from importlib import import_module
 
 NETWORKS = {
     "capsnet": "capsnet.nn.capsnet.CapsNet",
+    "convnet": "capsnet.nn.convnet.ConvNet",
     "baseline": "capsnet.nn.baseline.BaselineCNN",
 }
 

@@ -52,9 +52,9 @@ class Network(Section):
     kernel_size: Annotated[int, between(1, 14)]
     primary_types: Annotated[int, between(1, 1024)]
     primary_dim: Annotated[int, between(1, 256)]
-    primary_scale: Annotated[float, between(0.000001, 1000)]
     digit_dim: Annotated[int, between(1, 256)]
     decoder_sizes: Annotated[tuple[Images, ...], Field(min_length=1, strict=False)]
+    init: Literal["pytorch", "authors"]
     weight_std: Annotated[float, between(0.000001, 10)]
     dropout: Annotated[float, between(0, 0.99)]
 
@@ -90,6 +90,8 @@ class Run(Section):
     task: str
     network: str
     seed: Seed | None = None
+    examples: Count | None = None  # images shown in training
+    peak: Share | None = None  # of the learning rate
     iterations: Iterations | None = None
     reconstruction_weight: Weight | None = None
 
@@ -102,7 +104,6 @@ class Data(Section):
 
 class Routing(Section):
     iterations: Iterations
-    bias: bool
     leaky: bool
     gradient: Literal["all", "last"]
 

@@ -27,7 +27,7 @@ def task_of(params: Params, run: str) -> TaskNumbers:
         image_size=section.image_size,
         training_shift=section.training_shift,
         test_shift=section.test_shift,
-        training_examples=section.training_examples[params.budget],
+        training_examples=params.runs[run].examples or section.training_examples[params.budget],
         batch_size=section.batch_size[params.budget],
         test_examples=None if section.digits == 1 else params.chosen_budget.test_pairs,
     )
@@ -44,8 +44,12 @@ def params_of(params: Params, run: str) -> Params:
     sizes = params.chosen_budget.network.model_dump(exclude_unset=True)
     routing = {key: own[key] for key in ("iterations",) if key in own}
     loss = {key: own[key] for key in ("reconstruction_weight",) if key in own}
+    peak = {key: own[key] for key in ("peak",) if key in own}
+    rate = params.chosen_budget.learning_rate.model_copy(update=peak)
+    budget = params.chosen_budget.model_copy(update={"learning_rate": rate})
     changes = {
         "seed": own.get("seed", params.seed),
+        "budgets": {**params.budgets, params.budget: budget},
         "network": params.network.model_copy(update=sizes),
         "routing": params.routing.model_copy(update=routing),
         "loss": params.loss.model_copy(update=loss),

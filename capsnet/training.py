@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from math import cos, pi
 from time import perf_counter
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from capsnet.nn.capsnet import Prediction
 
 UNREAD_STEPS = 1000  # at most, before a device is asked for the losses
 ComputeLosses = Callable[[Prediction, Tensor | None, Batch], Losses]
+Examples = Callable[[bool], Iterable[Batch]]  # told whether it is the last interval
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Facts(NamedTuple):
     classification_loss: float
     reconstruction_loss: float  # sum of squared pixel differences, before its weight
     validation_error: float  # percent; NaN without validation digits
+    training_error: float  # percent, on training digits shown as the validation digits are
     learning_rate: float
     images_per_second: float  # training alone, without the validation
     seconds: float  # since the start, all included
@@ -58,7 +61,8 @@ def fit(
     optimizer: Optimizer,
     learning_rate: Callable[[int], float],
     compute_losses: ComputeLosses,
-    validation_batches: Callable[[], Iterable[Batch]],
+    validation_batches: Examples,
+    seen_batches: Examples,
     dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
     after_step: Callable[[Progress], None] = lambda progress: None,
@@ -66,13 +70,16 @@ def fit(
     """Train on the batches and yield the facts of each of `num_intervals` intervals.
 
     `learning_rate` maps a step (from 0) to a rate; `dtype` bfloat16 means autocast. In training the
-    decoder sees the capsules of the true labels. `progress` is where to go on; the batches are then
-    those that are left. `after_step` is called when a step and what belongs to it is done. Raises
-    ValueError if a loss is not finite: on a CPU, where looking costs nothing, before the weights
-    change, elsewhere within `UNREAD_STEPS`, for the loop does not wait for a device.
+    decoder sees the capsules of the true labels. Both errors of an interval are measured at its
+    end, on `validation_batches` and, of the digits trained on, `seen_batches`. `progress` is where
+    to go on; the batches are then those that are left. `after_step` is called when a step and what
+    belongs to it is done. Raises ValueError if a loss is not finite: on a CPU, where looking costs
+    nothing, before the weights change, elsewhere within `UNREAD_STEPS`, for the loop does not wait
+    for a device.
     """
     now = progress or Progress()
     ends = {round(num_steps * (n + 1) / num_intervals) for n in range(num_intervals)}
+    error_on = partial(error_of, model, dtype=dtype)
     start = perf_counter() - now.seconds
     model.train()
     lap = perf_counter()
@@ -97,7 +104,8 @@ def fit(
                 now.step,
                 now.examples,
                 *np.average(losses_of_steps, axis=0, weights=now.sizes).tolist(),
-                validation_error=validation_error(model, validation_batches(), dtype),
+                validation_error=error_on(validation_batches(now.step == num_steps)),
+                training_error=error_on(seen_batches(now.step == num_steps)),
                 learning_rate=learning_rate(step),
                 images_per_second=sum(now.sizes) / now.interval_seconds,
                 seconds=perf_counter() - start,
@@ -135,7 +143,7 @@ def read_losses(history: list[Tensor], last_step: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def validation_error(model: nn.Module, batches: Iterable[Batch], dtype: torch.dtype) -> float:
+def error_of(model: nn.Module, batches: Iterable[Batch], dtype: torch.dtype) -> float:
     """Exact-match error in percent; NaN for no batches. Leaves the model in the mode it was in."""
     was_training = model.training
     model.eval()

@@ -106,7 +106,7 @@ def study_errors(outcome: Outcome, arguments: argparse.Namespace) -> None:
 
 
 def draw_training(arguments: argparse.Namespace) -> None:
-    title = f"{arguments.run}: training loss and validation error"
+    title = f"{arguments.run}: training loss and error"
     curve = pd.read_csv(arguments.curve)
     figures.training_curve(curve, arguments.figures / "training.png", title=title)
 

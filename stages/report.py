@@ -92,7 +92,8 @@ def summary(
             yield training_table(params, measured)
             yield (
                 "Times and memory are those of the machine that ran it; images/s is the median "
-                "over the curve. The validation digits are cut from the training split."
+                "over the curve. The validation digits are drawn from the training split; "
+                "training error: on digits trained on, shown as those."
             )
         for name in leading_runs(params):
             for file in files:

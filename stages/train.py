@@ -1,14 +1,14 @@
 """Stage `train@<run>`: training digits and params.yaml -> one trained network and its training
 curve.
 
-The test split is never read here (only hashed, for the log): the validation digits are cut from the
-end of the training split.
+The test split is never read here (only hashed, for the log): the validation digits are drawn from
+the training split, the same for every run.
 """
 
 import argparse
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -19,8 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from capsnet.checkpoint import save
-from capsnet.data.batches import evaluation_batches, training_batches
-from capsnet.data.mnist import load_digits, split_validation
+from capsnet.data.batches import Batch, evaluation_batches, seeded_generator, training_batches
+from capsnet.data.mnist import Digits, load_digits, split_validation
 from capsnet.device import choose_device, choose_dtype, keep_freed_memory
 from capsnet.evidence import evidence_limit
 from capsnet.losses import margin_loss, sigmoid_loss, softmax_loss, weighted_losses
@@ -35,10 +35,11 @@ from stages.command import run
 from stages.inputs import ROOT, inputs_of
 from stages.output import write_csv, write_json
 
+CHECKED = 1000  # validation and training examples, each, behind the errors in a row of the curve
 HEADER = (
-    "  examples      loss  classification  reconstruction  validation  learning rate  "
+    "  examples      loss  classification  reconstruction  validation  training  learning rate  "
     "images/s    time\n"
-    "                                        squared px     error %                  "
+    "                                        squared px     error %   error %                  "
     "              s"
 )
 
@@ -67,7 +68,8 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
     device = choose_device()
     dtype = choose_dtype(params.optimizer.precision, device)
     digits = load_digits(arguments.digits, "train").to(device)
-    training, validation = split_validation(digits, params.data.validation_fraction)
+    generator = seeded_generator("validation", params.evaluate.seed)
+    training, validation = split_validation(digits, params.data.validation_fraction, generator)
     tracker.dataset(arguments.digits, name=budget.source, split="train", num_examples=len(training))
 
     torch.manual_seed(params.seed)
@@ -90,17 +92,21 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
         image_size=task.image_size,
         max_shift=task.training_shift,
     )
-    validation_batches = partial(
+    check = partial(
         evaluation_batches,
-        validation,
-        seed=params.seed,
-        num_examples=len(validation),
+        seed=params.evaluate.seed,
         batch_size=params.evaluate.batch_size,
         num_digits=task.num_digits,
         image_size=task.image_size,
         max_shift=task.test_shift,
     )
-    next(validation_batches(), None)  # too few validation digits for a pair stop here, not later
+
+    def examples(digits: Digits, last: bool) -> Iterable[Batch]:
+        """Of either error; in the last row of the curve as many as there are validation digits."""
+        few = len(validation) if last else min(CHECKED, len(validation))
+        return check(digits, num_examples=few)
+
+    next(iter(examples(validation, False)), None)  # too few digits for a pair stop here, not later
     classify = classification_loss(params, network, task)
     facts = fit(
         model,
@@ -117,7 +123,8 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
             classification=classify,
             reconstruction_weight=params.loss.reconstruction_weight,
         ),
-        validation_batches=validation_batches,
+        validation_batches=partial(examples, validation),
+        seen_batches=partial(examples, training),
         dtype=dtype,
         progress=progress,
         after_step=lambda now: saved.save_if_due(model, optimizer, now, rows),
@@ -146,7 +153,7 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
         network=network,
         arguments=network_sizes,
         validation_error=rows[-1].validation_error,
-        evidence_limit=evidence_limit(model, validation_batches(num_examples=few), dtype),
+        evidence_limit=evidence_limit(model, check(validation, num_examples=few), dtype),
     )
     headline = summarise(rows)
     write_json(arguments.metrics, {arguments.run: headline})
@@ -168,9 +175,13 @@ def network_arguments(params: Params, network: str, task: TaskNumbers) -> dict[s
         }
     sizes, routing = params.network.model_dump(), params.routing.model_dump()
     del sizes["dropout"]
+    if network == "convnet":
+        del sizes["init"], sizes["weight_std"]
+        routing = {}
+    else:
+        routing["num_iterations"] = routing.pop("iterations")
     if params.loss.reconstruction_weight == 0:
         sizes["decoder_sizes"] = None
-    routing["num_iterations"] = routing.pop("iterations")
     return {"image_size": task.image_size, **sizes, **routing}
 
 
@@ -210,7 +221,8 @@ def format_row(row: Facts) -> str:
     return (
         f"{row.examples:10,}  {row.loss:8.4f}  {row.classification_loss:14.4f}  "
         f"{row.reconstruction_loss:14.2f}  {row.validation_error:10.2f}  "
-        f"{row.learning_rate:13.6f}  {row.images_per_second:8.0f}  {row.seconds:6.0f}"
+        f"{row.training_error:8.2f}  {row.learning_rate:13.6f}  "
+        f"{row.images_per_second:8.0f}  {row.seconds:6.0f}"
     )
 
 

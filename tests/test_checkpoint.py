@@ -17,7 +17,7 @@ from capsnet.nn.capsnet import CapsNet
 SIZES = dict(image_size=20, conv_channels=8, kernel_size=5, primary_types=2, decoder_sizes=[16])
 
 
-@pytest.mark.parametrize("changes", [{}, {"bias": True}, {"decoder_sizes": None}])
+@pytest.mark.parametrize("changes", [{}, {"init": "authors"}, {"decoder_sizes": None}])
 def test_a_network_comes_back_and_predicts_the_same(tmp_path, changes):
     model = CapsNet(**SIZES | changes).eval().to(memory_format=torch.channels_last)
     path = tmp_path / "models" / "net.safetensors"

@@ -35,7 +35,11 @@ def images(*shape: int) -> np.ndarray:
 def curve(**columns) -> pd.DataFrame:
     steps = np.arange(1, 6)
     table = {"examples": 500_000 * steps, "loss": 0.3 / steps, "classification_loss": 0.2 / steps}
-    table |= {"reconstruction_loss": 0.1 / steps, "validation_error": 2.0 / steps}
+    table |= {
+        "reconstruction_loss": 0.1 / steps,
+        "validation_error": 2.0 / steps,
+        "training_error": 1.0 / steps,
+    }
     return pd.DataFrame(table | {"images_per_second": 1000.0} | columns)
 
 

@@ -54,8 +54,8 @@ RATE = "budgets/laptop/learning_rate"
         ("routing/iterations", 0, "routing.iterations: got 0, wanted a whole number from 1"),
         ("routing/iterations", 2.5, "routing.iterations: got 2.5, wanted a whole number"),
         ("routing/iterations", True, "routing.iterations: got true, wanted a whole number"),
-        ("routing/bias", 1, "routing.bias: got 1, wanted true or false"),
-        ("routing/leeky", True, "routing.leeky: unknown key, allowed are iterations, bias"),
+        ("routing/leaky", 1, "routing.leaky: got 1, wanted true or false"),
+        ("routing/leeky", True, "routing.leeky: unknown key, allowed are iterations, leaky"),
         ("routing/leaky", DELETE, "routing.leaky: missing"),
         ("speed", 1, "speed: unknown key"),
         ("seed", None, "seed: got nothing, wanted a whole number"),
@@ -84,8 +84,13 @@ RATE = "budgets/laptop/learning_rate"
         ("runs/mnist/shift", 2, "runs.mnist.shift: unknown key, allowed are task, network, seed"),
         (
             "runs/cnn",
-            {"task": "mnist", "network": "baseline", "iterations": 1},
-            "runs.cnn: a baseline has no capsules",
+            {"task": "mnist", "network": "convnet", "iterations": 1},
+            "runs.cnn.iterations: a convnet does not route",
+        ),
+        (
+            "runs/cnn",
+            {"task": "mnist", "network": "baseline", "reconstruction_weight": 0.1},
+            "runs.cnn.reconstruction_weight: a baseline does not reconstruct",
         ),
         ("data/affnist", 1, "data.affnist: got 1, wanted text"),
         ("data/mirrors", [], "data.mirrors: got [], wanted a list [..., ...] of at least one"),
@@ -117,7 +122,7 @@ def test_a_mistake_is_named(tmp_path, place, value, expected):
 
 
 def test_a_whole_number_will_do_where_a_number_is_wanted(tmp_path):
-    assert load_changed(tmp_path, "network/primary_scale", 1).network.primary_scale == 1.0
+    assert load_changed(tmp_path, "network/weight_std", 1).network.weight_std == 1.0
 
 
 def test_a_missing_or_broken_file(tmp_path):
@@ -185,8 +190,8 @@ def test_a_budget_may_set_sizes_of_the_network(tmp_path):
 
 def test_several_mistakes_are_several_lines(tmp_path):
     with pytest.raises(ValueError) as error:
-        load_changed(tmp_path, "routing", {"iterations": 0, "bias": 1, "speed": 2})
-    assert len(str(error.value).splitlines()) == 5  # and leaky and gradient are missing
+        load_changed(tmp_path, "routing", {"iterations": 0, "leaky": 1, "speed": 2})
+    assert len(str(error.value).splitlines()) == 4  # and gradient is missing
     assert "Traceback" not in str(error.value)
 
 

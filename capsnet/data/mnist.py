@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from capsnet.data.archives import ARCHIVES, NUM_CLASSES, read_idx
 
@@ -38,11 +38,20 @@ def load_digits(folder: Path, split: str) -> Digits:
     return Digits(torch.from_numpy(images.copy()), torch.from_numpy(labels.astype(np.int64)))
 
 
-def split_validation(digits: Digits, fraction: float) -> tuple[Digits, Digits]:
-    """Cut the last `fraction` off the training digits: (training, validation)."""
+def split_validation(
+    digits: Digits, fraction: float, generator: Generator
+) -> tuple[Digits, Digits]:
+    """Draw `fraction` of the training digits, as large a share of each class: (training,
+    validation). The first keep their order, the second are shuffled.
+    """
     size = round(len(digits) * fraction)
-    cut = len(digits) - size
+    shuffled = torch.randperm(len(digits), generator=generator)
+    by_class = shuffled[digits.labels.cpu()[shuffled].argsort(stable=True)]
+    even = (torch.arange(size) + 0.5) * (len(digits) / max(1, size))  # places, evenly apart
+    chosen = by_class[even.long()][torch.randperm(size, generator=generator)]
+    left = torch.ones(len(digits), dtype=torch.bool)
+    left[chosen] = False
     return (
-        Digits(digits.images[:cut], digits.labels[:cut]),
-        Digits(digits.images[cut:], digits.labels[cut:]),
+        Digits(*(field[left.to(field.device)] for field in digits)),
+        Digits(*(field[chosen.to(field.device)] for field in digits)),
     )

@@ -25,9 +25,11 @@ LOSS_NAMES = {
 
 
 def training_curve(curve: pd.DataFrame, path: Path, *, title: str) -> None:
-    """Loss parts and validation error (percent) against the number of examples seen."""
+    """Loss parts, and the errors (percent) on validation and training digits, against the number of
+    examples seen.
+    """
     unit, unit_name = (1e6, "millions") if curve["examples"].max() >= 1e6 else (1e3, "thousands")
-    examples, error = curve["examples"] / unit, curve["validation_error"].dropna()
+    examples, error = curve["examples"] / unit, curve["validation_error"].dropna()  # may be none
     lines = {"classification_loss": (BLUE, "-"), "reconstruction_loss": (GREEN, "--")}
     if curve["reconstruction_loss"].fillna(0).eq(0).all():
         del lines["reconstruction_loss"]
@@ -42,13 +44,18 @@ def training_curve(curve: pd.DataFrame, path: Path, *, title: str) -> None:
         log_scale(losses, curve[list(lines)].to_numpy())
         losses.set(title="Training loss", ylabel="loss per example")
         losses.legend()
-        errors.plot(examples[error.index], error, "o-", color=ORANGE)
-        if len(error) and error.max() > 10 * error.min() > 0:
-            log_scale(errors, error.to_numpy())
+        names = {"validation_error": (ORANGE, "o-"), "training_error": (BLUE, "s--")}
+        for name, (color, form) in names.items():
+            kind = name.removesuffix("_error")
+            errors.plot(examples, curve[name], form, color=color, label=f"on {kind} digits")
+        both = curve[list(names)].to_numpy()
+        if len(error) and np.nanmax(both) > 10 * np.nanmin(both) > 0:
+            log_scale(errors, both)
         else:
-            errors.set_ylim(0, 1.1 * error.max() if error.any() else 1)
+            errors.set_ylim(0, 1.1 * np.nanmax(both) if len(error) and np.nanmax(both) else 1)
         found = f", {error.iloc[-1]:.2f} % at the end" if len(error) else " was not measured"
-        errors.set(title="Validation error" + found, ylabel="validation error (%)")
+        errors.set(title="Validation error" + found, ylabel="error (%)")
+        errors.legend()
         for axes in (losses, errors):
             axes.set(xlabel=f"examples seen ({unit_name})", xlim=(0, 1.02 * examples.max()))
             axes.grid(visible=True)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from capsnet.nn.convolution import convolve
 from capsnet.nn.decoder import Decoder
-from capsnet.nn.layers import DigitCapsules, PrimaryCapsules
+from capsnet.nn.layers import PRIMARY_STRIDE, DigitCapsules, PrimaryCapsules, grid_size
 
 
 class Prediction(NamedTuple):
@@ -27,8 +27,9 @@ class CapsNet(nn.Module):
     """Images float [b, 1, h, w] in [0, 1] -> Prediction. The defaults are the paper's sizes.
 
     28x28 images give 1,152 primary capsules and 8,215,568 parameters, 36x36 images 3,200 and
-    11,361,808. `decoder_sizes=None` leaves the decoder out (Table 1, "no reconstruction"). Raises
-    ValueError if the image is too small for the two convolutions.
+    11,361,808. `decoder_sizes=None` leaves the decoder out (Table 1, "no reconstruction").
+    `init="authors"`: their weights at the start, and the digit capsules' bias of their code (160
+    parameters). Raises ValueError if the image is too small for the two convolutions.
     """
 
     def __init__(
@@ -40,22 +41,16 @@ class CapsNet(nn.Module):
         kernel_size: int = 9,
         primary_types: int = 32,
         primary_dim: int = 8,
-        primary_scale: float = 1.0,
         digit_dim: int = 16,
         decoder_sizes: Sequence[int] | None = (512, 1024),
         weight_std: float = 0.1,
         num_iterations: int = 3,
-        bias: bool = False,
+        init: str = "pytorch",
         leaky: bool = False,
         gradient: str = "all",
     ) -> None:
         super().__init__()
-        primary_stride = 2
-        grid = (image_size - 2 * kernel_size + 1) // primary_stride + 1
-        if grid < 1:
-            raise ValueError(
-                f"images of {image_size} px are too small for two convolutions of {kernel_size} px"
-            )
+        grid = grid_size(image_size, kernel_size)
         convolution = nn.Conv2d(1, conv_channels, kernel_size)
         self.convolution = convolution.to(memory_format=torch.channels_last)  # see `convolve`
         self.primary = PrimaryCapsules(
@@ -63,8 +58,7 @@ class CapsNet(nn.Module):
             num_types=primary_types,
             pose_dim=primary_dim,
             kernel_size=kernel_size,
-            stride=primary_stride,
-            scale=primary_scale,
+            stride=PRIMARY_STRIDE,
         )
         self.digit = DigitCapsules(
             num_lower=primary_types * grid**2,
@@ -72,7 +66,7 @@ class CapsNet(nn.Module):
             lower_dim=primary_dim,
             upper_dim=digit_dim,
             num_iterations=num_iterations,
-            bias=bias,
+            bias=init == "authors",
             leaky=leaky,
             gradient=gradient,
             weight_std=weight_std,
@@ -85,6 +79,21 @@ class CapsNet(nn.Module):
                 hidden_sizes=decoder_sizes,
                 image_size=image_size,
             )
+        if init == "authors":
+            self.start_as_the_authors()
+
+    def start_as_the_authors(self) -> None:
+        """Weights as the authors' code has them at the start: normal, cut at two standard
+        deviations; every bias 0.1. Their primary layer divides its sums by 32, but not the bias
+        that it adds then; here its weights are 32 times smaller instead.
+        """
+        layers = [layer for layer in self.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+        for layer in (*layers, self.digit):
+            std = 0.05 if layer is self.convolution else 0.1
+            nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+            nn.init.constant_(layer.bias, 0.1)
+        with torch.no_grad():
+            self.primary.convolution.weight /= 32
 
     def forward(self, images: Tensor) -> Prediction:
         capsules = self.digit(self.lower_capsules(images))

@@ -10,14 +10,25 @@ from torch import Tensor, nn
 from capsnet.nn.convolution import convolve
 from capsnet.nn.routing import Trace, route, squash, trace
 
+PRIMARY_STRIDE = 2  # of the second convolution (paper, section 4)
+
+
+def grid_size(image_size: int, kernel_size: int) -> int:
+    """Places in a row, in pixels of the second convolution's output. Raises ValueError for none."""
+    grid = (image_size - 2 * kernel_size + 1) // PRIMARY_STRIDE + 1
+    if grid < 1:
+        raise ValueError(
+            f"images of {image_size} px are too small for two convolutions of {kernel_size} px"
+        )
+    return grid
+
 
 class PrimaryCapsules(nn.Module):
     """A convolution whose channels are read as `num_types` capsules of `pose_dim` numbers a place.
 
     Images [b, c, h, w] -> capsules [b, i, p], i counting type by type and row by row within a type.
     The numbers of one capsule share their type and their place (paper, section 4); the convolution
-    has no ReLU, squash is its non-linearity. `scale` multiplies the output before squash (the
-    authors' code: 1/32; the paper: 1).
+    has no ReLU, squash is its non-linearity.
     """
 
     def __init__(
@@ -28,10 +39,9 @@ class PrimaryCapsules(nn.Module):
         pose_dim: int,
         kernel_size: int,
         stride: int,
-        scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.num_types, self.pose_dim, self.scale = num_types, pose_dim, scale
+        self.num_types, self.pose_dim = num_types, pose_dim
         convolution = nn.Conv2d(in_channels, num_types * pose_dim, kernel_size, stride)
         self.convolution = convolution.to(memory_format=torch.channels_last)  # see `convolve`
 
@@ -42,7 +52,7 @@ class PrimaryCapsules(nn.Module):
         # [b, c, h, w] as [b, i, p] would mix places into a capsule.
         poses = output.unflatten(1, (self.num_types, self.pose_dim))  # [b, type, p, h, w]
         capsules_bip = poses.permute(0, 1, 3, 4, 2).flatten(1, 3)
-        return squash(self.scale * capsules_bip)
+        return squash(capsules_bip)
 
 
 class DigitCapsules(nn.Module):

@@ -24,8 +24,14 @@ def training(results: Results, params: Params) -> str:
         f"{curve['examples'].iloc[-1]:,} examples"
     )
     if len(curve) > 1:
-        last, before = curve["loss"].iloc[-1], curve["loss"].iloc[-2]
-        sentence += f", in the last interval still by {100 * (1 - last / before):.0f} %"
+        fall = 1 - curve["loss"].iloc[-1] / curve["loss"].iloc[-2]
+        sentence += f", in the last interval still by {100 * fall:.0f} %"
+    last = curve.iloc[-1]
+    if last["validation_error"] == last["validation_error"]:  # not NaN
+        sentence += (
+            f". Of the validation examples {last['validation_error']:.2f} % are wrong at the end, "
+            f"of training digits shown in the same way {last['training_error']:.2f} %"
+        )
     return sentence + ". The paper trained far longer."
 
 

@@ -108,6 +108,7 @@ def training_table(params: Params, measured: dict[str, Results]) -> str:
                 "peak host memory MiB": f"{last['peak_memory_mib']:.0f}",
                 "final loss": f"{headline['loss']:.4f}",
                 "validation error %": "-" if validation is None else f"{validation:.2f}",
+                "training error %": "-" if validation is None else f"{last['training_error']:.2f}",
             }
         )
     return markdown(rows)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings, strategies
 
 from capsnet.data.archives import read_idx, write_idx
+from capsnet.data.batches import seeded_generator
 from capsnet.data.mnist import Digits, load_digits, split_validation
 
 
@@ -96,10 +97,22 @@ def test_images_and_labels_must_fit(tmp_path):
         load_digits(tmp_path, "test")
 
 
-def test_validation_is_the_end_of_the_training_split():
-    digits = Digits(torch.zeros(20, 28, 28, dtype=torch.uint8), torch.arange(20))
-    training, validation = split_validation(digits, 0.25)
-    assert training.labels.tolist() == list(range(15)) and validation.labels.tolist() == [
-        *range(15, 20)
-    ]
-    assert len(split_validation(digits, 0.0)[1]) == 0
+def test_validation_is_a_drawn_share_of_each_class():
+    """A quarter of 8 threes, 20 fives and 12 nines: 2, 5 and 3. Every digit is in one of the two,
+    with its own label; the seed decides, and the validation digits are mixed."""
+    labels = torch.tensor([3] * 8 + [5] * 20 + [9] * 12)
+    numbers = torch.arange(40, dtype=torch.uint8)[:, None, None].expand(40, 28, 28)
+    digits = Digits(numbers, labels)
+    training, validation = split_validation(digits, 0.25, seeded_generator("validation", 1))
+    assert validation.labels.bincount(minlength=10)[[3, 5, 9]].tolist() == [2, 5, 3]
+    first, second = (part.images[:, 0, 0].tolist() for part in (training, validation))
+    assert sorted(first + second) == list(range(40)) and first == sorted(first)
+    assert second != sorted(second)
+    assert torch.equal(labels[second], validation.labels)
+    again, other = (
+        split_validation(digits, 0.25, seeded_generator("validation", n)) for n in (1, 2)
+    )
+    assert torch.equal(again[1].images, validation.images)
+    assert not torch.equal(other[1].images, validation.images)
+    none = split_validation(digits, 0.0, seeded_generator("validation", 1))
+    assert len(none[1]) == 0 and torch.equal(none[0].images, digits.images)

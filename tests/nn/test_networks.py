@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
+from torch.nn import functional
 
 from capsnet.losses import margin_loss, weighted_losses
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet
+from capsnet.nn.convnet import ConvNet
 from capsnet.nn.decoder import Decoder
 from capsnet.nn.layers import DigitCapsules, PrimaryCapsules
 from capsnet.nn.routing import route_reference, squash
@@ -26,10 +29,10 @@ def num_parameters(model: torch.nn.Module) -> int:
     [
         (dict(image_size=28), 8_215_568),
         (dict(image_size=28, decoder_sizes=None), 6_804_224),
-        (dict(image_size=28, bias=True), 8_215_728),
+        (dict(image_size=28, init="authors"), 8_215_728),
         (dict(image_size=36), 11_361_808),
-        (dict(image_size=36, bias=True), 11_361_968),
-        (dict(image_size=40, bias=True), 13_475_808),
+        (dict(image_size=36, init="authors"), 11_361_968),
+        (dict(image_size=40, init="authors"), 13_475_808),
     ],
 )
 def test_capsnet_has_the_papers_number_of_parameters(arguments, expected):
@@ -68,13 +71,43 @@ def test_the_numbers_of_a_primary_capsule_share_type_and_place():
         torch.testing.assert_close(found, expected)
 
 
-def test_primary_scale_is_applied_before_squash():
-    layer = PrimaryCapsules(
-        in_channels=4, num_types=1, pose_dim=4, kernel_size=1, stride=1, scale=1 / 32
-    )
-    features = torch.randn(1, 4, 1, 1)
-    expected = squash(layer.convolution(features).flatten() / 32)
-    torch.testing.assert_close(layer(features).flatten(), expected)
+def test_the_authors_network_starts_with_the_lengths_that_theirs_has():
+    """On MNIST about 0.11 of a primary capsule, for its eight biases alone are 0.28 long, and at
+    least 0.14 of a digit capsule, whose sixteen are 0.4 long; here on digits like MNIST's."""
+    torch.manual_seed(0)
+    images = torch.zeros(16, 1, 28, 28)
+    rows = torch.from_numpy(load_digits().images[:16]).float() / 16  # [n, 8, 8]
+    images[:, :, 4:24, 4:24] = functional.interpolate(rows[:, None], size=(20, 20), mode="bicubic")
+    model = CapsNet(image_size=28, init="authors").eval()
+    with torch.no_grad():
+        primary = model.lower_capsules(images.clamp(0, 1)).norm(dim=-1).mean()
+        digit = model(images.clamp(0, 1)).lengths.mean()
+    assert 0.10 < primary < 0.13 and 0.14 < digit < 0.19
+    assert {layer.bias.unique().item() for layer in model.modules() if hasattr(layer, "bias")} == {
+        torch.tensor(0.1).item()
+    }
+    assert model.digit.weight.abs().max() <= 0.2 and model.convolution.weight.abs().max() <= 0.1
+
+
+def test_the_control_differs_from_the_capsnet_in_capsules_alone():
+    """Same convolutions, same decoder, as many weights between them; 160 biases more. Its lengths
+    are those of its vectors, and not squashed."""
+    with torch.device("meta"):
+        control, capsnet = ConvNet(image_size=36), CapsNet(image_size=36)
+    assert num_parameters(control) == num_parameters(capsnet) + 160
+    torch.manual_seed(0)
+    sizes = dict(image_size=20, kernel_size=5, conv_channels=4, primary_types=2)
+    control = ConvNet(**sizes, decoder_sizes=[8])
+    first, second = control.convolutions
+    images = torch.rand(3, 1, 20, 20)
+    features = functional.relu(functional.conv2d(images, first.weight, first.bias))
+    features = functional.relu(functional.conv2d(features, second.weight, second.bias, stride=2))
+    vectors = control.linear(features.flatten(1)).view(3, 10, 16)
+    lengths, capsules = control(images)
+    torch.testing.assert_close(capsules, vectors, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(lengths, vectors.norm(dim=-1), rtol=1e-4, atol=1e-6)
+    assert control.decoder(capsules, torch.tensor([[3, 7]] * 3)).shape == (3, 2, 20, 20)
+    assert ConvNet(**sizes, decoder_sizes=None).decoder is None
 
 
 def test_an_image_alone_equals_the_image_in_a_batch():
@@ -142,7 +175,7 @@ def test_a_black_image_has_finite_gradients():
 
 def test_no_layer_names_a_device():
     """A `.cuda()` or a tensor made on the CPU inside a layer would fail on the meta device."""
-    model = CapsNet(image_size=28, bias=True, leaky=True).to("meta")
+    model = CapsNet(image_size=28, init="authors", leaky=True).to("meta")
     prediction = model(torch.empty(2, 1, 28, 28, device="meta"))
     labels = torch.zeros(2, 1, dtype=torch.int64, device="meta")
     assert prediction.lengths.device.type == "meta"

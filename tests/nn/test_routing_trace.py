@@ -68,7 +68,8 @@ def test_an_image_alone_is_traced_as_in_its_batch():
 
 def test_a_network_is_traced_to_its_own_prediction():
     torch.manual_seed(0)
-    model = CapsNet(image_size=28, conv_channels=8, primary_types=2, bias=True, leaky=True).eval()
+    model = CapsNet(image_size=28, conv_channels=8, primary_types=2, init="authors", leaky=True)
+    model.eval()
     images = torch.rand(2, 1, 28, 28)
     traced = model.digit.trace(model.lower_capsules(images))
     assert torch.equal(traced.capsules[-1], model(images).capsules)
