@@ -5,6 +5,7 @@ them. A wrong file stops with one line for each mistake: the path in the file, w
 is allowed.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -159,15 +160,16 @@ class Params(Section):
         return self.budgets[self.budget]
 
 
-def load_params(path: Path = Path("params.yaml")) -> Params:
-    """Read and check the whole file. Raises ValueError with one line per mistake."""
-    try:
-        found = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing: run from the repository root") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    found = with_text_keys(found)
+def load_params(path: Path = Path("params.yaml"), also: Path | None = None) -> Params:
+    """Read and check the whole file, sections of the file `also` in the place of its own. Raises
+    ValueError with one line per mistake.
+    """
+    found = with_text_keys(read_yaml(path))
+    if also is not None:
+        own = with_text_keys(read_yaml(also))
+        if not isinstance(found, Mapping) or not isinstance(own, Mapping):
+            raise ValueError(f"{path} and {also}: wanted sections in both")
+        found, path = {**found, **own}, also
     mistakes = list(unknown_budget(found))
     try:
         params = Params.model_validate(only_chosen(found))
@@ -178,3 +180,13 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     if mistakes:
         raise ValueError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return params
+
+
+def read_yaml(path: Path) -> object:
+    """Raises ValueError if the file is missing or is not YAML."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: run from the repository root") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None

@@ -1,8 +1,14 @@
-"""What every stage does alike: a user's error is one line, a terminated stage ends in order."""
+"""What every stage does alike: arguments, a user's error is one line, a terminated stage ends in
+order.
+"""
 
+import argparse
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+ALSO = "file whose sections stand for those of params.yaml, as the study's"
 
 
 def run(stage: Callable[[], None], name: str) -> None:
@@ -20,3 +26,12 @@ def run(stage: Callable[[], None], name: str) -> None:
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def parser_of_a_run(description: str) -> argparse.ArgumentParser:
+    """For a stage of one run."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("run", help="key of `runs` in params.yaml")
+    parser.add_argument("--digits", type=Path, required=True, help="folder of the four archives")
+    parser.add_argument("--also", type=Path, help=ALSO)
+    return parser

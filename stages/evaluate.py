@@ -1,7 +1,6 @@
 """Stage `evaluate@<run>`: a network and the test split -> headline numbers, tables and figures.
 
-MNIST: every test digit once, unshifted. MultiMNIST: a fixed set of test pairs, the same for every
-run. The studies after the reconstructions look at fewer examples.
+The headlines and the errors are those of `stages.score`; the studies here look at fewer examples.
 """
 
 import argparse
@@ -11,37 +10,31 @@ import pandas as pd
 
 from capsnet import figures
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.device import choose_device, keep_freed_memory
-from capsnet.evaluation import Outcome, Subject, load_subject
+from capsnet.evaluation import Outcome, Subject
 from capsnet.figures.calibration import calibration as draw_calibration
 from capsnet.figures.couplings import couplings as draw_couplings
 from capsnet.figures.couplings import routing as draw_routing
+from capsnet.nn.baseline import BaselineCNN
 from capsnet.params import Evaluate, Params, load_params
 from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.studies import calibration, errors, reconstructions, robustness, routing
-from capsnet.studies.told_apart import told_apart
 from capsnet.tracking import track
 from stages.command import run
-from stages.output import write_csv, write_json
+from stages.output import write_csv
+from stages.score import parser_of_a_score, score, subject_of
 
-TABLES = ("errors", "confusion", "routing", "robustness", "calibration", "counts", "told_apart")
+TABLES = ("routing", "robustness", "calibration", "counts")
 NUM_TRANSFORMED = 16  # digits in the figure of the affine test
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", help="key of `runs` in params.yaml")
-    parser.add_argument("--digits", type=Path, required=True, help="folder of the four archives")
-    parser.add_argument("--model", type=Path, required=True, help="checkpoint to evaluate")
+    parser = parser_of_a_score(__doc__.splitlines()[0])
     parser.add_argument("--curve", type=Path, required=True, help="training curve to draw, CSV")
-    parser.add_argument("--metrics", type=Path, required=True, help="headlines to write, JSON")
     for table in TABLES:
-        parser.add_argument(
-            f"--{table.replace('_', '-')}", type=Path, required=True, help="table to write, CSV"
-        )
+        parser.add_argument(f"--{table}", type=Path, required=True, help="table to write, CSV")
     parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
     arguments = parser.parse_args()
-    params = params_of(load_params(), arguments.run)
+    params = params_of(load_params(also=arguments.also), arguments.run)
     with track(
         "evaluate",
         arguments.run,
@@ -52,51 +45,26 @@ def main() -> None:
 
 
 def evaluate(params: Params, arguments: argparse.Namespace, tracker) -> None:
-    keep_freed_memory()
     task, few = task_of(params, arguments.run), params.chosen_budget.study_examples
-    subject = load_subject(
-        arguments.model,
-        arguments.digits,
-        choose_device(),
-        precision=params.optimizer.precision,
-        seed=params.evaluate.seed,
-        batch_size=params.evaluate.batch_size,
-        num_digits=task.num_digits,
-        image_size=task.image_size,
-        max_shift=task.test_shift,
-    )
-    num_examples = task.test_examples or len(subject.digits)
-    source = params.chosen_budget.source
-    tracker.dataset(arguments.digits, name=source, split="test", num_examples=num_examples)
-
-    outcome = subject.judge(num_examples)
-    headline = errors.headline(outcome)
-    study_errors(outcome, arguments)
+    subject = subject_of(params, arguments)
+    outcome = score(subject, params, arguments, tracker)
+    draw_errors(outcome, arguments)
     draw_training(arguments)
     study_reconstructions(subject, outcome, arguments)
-    write_csv(arguments.told_apart, told_apart(subject, min(few, num_examples)))
     study_calibration(subject._replace(max_shift=task.training_shift), outcome, few, arguments)
-    study_routing(subject, min(few, num_examples), arguments)
+    study_routing(subject, min(few, len(outcome.labels)), arguments)
     study_robustness(subject, params, arguments)
-
-    write_json(arguments.metrics, {arguments.run: headline})
-    tracker.headline(headline)
-    for path in (arguments.metrics, *(getattr(arguments, table) for table in TABLES)):
-        tracker.artifact(path)
+    for table in TABLES:
+        tracker.artifact(getattr(arguments, table))
     tracker.artifact(arguments.figures, folder="figures")
-    interval = f"{headline['error_low']:.2f} to {headline['error_high']:.2f}"
-    found = f"test error {headline['error']:.2f} % ({interval}) of {num_examples:,} examples"
-    print(f"{arguments.run}: {found}")
 
 
-def study_errors(outcome: Outcome, arguments: argparse.Namespace) -> None:
-    """By digit, by pair, by overlap, and which digit was taken for which."""
+def draw_errors(outcome: Outcome, arguments: argparse.Namespace) -> None:
+    """By pair, by overlap, and which digit was taken for which."""
     folder, name = arguments.figures, arguments.run
-    table, confusion = errors.error_table(outcome), errors.confusion_table(outcome)
-    write_csv(arguments.errors, table)
-    write_csv(arguments.confusion, confusion)
+    table = errors.error_table(outcome)
     title = f"{name}: which digit was taken for which"
-    counts = confusion["count"].to_numpy().reshape(NUM_CLASSES, NUM_CLASSES)
+    counts = errors.confusion_table(outcome)["count"].to_numpy().reshape(NUM_CLASSES, NUM_CLASSES)
     figures.confusion(counts, folder / "confusion.png", title=title)
     if outcome.labels.shape[1] > 1:
         title = f"{name}: error by pair of digits"
@@ -130,7 +98,7 @@ def study_calibration(
     subject: Subject, outcome: Outcome, num_examples: int, arguments: argparse.Namespace
 ) -> None:
     """Are lengths probabilities, and how many digits are seen?"""
-    capsules = routes(subject)
+    capsules = not isinstance(subject.model, BaselineCNN)
     bins = calibration.reliability_table(outcome, capsules=capsules)
     counts = calibration.count_table(subject, num_examples)
     write_csv(arguments.calibration, bins)
@@ -189,7 +157,7 @@ def study_random_affine(
 
 
 def routes(subject: Subject) -> bool:
-    """Whether the network has capsules; a baseline has not."""
+    """Whether the network has capsules that route."""
     return hasattr(subject.model, "digit")
 
 

@@ -12,9 +12,13 @@ from capsnet.tracking.values import md5
 ROOT = Path(__file__).resolve().parents[1]  # of the code that runs
 
 
-def inputs_of(stage: str, run: str, digits: Path) -> dict[str, str]:
-    """Name -> value or MD5. params.yaml is that of the working directory, `digits` the data."""
+def inputs_of(stage: str, run: str, digits: Path, also: Path | None = None) -> dict[str, str]:
+    """Name -> value or MD5. params.yaml is that of the working directory, the sections of the file
+    `also` in the place of its own; `digits` is the data.
+    """
     tree = yaml.safe_load(Path("params.yaml").read_text())
+    if also is not None:
+        tree |= yaml.safe_load(also.read_text())
     entry = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["do"]
     names = {"${budget}": tree["budget"], "${key}": run, "${item.task}": tree["runs"][run]["task"]}
     inputs = {"torch": str(torch.__version__), "numba": numba.__version__}

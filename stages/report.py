@@ -6,19 +6,17 @@ Every sentence is made from the numbers of this very run (`capsnet.report.senten
 """
 
 import argparse
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from capsnet import figures
 from capsnet.figures.robustness import robustness_curves
+from capsnet.networks import NETWORKS
 from capsnet.params import Params, load_params
 from capsnet.report.comparisons import controls
 from capsnet.report.sentences import FINDINGS
-from capsnet.report.tables import Results, results_table, seeds_table, training_table
+from capsnet.report.tables import Results, read_results, results_table, training_table
 from capsnet.runs import task_of
 from stages.command import run
 from stages.output import write_text
@@ -29,6 +27,7 @@ SECTIONS = {  # heading -> files within a run's folder
     "What each dimension of a capsule means": [
         "perturbation/overview.png",
         "perturbation/effects.png",
+        "perturbation/usual_overview.png",
     ],
     "What routing does": ["figures/routing.png", "figures/couplings.png"],
     "Where the errors are": ["figures/overlap.png", "figures/pairs.png", "figures/confusion.png"],
@@ -45,7 +44,9 @@ TABLES = (
     "calibration",
     "counts",
     "told_apart",
+    "examples",
     "perturbation",
+    "usual",
 )
 
 
@@ -56,19 +57,10 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
     arguments = parser.parse_args()
     params = load_params()
-    measured = {name: read_results(arguments.runs / name) for name in params.runs}
+    measured = {name: read_results(arguments.runs / name, TABLES) for name in params.runs}
     parts = summary(params, measured, arguments.runs, arguments.figures, arguments.summary.parent)
     write_text(arguments.summary, "\n\n".join(part for part in parts if part) + "\n")
     print(results_table(params, measured))
-
-
-def read_results(folder: Path) -> Results:
-    """The headline numbers of training and evaluation, and every table, of the run's folder."""
-    headline: dict[str, float | None] = {}
-    for file in ("training.json", "metrics.json"):
-        headline |= json.loads((folder / file).read_text())[folder.name]
-    tables = {table: pd.read_csv(folder / f"{table}.csv") for table in TABLES}
-    return Results(folder.name, headline, tables)
 
 
 def summary(
@@ -84,7 +76,6 @@ def summary(
         "Paper: its Table 1 for the same network and iterations; its MNIST figures are means of "
         "three trainings, its MultiMNIST test has 10M pairs."
     )
-    yield seeds_table(params, measured)
     yield from controls(params, measured, drawn, here)
     for heading, files in SECTIONS.items():
         yield f"## {heading}"
@@ -111,9 +102,9 @@ def summary(
 
 
 def leading_runs(params: Params) -> list[str]:
-    """Of each task the first CapsNet, or the first run where there is none."""
+    """Of each task the first CapsNet; where there is none, the first of the next kind."""
     leading: dict[str, str] = {}
-    for network in ("capsnet", "baseline"):
+    for network in NETWORKS:
         for name, settings in params.runs.items():
             if settings.network == network:
                 leading.setdefault(settings.task, name)

@@ -24,14 +24,14 @@ from capsnet.data.mnist import Digits, load_digits, split_validation
 from capsnet.device import choose_device, choose_dtype, keep_freed_memory
 from capsnet.evidence import evidence_limit
 from capsnet.losses import margin_loss, sigmoid_loss, softmax_loss, weighted_losses
-from capsnet.networks import network_class
+from capsnet.networks import multiply_adds, network_class
 from capsnet.params import Budget, Params, load_params
 from capsnet.reading.registry import register
 from capsnet.resume import SavedState, folder_of_states, only_one
 from capsnet.runs import TaskNumbers, params_of, task_of, used_parameters
 from capsnet.tracking import track
 from capsnet.training import Facts, exponential, fit, one_cycle
-from stages.command import run
+from stages.command import parser_of_a_run, run
 from stages.inputs import ROOT, inputs_of
 from stages.output import write_csv, write_json
 
@@ -45,14 +45,12 @@ HEADER = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", help="key of `runs` in params.yaml")
-    parser.add_argument("--digits", type=Path, required=True, help="folder of the four archives")
+    parser = parser_of_a_run(__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="checkpoint to write")
     parser.add_argument("--curve", type=Path, required=True, help="training curve to write, CSV")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, JSON")
     arguments = parser.parse_args()
-    params = params_of(load_params(), arguments.run)
+    params = params_of(load_params(also=arguments.also), arguments.run)
     used = used_parameters(params, arguments.run)
     with (
         only_one(folder_of_states(ROOT), arguments.model),
@@ -77,7 +75,7 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
     model = network_class(network)(**network_sizes).to(device)
     optimizer = adam(model, params)
     num_steps = -(-task.training_examples // task.batch_size)
-    inputs = inputs_of("train", arguments.run, arguments.digits)
+    inputs = inputs_of("train", arguments.run, arguments.digits, arguments.also)
     inputs |= {"device": str(device), "precision": str(dtype)}
     saved = SavedState(folder_of_states(ROOT), arguments.run, inputs, every=params.train.save_every)
     progress, rows = saved.load(model, optimizer)
@@ -133,12 +131,15 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
         f"{arguments.run}: {network} on {task.training_examples:,} images, {device}, {dtype}\n"
         f"{HEADER}"
     )
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    of_the_network = {
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "multiply_adds": multiply_adds(network, network_sizes),
+    }
 
     def report(row: Facts) -> None:
         tqdm.write(format_row(row))
         tracker.metrics(row._asdict(), step=row.examples)
-        curve = pd.DataFrame(rows).assign(num_parameters=num_parameters, peak_memory_mib=peak_mib())
+        curve = pd.DataFrame(rows).assign(**of_the_network, peak_memory_mib=peak_mib())
         write_csv(arguments.curve, curve)
 
     for row in rows:  # of before an interruption

@@ -32,6 +32,7 @@ FLOORS = {  # file or folder of capsnet/ -> floor; a file imports from its own f
     "data/batches": 1,
     "nn/capsnet": 2,
     "nn/baseline": 2,
+    "nn/convnet": 2,
     "networks": 3,
     "mistakes": 3,
     "params": 3,
@@ -128,23 +129,30 @@ def test_a_network_is_imported_without_the_heavy_packages():
 
 
 def stages_of_dvc_yaml() -> dict[str, dict]:
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    return {name: stage.get("do", stage) for name, stage in stages.items()}
+    """Of both pipelines, those of the study as study/<name>."""
+    found = {}
+    for folder in ("", "study/"):
+        stages = yaml.safe_load((ROOT / folder / "dvc.yaml").read_text())["stages"]
+        found |= {folder + name: stage.get("do", stage) for name, stage in stages.items()}
+    return found
+
+
+def program(stage: dict) -> Path:
+    return ROOT / (re.search(r"-m (stages\.\w+)", stage["cmd"])[1].replace(".", "/") + ".py")
 
 
 @pytest.mark.parametrize("name", stages_of_dvc_yaml())
 def test_dvc_yaml_names_every_file_a_stage_reads(name):
     """Otherwise a changed file would leave a stale result that DVC calls up to date."""
-    deps = stages_of_dvc_yaml()[name]["deps"]
-    for file in (
-        reached(ROOT / "stages" / f"{name}.py") - NO_RESULT_DEPENDS_ON - {"stages/__init__.py"}
-    ):
+    stage = stages_of_dvc_yaml()[name]
+    deps = stage["deps"]
+    for file in reached(program(stage)) - NO_RESULT_DEPENDS_ON - {"stages/__init__.py"}:
         assert any(file == dep or file.startswith(dep + "/") for dep in deps), f"{name}: {file}"
 
 
 def test_dvc_yaml_names_no_file_that_no_stage_reads():
     for name, stage in stages_of_dvc_yaml().items():
-        files = reached(ROOT / "stages" / f"{name}.py")
+        files = reached(program(stage))
         for dep in stage["deps"]:
             if dep.startswith(("capsnet", "stages")):
                 assert any(file == dep or file.startswith(dep + "/") for file in files), (
@@ -153,8 +161,11 @@ def test_dvc_yaml_names_no_file_that_no_stage_reads():
 
 
 def test_train_is_not_made_stale_by_the_log_or_the_figures():
-    deps = stages_of_dvc_yaml()["train"]["deps"]
-    assert not {"capsnet", "capsnet/tracking", "capsnet/figures"} & set(deps)
+    stages = stages_of_dvc_yaml()
+    for name in ("train", "study/train", "study/score"):
+        assert not {"capsnet", "capsnet/tracking", "capsnet/figures"} & set(stages[name]["deps"])
+    code = [dep for dep in stages["train"]["deps"] if not dep.startswith("study")]
+    assert code == stages["study/train"]["deps"]
 
 
 def test_nothing_reads_a_pickle():

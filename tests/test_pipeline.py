@@ -227,7 +227,7 @@ def test_training_again_gives_the_same_bytes_and_never_opens_the_test_split(repo
 
 def test_another_budget_makes_nothing_stale(repository):
     repository.change({"budgets": {"paper": {"test_pairs": 5}}})
-    assert "up to date" in repository.dvc("status")
+    assert "up to date" in repository.dvc("status", "dvc.yaml")
     repository.change({"tasks": {"mnist": {"batch_size": {"paper": 256}}}})
     assert ran(repository.dvc("repro")) == {"check"}  # it looks at every task; nothing else does
 
@@ -307,3 +307,30 @@ def test_a_clone_pulls_what_was_pushed_and_runs_nothing(repository, tmp_path):
     assert ran(other.dvc("repro")) == set()
     assert other.run("git", "status", "--porcelain") == ""
     assert load(clone / "models" / "mnist.safetensors").decoder is not None
+
+
+def test_the_study_trains_what_is_missing_and_a_clone_needs_no_weights(repository, tmp_path):
+    """Two seeds, then one run more: it alone is trained. In a clone without weights or data the
+    finished runs are finished."""
+    alike = {"task": "multimnist", "network": "capsnet", "examples": 64}
+    runs = {f"r3_seed{seed}": {**alike, "seed": seed} for seed in (1, 2)}
+    study = repository.folder / "study" / "params.yaml"
+    study.write_text(yaml.safe_dump({"budget": "quick", "runs": runs}, sort_keys=False))
+    output = ran(repository.dvc("repro", "study/dvc.yaml"))
+    assert {name for name in output if "train@" in name} == {
+        f"study/dvc.yaml:train@{run}" for run in runs
+    }
+    runs["once"] = {**alike, "iterations": 1, "seed": 1}
+    study.write_text(yaml.safe_dump({"budget": "quick", "runs": runs}, sort_keys=False))
+    stages = {f"study/dvc.yaml:{name}" for name in ("train@once", "score@once", "report")}
+    assert ran(repository.dvc("repro", "study/dvc.yaml")) == stages
+    report = (repository.folder / "reports" / "study" / "study.md").read_text()
+    assert "3 of 3 networks" in report and "| CapsNet, r = 1 | CapsNet, r = 3 |" in report
+    assert "one network each, the same 60 examples" in report
+    repository.commit()
+    clone = tmp_path / "clone"
+    repository.run("git", "clone", "-q", str(repository.folder), str(clone))
+    other = copy.copy(repository)
+    other.folder = clone
+    assert ran(other.dvc("repro", "--allow-missing", "study/dvc.yaml")) == set()
+    assert other.run("git", "status", "--porcelain") == ""

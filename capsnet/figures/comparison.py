@@ -5,14 +5,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from capsnet.figures.canvas import BLUE, GREY, INK, chart
+from capsnet.figures.canvas import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, chart
+
+STYLES = [(BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^-"), (PURPLE, "D--"), (INK, "v:"), (GREY, "x:")]
 
 
 def comparison(table: pd.DataFrame, path: Path, *, title: str) -> None:
     """Rows (name, error, error_low, error_high, paper) from above; percent, NaN: not in the paper.
 
-    A point is one trained network, so an interval says what other test digits would give, not
-    another training.
+    The interval of several networks speaks of other trainings, that of one of other test digits.
     """
     place = np.arange(len(table))[::-1]
     interval = [table["error"] - table["error_low"], table["error_high"] - table["error"]]
@@ -29,3 +30,33 @@ def comparison(table: pd.DataFrame, path: Path, *, title: str) -> None:
         axes.set_yticks(place, table["name"])
         axes.set(xlim=(0, None), ylim=(-0.6, len(table) - 0.2), xlabel="test error (%)")
         axes.grid(visible=True, axis="x")
+
+
+def lines(table: pd.DataFrame, path: Path, *, title: str, x_label: str, y_label: str) -> None:
+    """A line for each `name` through (place, value) with low to high; places are numbers or words.
+
+    Lines are moved apart a little, so that intervals do not hide each other.
+    """
+    places = list(dict.fromkeys(table["place"]))
+    words = isinstance(places[0], str)
+    names = list(dict.fromkeys(table["name"]))
+    with chart(path, height=860, title=title) as figure:
+        axes = figure.subplots()
+        for number, name in enumerate(names):
+            rows, (color, form) = table[table["name"] == name], STYLES[number % len(STYLES)]
+            apart = number - (len(names) - 1) / 2
+            x = [places.index(place) for place in rows["place"]] if words else rows["place"]
+            x = np.asarray(x) + 0.04 * apart if words else np.asarray(x) * 1.015**apart
+            sides = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
+            bars = [side.clip(lower=0).fillna(0) for side in sides]
+            axes.errorbar(x, rows["value"], bars, fmt=form, color=color, label=name)
+        if words:
+            axes.set_xticks(range(len(places)), places)
+        else:
+            axes.set_xscale("log")
+            axes.set_xticks(sorted(places), [f"{place:,}" for place in sorted(places)])
+            axes.set_xticks([], minor=True)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.set_ylim(bottom=0)
+        axes.grid(visible=True)
+        axes.legend()

@@ -33,33 +33,42 @@ STRONGEST = 3  # typical changes at which the colours end
 
 
 def perturbation_grid(
-    images: np.ndarray, values: np.ndarray, names: Sequence[str], path: Path, *, digit: int
-) -> None:
-    """Figure 4: reconstructions [num_dimensions, num_values, h, w], one dimension a row."""
-    rows = [f"dim {dimension}\n{name}" for dimension, name in enumerate(names)]
+    images: np.ndarray, values: np.ndarray, names: Sequence[str], path: Path, *, digit: int,
+    usual: Sequence[float]
+) -> None:  # fmt: skip
+    """Figure 4: reconstructions [num_dimensions, num_values, h, w], one dimension a row. `usual`
+    [num_dimensions]: twice the standard deviation of a dimension over this digit's capsules.
+    """
+    rows = [
+        f"dim {dimension}, 2 sd: {reach:.2f}\n{name}"
+        for dimension, (name, reach) in enumerate(zip(names, usual, strict=True))
+    ]
     title = f"Digit {digit}: what each dimension of its capsule does"
     sweeps(images, values, path, names=rows, title=title, largest=4)
 
 
-def perturbation_overview(rows: Sequence, values: np.ndarray, path: Path, *, title: str) -> None:
+def perturbation_overview(
+    rows: Sequence, values: np.ndarray, path: Path, *, title: str, added: str = "value"
+) -> None:
     """One row (digit, dimension, name, images [num_values, h, w]) for each measure: the dimension
-    that changes it most clearly.
+    that changes it most clearly. `added`: what the values count.
     """
     names = [f"digit {row.digit}, dim {row.dimension}\n{row.name}" for row in rows]
-    sweeps([row.images for row in rows], values, path, names=names, title=title, largest=5)
+    images = [row.images for row in rows]
+    sweeps(images, values, path, names=names, title=title, largest=5, added=added)
 
 
 def sweeps(
     rows: Sequence[np.ndarray], values: np.ndarray, path: Path, *, names: Sequence[str],
-    title: str, largest: int
+    title: str, largest: int, added: str = "value"
 ) -> None:  # fmt: skip
-    """Rows of reconstructions [num_values, h, w] under the values added to one dimension."""
+    """Rows of reconstructions [num_values, h, w] under what was added to one dimension."""
     left, head = 316, LINE + GAP
     height, width = rows[0].shape[1:]
     room = WIDTH - 2 * MARGIN - left
     scale = largest_scale(width, len(values), room=room, largest=largest)
     across, down = scale * width + GAP, scale * height + GAP
-    note = "Columns: value added to the dimension"
+    note = f"Columns: {added} added to the dimension"
     note += "; framed: nothing added. " if np.isclose(values, 0).any() else ". "
     note += "Number: change from the first column to the last, mean over many test digits, of which"
     note += " a typical one is shown; none: no measure changes visibly."

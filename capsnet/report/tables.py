@@ -1,6 +1,8 @@
 """The tables of the report, in Markdown, and what the paper has beside them."""
 
-from statistics import mean, stdev
+import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -30,15 +32,29 @@ class Results(NamedTuple):
     tables: dict[str, pd.DataFrame]
 
 
+def read_results(folder: Path, tables: Iterable[str]) -> Results:
+    """What a run's folder holds: the headlines of its training and evaluation, and these tables."""
+    headline: dict[str, float | None] = {}
+    for file in ("training.json", "metrics.json"):
+        headline |= json.loads((folder / file).read_text())[folder.name]
+    found = {table: pd.read_csv(folder / f"{table}.csv") for table in tables}
+    return Results(folder.name, headline, found)
+
+
+def place_in_paper(params: Params, name: str) -> tuple:
+    """Where this run would stand in PAPER. Its reconstruction is that of `loss` in params.yaml."""
+    settings, own = params.runs[name], params_of(params, name)
+    if settings.network != "capsnet":
+        return settings.network, None, None, settings.task
+    weight, usual = own.loss.reconstruction_weight, params.loss.reconstruction_weight
+    reconstruction = weight > 0 if weight in (0, usual) else None
+    return settings.network, own.routing.iterations, reconstruction, settings.task
+
+
 def published(params: Params, name: str) -> str | None:
     """What the paper's Table 1 has for this run; None if it has nothing to compare."""
-    settings, own = params.runs[name], params_of(params, name)
-    if params.chosen_budget.source != "mnist":
-        return None
-    if settings.network == "baseline":
-        return PAPER.get(("baseline", None, None, settings.task))
-    reconstruction = own.loss.reconstruction_weight > 0
-    return PAPER.get(("capsnet", own.routing.iterations, reconstruction, settings.task))
+    source = params.chosen_budget.source
+    return PAPER.get(place_in_paper(params, name)) if source == "mnist" else None
 
 
 def routing_of(params: Params, name: str) -> str:
@@ -59,7 +75,7 @@ def results_table(params: Params, measured: dict[str, Results]) -> str:
                 "network": settings.network,
                 "task": settings.task,
                 "routing": routing_of(params, name),
-                "reconstruction": reconstruction if settings.network == "capsnet" else "-",
+                "reconstruction": "-" if settings.network == "baseline" else reconstruction,
                 "test error %": f"**{found['error']:.2f}**",
                 "95 % interval": f"{found['error_low']:.2f} to {found['error_high']:.2f}",
                 "examples": f"{measured[name].tables['errors']['examples'].iloc[0]:,}",
@@ -67,30 +83,6 @@ def results_table(params: Params, measured: dict[str, Results]) -> str:
             }
         )
     return markdown(rows)
-
-
-def seeds_table(params: Params, measured: dict[str, Results]) -> str:
-    """Mean and standard deviation over runs that differ in nothing but their seed; "" for none."""
-    groups: dict[tuple, list[str]] = {}
-    for name, settings in params.runs.items():
-        alike = {key: value for key, value in vars(settings).items() if key != "seed"}
-        groups.setdefault(tuple(alike.items()), []).append(name)
-    rows = []
-    for names in groups.values():
-        errors = [measured[name].headline["error"] for name in names]
-        seeds = {params_of(params, name).seed for name in names}
-        if len(seeds) > 1:
-            rows.append(
-                {
-                    "runs": ", ".join(names),
-                    "test error %": f"**{mean(errors):.2f} ± {stdev(errors):.3f}**",
-                    "seeds": str(len(seeds)),
-                    "paper %": published(params, names[0]) or "-",
-                }
-            )
-    if not rows:
-        return ""
-    return f"Mean and standard deviation over seeds:\n\n{markdown(rows)}"
 
 
 def training_table(params: Params, measured: dict[str, Results]) -> str:

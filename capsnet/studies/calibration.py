@@ -32,10 +32,12 @@ def reliability_table(outcome: Outcome, *, capsules: bool) -> pd.DataFrame:
     """Lengths in bins against how often the digit was there, of the predicted digits and of all.
 
     Columns group, low and high (edges of the bin), examples, length (their mean), there (%) with
-    its interval there_low, there_high. Without `capsules` the scores become probabilities first.
+    its interval there_low, there_high. Without `capsules` the scores become probabilities first; a
+    length above 1, as a ConvNet's may be, counts as 1.
     """
     num_digits, predicted = outcome.labels.shape[1], outcome.predictions
     lengths = outcome.lengths if capsules else probabilities(outcome.lengths, num_digits)
+    lengths = lengths.clamp(max=1)
     there = metrics.one_hot(outcome.labels, NUM_CLASSES)
     groups = {
         "predicted digits": reliability(lengths.gather(1, predicted), there.gather(1, predicted)),

@@ -19,10 +19,11 @@ VISIBLE = {  # least change over the sweep that counts: half a pixel, or about a
     "1/px": 10.0,
 }
 LEVEL = 0.05  # of a false alarm: in one interval, and in all tests of a run together
+SAME_SHAPE = 85.0  # percent of shared ink from which what moves is the digit, not a part of it
 COLUMNS = [
-    "digit", "dimension", "measure", "unit", "slope", "slope_low", "slope_high", "change",
+    "digit", "dimension", "limit", "measure", "unit", "slope", "slope_low", "slope_high", "change",
     "change_percent", "effect", "rank_correlation", "significant", "name", "ink_difference",
-    "examples",
+    "shape_overlap", "examples",
 ]  # fmt: skip
 
 
@@ -38,44 +39,58 @@ class Slopes(NamedTuple):
     middle: np.ndarray
 
 
+class Sweep(NamedTuple):
+    """What was measured of one digit."""
+
+    slopes: dict[str, Slopes]  # by measure
+    limit: np.ndarray  # [d] how far each dimension was moved, either way
+    ink_difference: np.ndarray  # [d] percent, of the two ends
+    shape_overlap: np.ndarray  # [d] percent, of the two ends laid over each other
+
+
 def fit_slopes(measured: np.ndarray, values: np.ndarray) -> Slopes:
-    """Least-squares slope and rank correlation over the last axis of `measured` [n, d, v]."""
+    """Least-squares slope and rank correlation over the last axis of `measured` [n, d, v], whose
+    dimensions were moved by the rising `values` [d, v]; zero for one that was not moved.
+    """
     from scipy import stats
 
-    centred = values - values.mean()
-    slope = measured @ centred / (centred @ centred)
-    ranks = stats.rankdata(measured, axis=2) - (len(values) + 1) / 2
-    order = stats.rankdata(values) - (len(values) + 1) / 2
+    num_values = values.shape[-1]
+    centred = values - values.mean(axis=-1, keepdims=True)
+    squares = (centred**2).sum(axis=-1)
+    slope = (measured * centred).sum(axis=2) / np.where(squares > 0, squares, 1)
+    ranks = stats.rankdata(measured, axis=2) - (num_values + 1) / 2
+    order = np.arange(num_values) - (num_values - 1) / 2
     size = np.sqrt((ranks**2).sum(axis=2) * (order @ order))
     # Where nothing changes all ranks are equal and correlate with nothing: zero.
     correlation = np.divide(ranks @ order, size, out=np.zeros_like(size), where=size > 0)
     correlation[np.isnan(slope)] = np.nan
-    return Slopes(slope, correlation, measured[:, 0, len(values) // 2])
+    return Slopes(slope, correlation, measured[:, 0, num_values // 2])
 
 
-def effect_table(
-    slopes: dict[int, dict[str, Slopes]], ink_difference: dict[int, np.ndarray], limit: float
-) -> pd.DataFrame:
-    """A row for each digit, dimension and measure; `limit` is how far a dimension was moved.
+def effect_table(sweeps: dict[int, Sweep]) -> pd.DataFrame:
+    """A row for each digit, dimension and measure.
 
     `change` is from -limit to +limit in the measure's unit, `change_percent` the same in percent of
     the unperturbed digit (NaN for slant and centres, which have no zero to be relative to),
     `effect` the same in multiples of the measure's typical change (root mean square) over all
     dimensions of all digits. `name` belongs to the dimension: its significant measure with the
     largest effect, so what sets it apart from the others, or "none".
-    `ink_difference` [d], percent, is copied to each row.
+    What a sweep says of a dimension is copied to each of its rows.
     """
-    if not slopes:
+    if not sweeps:
         return pd.DataFrame(columns=COLUMNS)
     from capsnet.studies.morphometry import MEASURES
 
-    num_tests = sum(one.slope.shape[1] for digit in slopes.values() for one in digit.values())
+    num_tests = sum(
+        one.slope.shape[1] for digit in sweeps.values() for one in digit.slopes.values()
+    )
     tables = []
-    for digit, measures in slopes.items():
-        for name, found in measures.items():
-            table = _statistics(name, found, limit, num_tests)
+    for digit, sweep in sweeps.items():
+        of_each = {name: value for name, value in sweep._asdict().items() if name != "slopes"}
+        for name, found in sweep.slopes.items():
+            table = _statistics(name, found, sweep.limit, num_tests)
             table = table.assign(digit=digit, measure=name, unit=MEASURES[name].unit)
-            tables.append(table.assign(ink_difference=ink_difference[digit]))
+            tables.append(table.assign(**of_each))
     effects = pd.concat(tables).rename_axis("dimension").reset_index()
     order = effects["measure"].map(list(MEASURES).index)
     effects = effects.assign(order=order).sort_values(["digit", "dimension", "order"])
@@ -84,7 +99,7 @@ def effect_table(
     return _named(effects.reset_index(drop=True))[COLUMNS]
 
 
-def _statistics(name: str, found: Slopes, limit: float, num_tests: int) -> pd.DataFrame:
+def _statistics(name: str, found: Slopes, limit: np.ndarray, num_tests: int) -> pd.DataFrame:
     """One row for each dimension of a digit and measure."""
     from scipy import stats
 
@@ -136,12 +151,14 @@ def _named(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe(row: pd.Series) -> str:
-    """In words: "thickness +38 %", "slant +12°", "moves right 0.8 px"; a minus is U+2212."""
+    """In words: "thickness +38 %", "slant +12°", "moves right 0.8 px"; a minus is U+2212. Only what
+    keeps its shape moves; of another the centre does: "centre right 0.8 px".
+    """
     change, measure = row["change"], row["measure"]
-    if measure == "horizontal_centre":
-        return f"moves {'right' if change > 0 else 'left'} {abs(change):.1f} px"
-    if measure == "vertical_centre":
-        return f"moves {'up' if change > 0 else 'down'} {abs(change):.1f} px"
+    if measure.endswith("_centre"):
+        ways = ("left", "right") if measure == "horizontal_centre" else ("down", "up")
+        subject = "moves" if row["shape_overlap"] >= SAME_SHAPE else "centre"
+        return f"{subject} {ways[int(change > 0)]} {abs(change):.1f} px"
     if measure == "slant":
         return f"slant {change:+.0f}°".replace("-", "\N{MINUS SIGN}")
     return f"{measure} {row['change_percent']:+.0f} %".replace("-", "\N{MINUS SIGN}")

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from capsnet import metrics
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.evaluation import Subject, decode
-from capsnet.studies.effects import Slopes, clearest, describe, fit_slopes
-from capsnet.studies.morphometry import measure
+from capsnet.studies.effects import Sweep, clearest, describe, fit_slopes
+from capsnet.studies.morphometry import measure, shape_overlap
 
+NUM_OVERLAID = 20  # examples of a digit: enough to say whether a shape stays
 NUM_MEASURED = 5  # of the values of a sweep: they give a slope as well as all, in half the time
 
 
@@ -55,23 +56,34 @@ def right_capsules(subject: Subject, num_examples: int, wanted: int) -> dict[int
     return {digit: torch.stack(rows) for digit, rows in chosen.items() if rows}
 
 
-class Sweep(NamedTuple):
-    """What was measured of one digit: slopes by measure; ink_difference [d] in percent."""
-
-    slopes: dict[str, Slopes]
-    ink_difference: np.ndarray
+def usual_values(poses: Tensor, num_values: int) -> Tensor:
+    """From two standard deviations below to two above what is usual for a digit, dimension by
+    dimension: [d, v] from its capsules [n, d]. The middle is exactly zero.
+    """
+    deviations = poses.std(dim=0) if len(poses) > 1 else torch.zeros_like(poses[0])
+    half = num_values // 2
+    return 2 * deviations.cpu()[:, None] * torch.arange(-half, half + 1) / half
 
 
 def measure_sweep(model: nn.Module, poses: Tensor, digit: int, values: Tensor) -> Sweep:
-    """Measure the reconstructions of the capsules `poses` [n, d], each dimension moved."""
-    chosen = values[measured_values(len(values))]
+    """Measure the reconstructions of the capsules `poses` [n, d], each dimension moved by `values`
+    [v] or its own of [d, v].
+    """
+    chosen = values[..., measured_values(values.shape[-1])].expand(poses.shape[1], -1)
     images = sweep(model, poses, digit, chosen)  # [n, d, v, h, w]
     shapes = measure(images.flatten(0, 2).cpu().numpy())
     slopes = {
         name: fit_slopes(measured.reshape(images.shape[:3]), chosen.double().numpy())
         for name, measured in shapes._asdict().items()
     }
-    return Sweep(slopes, 100 * relative_change(images).cpu().numpy())
+    ends = (images[:NUM_OVERLAID, :, end].flatten(0, 1).cpu().numpy() for end in (0, -1))
+    alike = shape_overlap(*ends).reshape(-1, poses.shape[1])
+    return Sweep(
+        slopes,
+        limit=chosen[:, -1].numpy(),
+        ink_difference=100 * relative_change(images).cpu().numpy(),
+        shape_overlap=np.nanmean(alike, axis=0) if np.isfinite(alike).any() else alike[0],
+    )
 
 
 def measured_values(num_values: int) -> list[int]:
@@ -90,14 +102,15 @@ def typical_grid(
 
 def clearest_rows(
     model: nn.Module, capsules: dict[int, Tensor], sweeps: dict[int, Sweep],
-    effects: pd.DataFrame, values: Tensor
+    effects: pd.DataFrame, values: dict[int, Tensor]
 ) -> list[PerturbationRow]:  # fmt: skip
     """For each measure, the dimension that changes it most clearly, of its most typical example."""
     rows = []
     for _, row in clearest(effects).iterrows():
         digit, dimension = row["digit"], row["dimension"]
         shown = typical(sweeps[digit].slopes[row["measure"]].slope[:, [dimension]])
-        images = sweep(model, capsules[digit][shown : shown + 1], digit, values)[0, dimension]
+        poses = capsules[digit][shown : shown + 1]
+        images = sweep(model, poses, digit, values[digit])[0, dimension]
         rows.append(PerturbationRow(digit, dimension, describe(row), images.cpu().numpy()))
     return rows
 
@@ -120,13 +133,14 @@ def _scale(slopes: np.ndarray) -> float:
 @torch.inference_mode()
 def sweep(model: nn.Module, poses: Tensor, digit: int, values: Tensor) -> Tensor:
     """Reconstructions [n, d, v, h, w]: dimension d of the capsules `poses` [n, d] moved by each
-    value.
+    value of [v], or by its own of [d, v].
     """
     num_examples, pose_dim = poses.shape
-    step = torch.eye(pose_dim, device=poses.device)[:, None] * values.to(poses.device)[:, None]
+    values = values.to(poses).expand(pose_dim, -1)
+    step = torch.eye(pose_dim, device=poses.device)[:, None] * values[:, :, None]  # [d, v, d]
     moved = poses[:, None, None] + step  # [n, d, v, d]
     parts = [_decode_poses(model, digit, part) for part in moved.flatten(0, 2).split(1024)]
-    return torch.cat(parts).unflatten(0, (num_examples, pose_dim, len(values)))
+    return torch.cat(parts).unflatten(0, (num_examples, pose_dim, values.shape[1]))
 
 
 def _decode_poses(model: nn.Module, digit: int, poses: Tensor) -> Tensor:

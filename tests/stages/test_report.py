@@ -1,7 +1,5 @@
 """The report's tables and sentences, on metrics made up so that the words are known."""
 
-import math
-
 import pandas as pd
 import pytest
 
@@ -19,9 +17,11 @@ def params_with(**runs: dict):
     return params.model_copy(update={"budgets": budgets, "runs": settings})
 
 
-def measured(error: float) -> Results:
+def measured(error: float, *, right: list[int] = ()) -> Results:
     headline = {"error": error, "error_low": error - 1, "error_high": error + 1}
-    return Results("", headline, {})
+    headline |= {"validation_error": error + 2, "images_per_second": 50.0}
+    training = pd.DataFrame({"multiply_adds": [2e8]})
+    return Results("", headline, {"training": training, "examples": pd.DataFrame({"right": right})})
 
 
 def test_the_paper_stands_beside_what_it_published():
@@ -31,55 +31,91 @@ def test_the_paper_stands_beside_what_it_published():
         without={"task": "mnist", "reconstruction_weight": 0.0},
         cnn={"task": "multimnist", "network": "baseline"},
         wide={"task": "mnist40"},
+        heavy={"task": "mnist", "reconstruction_weight": 0.01},
+        control={"task": "mnist", "network": "convnet"},
     )
     found = {name: tables.published(params, name) for name in params.runs}
     expected = {"plain": "0.25 ± 0.005", "short": "7.5", "without": "0.35 ± 0.036"}
-    assert found == expected | {"cnn": "8.1", "wide": None}
+    assert found == expected | {"cnn": "8.1", "wide": None, "heavy": None, "control": None}
     words = {name: tables.routing_of(params, name) for name in params.runs}
     assert words["short"] == "r = 1" and words["cnn"] == "-"
 
 
-def test_seeds_become_a_mean_and_a_standard_deviation():
-    """1, 2 and 3 %: mean 2, standard deviation 1."""
+def test_seeds_become_a_row_with_its_t_interval():
+    """1, 2 and 3 %: mean 2, standard deviation 1; t of two degrees of freedom is 4.303, so the mean
+    is 2 +- 4.303 / sqrt(3)."""
     params = params_with(
         a={"task": "mnist", "seed": 1},
+        other={"task": "multimnist"},
         b={"task": "mnist", "seed": 2},
         c={"task": "mnist", "seed": 3},
-        other={"task": "multimnist"},
     )
     metrics = {name: measured(error) for name, error in zip("abc", (1.0, 2.0, 3.0), strict=True)}
-    text = tables.seeds_table(params, metrics | {"other": measured(20.0)})
-    assert "| a, b, c | **2.00 ± 1.000** | 3 | 0.25 ± 0.005 |" in text
-    one = params_with(a={"task": "mnist"})
-    assert tables.seeds_table(one, {"a": measured(1.0)}) == ""
+    rows = comparisons.rows_of(params, metrics | {"other": measured(20.0)})
+    assert [len(row.runs) for row in rows] == [3, 1] and rows[0].name == "CapsNet, r = 3"
+    low, high, of = comparisons.interval_of(rows[0])
+    assert (low, high) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-3)
+    assert of == "3 seeds" and comparisons.interval_of(rows[1]) == (19, 21, "examples")
+    text = comparisons.rows_table(rows)
+    assert "| 3 | **2.00** ± 1.00 | -0.48 to 4.48 (3 seeds) | 4.00 | 0.20 | 50 | 0.25" in text
 
 
-@pytest.mark.parametrize(
-    ("other", "words"),
-    [
-        (
-            25.0,
-            "5.00 points less; the intervals are apart)",
-        ),
-        (
-            21.0,
-            "1.00 points less; the intervals overlap",
-        ),
-        (
-            15.0,
-            "5.00 points more; the intervals are apart)",
-        ),
-    ],
-)
-def test_whether_agreement_matters(tmp_path, other, words):
-    """Intervals reach one point to either side."""
+def test_rows_of_the_same_seeds_are_paired():
+    """Differences of 1, 2 and 3 points: 2 +- 2.48, not sure; of 1.9, 2 and 2.1 sure, though the
+    seeds themselves are 10 points apart."""
+    for errors, sure in (([11, 22, 33], False), ([11.9, 22, 32.1], True)):
+        first, second = (
+            row_of("r = 3", [10, 20, 30]),
+            row_of("r = 1", [1.0 * error for error in errors]),
+        )
+        found = comparisons.difference(first, second)
+        assert found.value == pytest.approx(2) and found.sure == sure
+        assert (found.low <= 0) != sure and found.of == "3 seeds, paired"
+    assert str(found).startswith("r = 1: 2.00 points more errors than r = 3 (")
+
+
+def row_of(name: str, errors: list[float], right: list[int] = ()) -> comparisons.Row:
+    runs = [measured(error, right=right) for error in errors]
+    return comparisons.Row(name, "mnist", 100, runs, list(range(len(runs))), (), None)
+
+
+def test_one_network_each_is_compared_on_the_examples_that_both_saw():
+    """McNemar: of 20 examples that one alone has wrong, 15 to 5 has the exact p of 0.041 and 14 to
+    6 that of 0.115, whatever the 80 others are."""
+    for worse, sure in ((15, True), (14, False)):
+        first = [0] * (20 - worse) + [1] * worse + [1] * 80
+        second = [1] * (20 - worse) + [0] * worse + [1] * 80
+        one, other = row_of("a", [0.0], first), row_of("b", [0.0], second)
+        found = comparisons.difference(one, other)
+        assert found.value == pytest.approx(worse - (20 - worse)) and found.sure == sure
+        assert found.of == "one network each, the same 100 examples"
+        assert found.low < found.value < found.high
+    assert comparisons.difference(one, row_of("c", [0.0], [1] * 99)) is None
+    same = comparisons.difference(one, one)
+    assert same.value == same.low == same.high == 0 and not same.sure
+
+
+def test_only_rows_of_one_task_and_length_are_compared():
     params = params_with(
-        main={"task": "multimnist"}, control={"task": "multimnist", "iterations": 1}
+        main={"task": "multimnist"},
+        long={"task": "multimnist", "examples": 999},
+        digit={"task": "mnist"},
+        once={"task": "multimnist", "iterations": 1},
+        control={"task": "multimnist", "network": "convnet", "peak": 0.002},
     )
-    metrics = {"main": measured(20.0), "control": measured(other)}
+    results = {name: measured(20.0, right=[1, 0]) for name in params.runs}
+    found = comparisons.differences(comparisons.rows_of(params, results))
+    assert [(one.first, one.second) for _, one in found] == [
+        ("CapsNet, r = 3", "CapsNet, r = 1"),
+        ("CapsNet, r = 3", "ConvNet, peak 0.002"),
+    ]
+
+
+def test_the_report_compares_rows_where_there_are_several(tmp_path):
+    params = params_with(main={"task": "multimnist"}, once={"task": "multimnist", "iterations": 1})
+    metrics = {"main": measured(20.0, right=[1] * 9), "once": measured(25.0, right=[0] * 9)}
     text = "\n".join(comparisons.controls(params, metrics, tmp_path / "figures", tmp_path))
-    for part in words.split("; "):
-        assert part in text
+    assert "CapsNet, r = 1: 100.00 points more errors than CapsNet, r = 3" in text
     assert "](figures/controls_multimnist.png)" in text
     assert (tmp_path / "figures" / "controls_multimnist.png").is_file()
 
@@ -89,23 +125,6 @@ def test_without_controls_the_report_says_how_to_make_them(tmp_path):
     metrics = {"main": measured(20.0), "cnn": measured(1.0)}
     text = "\n".join(comparisons.controls(params, metrics, tmp_path, tmp_path))
     assert "dvc exp run -S '+runs.once=" in text and not list(tmp_path.iterdir())
-
-
-def test_another_loss_is_another_comparison():
-    params = params_with(
-        main={"task": "mnist"}, without={"task": "mnist", "reconstruction_weight": 0.0}
-    )
-    metrics = {"main": measured(1.0), "without": measured(2.0)}
-    table = comparisons.compare(params, metrics, "mnist")
-    assert table["name"].tolist() == ["r = 3"] and table["paper"].tolist() == [0.25]
-    assert comparisons.compare(params, metrics, "multimnist").empty
-
-
-def test_one_way_with_agreement_only_names_the_best():
-    columns = ["name", "iterations", "error", "error_low", "error_high", "paper"]
-    rows = [["r = 3", 3, 2, 1, 3, math.nan], ["r = 5", 5, 1, 0, 2, math.nan]]
-    sentence = comparisons.verdict(pd.DataFrame(rows, columns=columns))
-    assert sentence == "The lowest error, 1.00 %, is that of r = 5."
 
 
 def test_a_capsnet_leads_its_task():

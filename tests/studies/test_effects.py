@@ -11,6 +11,7 @@ from capsnet.studies import perturbation
 from capsnet.studies.effects import (
     COLUMNS,
     Slopes,
+    Sweep,
     clearest,
     describe,
     effect_table,
@@ -29,13 +30,15 @@ def made_up(slopes: dict[str, float], *, num_images: int = 50, noise: float = 0.
     for name in MEASURES:
         measured = 10 + noise * random.standard_normal((num_images, 2, len(VALUES)))
         measured[:, 0] += slopes.get(name, 0) * VALUES
-        found[name] = fit_slopes(measured, VALUES)
+        found[name] = fit_slopes(measured, np.stack([VALUES] * 2))
     return found
 
 
 def table(*digits: dict) -> pd.DataFrame:
-    ink = {digit: np.array([5.0, 7.0]) for digit in range(len(digits))}
-    return effect_table(dict(enumerate(digits)), ink, 0.25)
+    """Both dimensions keep the shape, and are moved by a quarter."""
+    rest = {"limit": np.full(2, 0.25), "ink_difference": np.array([5.0, 7.0])}
+    rest |= {"shape_overlap": np.full(2, 90.0)}
+    return effect_table({digit: Sweep(slopes, **rest) for digit, slopes in enumerate(digits)})
 
 
 def row_of(effects: pd.DataFrame, digit: int, dimension: int, measure: str) -> pd.Series:
@@ -46,10 +49,25 @@ def row_of(effects: pd.DataFrame, digit: int, dimension: int, measure: str) -> p
 def test_a_line_has_its_slope_and_its_order():
     """3 + 2 v rises by 2 per unit and in the order of v, -4 v falls; a constant has no order."""
     measured = np.stack([3 + 2 * VALUES, -4 * VALUES, np.ones(5)])[None]
-    slopes = fit_slopes(measured, VALUES)
+    slopes = fit_slopes(measured, np.stack([VALUES] * 3))
     np.testing.assert_allclose(slopes.slope, [[2, -4, 0]], atol=1e-12)
     np.testing.assert_allclose(slopes.rank_correlation, [[1, -1, 0]])
     assert slopes.middle.tolist() == [3]
+
+
+def test_each_dimension_has_its_own_values():
+    """The same change over half the way is twice the slope; one that was not moved has none."""
+    values = np.stack([VALUES, VALUES / 2, 0 * VALUES])
+    slopes = fit_slopes(np.stack([VALUES] * 3)[None], values)
+    np.testing.assert_allclose(slopes.slope, [[1, 2, 0]], atol=1e-12)
+
+
+def test_usual_values_are_those_of_the_digits_own_capsules():
+    """Numbers 1, 2, 3 have a standard deviation of 1; equal ones none; one capsule says nothing."""
+    poses = torch.tensor([[1.0, 5], [2, 5], [3, 5]])
+    values = perturbation.usual_values(poses, 5)
+    assert values.tolist() == [[-2, -1, 0, 1, 2], [0] * 5]
+    assert perturbation.usual_values(poses[:1], 5).eq(0).all()
 
 
 def test_known_effects_are_found_with_their_size_and_sign():
@@ -123,17 +141,20 @@ def test_a_dimension_is_named_by_what_sets_it_apart():
 
 
 @pytest.mark.parametrize(
-    ("measure", "change", "words"),
+    ("measure", "change", "overlap", "words"),
     [
-        ("horizontal_centre", -0.84, "moves left 0.8 px"),
-        ("vertical_centre", 1.25, "moves up 1.2 px"),
-        ("vertical_centre", -1.0, "moves down 1.0 px"),
-        ("slant", 12.3, "slant +12°"),
-        ("width", -2.0, "width \N{MINUS SIGN}20 %"),
+        ("horizontal_centre", -0.84, 90, "moves left 0.8 px"),
+        ("horizontal_centre", -0.84, 80, "centre left 0.8 px"),
+        ("vertical_centre", 1.25, 85, "moves up 1.2 px"),
+        ("vertical_centre", -1.0, 99, "moves down 1.0 px"),
+        ("vertical_centre", -1.0, np.nan, "centre down 1.0 px"),
+        ("slant", 12.3, 50, "slant +12°"),
+        ("width", -2.0, 50, "width \N{MINUS SIGN}20 %"),
     ],
 )
-def test_effects_in_words(measure, change, words):
+def test_effects_in_words(measure, change, overlap, words):
     row = pd.Series({"measure": measure, "change": change, "change_percent": 10 * change})
+    row["shape_overlap"] = overlap
     assert describe(row) == words
 
 
@@ -162,7 +183,7 @@ def test_a_decoder_that_widens_is_found_out():
     values = perturbation.sweep_values(0.25, 0.05)
     poses = torch.linspace(-0.02, 0.02, 40).repeat_interleave(2).view(40, 2)
     measured = perturbation.measure_sweep(Painter(), poses, 3, values)
-    effects = effect_table({3: measured.slopes}, {3: measured.ink_difference}, 0.25)
+    effects = effect_table({3: measured})
     wider = row_of(effects, 3, 0, "width")
     assert wider["change"] == pytest.approx(10, rel=0.1) and wider["significant"]
     assert row_of(effects, 3, 0, "area")["change"] == pytest.approx(160, rel=0.1)
@@ -170,6 +191,9 @@ def test_a_decoder_that_widens_is_found_out():
     for measure in ("slant", "height", "horizontal_centre", "vertical_centre"):
         assert not row_of(effects, 3, 0, measure)["significant"]
     assert row_of(effects, 3, 1, "width")["name"] == "none"
+    # The narrow end is two grey columns, as bright as each other, of the wide one's eleven.
+    assert wider["shape_overlap"] == pytest.approx(200 / 11, rel=0.01) and wider["limit"] == 0.25
+    assert row_of(effects, 3, 1, "width")["shape_overlap"] == pytest.approx(100)
 
 
 def test_both_ends_and_the_middle_are_measured():

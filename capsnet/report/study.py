@@ -1,0 +1,134 @@
+"""The report of a study: rows of several seeds, what differs between them, and the paper's Table 1.
+
+Tables in, Markdown and figures out. Rows that were not trained are named; nothing is extrapolated.
+"""
+
+import os
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from statistics import mean, stdev
+
+import pandas as pd
+
+from capsnet.figures.comparison import lines
+from capsnet.params import Params
+from capsnet.report.comparisons import (
+    Row,
+    differences,
+    differences_table,
+    interval_of,
+    rows_of,
+    rows_table,
+)
+from capsnet.report.tables import PAPER, Results, markdown
+
+READ = """Every network is tested once, on the same test pairs; nothing was chosen by a test error.
+A row is trainings that differ in nothing but their seed, with mean and standard deviation over
+them and the 95 % t interval of the mean; where there is one network its Wilson interval, which
+knows nothing of other trainings. Compared are rows of one length: networks of the same seed saw
+the same digits in the same order, so their differences are paired; where there is one of each,
+the test examples are (McNemar). "Sure" is at 95 % for one comparison, not for all of them
+together. GMAC: billions of multiply-adds for one image, without the decoder. images/s is of a
+machine that does other work too."""
+TABLE_1 = """The paper trained far longer, so these are not its conditions; of several lengths the
+longest is shown."""
+
+
+def study(params: Params, measured: dict[str, Results], drawn: Path, here: Path) -> Iterator[str]:
+    """The parts of the report, from the runs that were measured."""
+    rows = rows_of(params, measured)
+    missing = [name for name in params.runs if name not in measured]
+    yield "# Does routing matter? The study"
+    yield READ
+    done = f"{len(measured)} of {len(params.runs)} networks are trained and tested."
+    yield done + (f" Not yet: {', '.join(missing)}." if missing else "")
+    if rows:
+        yield "## Rows"
+        yield rows_table(rows)
+        yield from compared(rows)
+        yield "## Figures"
+        for name, (title, table, x_label, y_label) in figures_of(rows).items():
+            path = drawn / f"{name}.png"
+            lines(table, path, title=title, x_label=x_label, y_label=y_label)
+            yield f"![{title}]({Path(os.path.relpath(path, here)).as_posix()})"
+    yield "## Table 1 of the paper"
+    yield TABLE_1
+    yield table_1(rows)
+
+
+def compared(rows: list[Row]) -> Iterator[str]:
+    found = differences(rows)
+    if found:
+        yield "## Differences"
+        yield differences_table(found)
+        for examples, some in groupby(found, key=lambda one: one[0]):
+            yield "\n".join([f"At {examples:,} images:", "", *(f"- {one}" for _, one in some)])
+
+
+def figures_of(rows: list[Row]) -> dict[str, tuple[str, pd.DataFrame, str, str]]:
+    """Name -> title, table (name, place, value, low, high), and the words at the axes."""
+    share = "shared ink, of the smaller digit's"
+    length = pd.DataFrame(
+        {
+            "name": row.name,
+            "place": row.examples,
+            "value": mean(row.errors),
+            **dict(zip(("low", "high"), interval_of(row)[:2], strict=True)),
+        }
+        for row in rows
+    )
+    shortest = min(row.examples for row in rows)
+    alike = [row for row in rows if row.examples == shortest]
+    overlap = [by_overlap(row, "errors", ("group", "overlap"), "error") for row in alike]
+    pixels = [
+        by_overlap(row, "told_apart", ("measure", "pixels_told_apart"), "value") for row in alike
+    ]
+    found = {
+        "length": (
+            "Test error against length of training",
+            length,
+            "images shown",
+            "test error (%)",
+        )
+    }
+    title = f"Test error by overlap, {shortest:,} images"
+    found["overlap"] = (title, pd.concat(overlap), share, "test error (%)")
+    title = f"Pixels of one digit alone that its own capsule draws brighter, {shortest:,} images"
+    found["pixels"] = (title, pd.concat(pixels), share, "pixels told apart (%)")
+    return {name: figure for name, figure in found.items() if len(figure[1])}
+
+
+def by_overlap(row: Row, table: str, group: tuple[str, str], value: str) -> pd.DataFrame:
+    """Mean over the row's networks for each range of overlap, with their lowest and highest."""
+    column, wanted = group
+    tables = [run.tables[table] for run in row.runs]
+    ranges = pd.concat(one[(one[column] == wanted) & (one["name"] != "all")] for one in tables)
+    found = ranges.groupby("name", sort=False)[value].agg(["mean", "min", "max"]).reset_index()
+    found.columns = ["place", "value", "low", "high"]
+    return found.assign(name=row.name)
+
+
+def table_1(rows: list[Row]) -> str:
+    """Every row of the paper's table, with what stands in its place here, or "not run"."""
+    table = []
+    for place, paper in PAPER.items():
+        network, iterations, reconstruction, task = place
+        here = sorted((row for row in rows if row.place == place), key=lambda row: row.examples)
+        ours = "not run"
+        if here:
+            row = here[-1]
+            spread = f" ± {stdev(row.errors):.2f}" if len(row.runs) > 1 else ""
+            ours = f"{mean(row.errors):.2f}{spread} (n = {len(row.runs)}, {row.examples:,} images)"
+        yes = {True: "yes", False: "no", None: "-"}[reconstruction]
+        table.append(
+            {
+                "method": network,
+                "routing": f"r = {iterations}" if iterations else "-",
+                "reconstruction": yes,
+                "task": task,
+                "paper %": paper,
+                "here %": ours,
+            }
+        )
+    return markdown(table)

@@ -1,0 +1,85 @@
+"""Stage `score@<run>` of the study: a network and the test split -> headline numbers and tables.
+
+MNIST: every test digit once, unshifted. MultiMNIST: a fixed set of test pairs, the same for every
+run. The root's `evaluate` is this and the figures; apart from them, so that no change of a figure
+makes a study of many runs stale.
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from capsnet.device import choose_device, keep_freed_memory
+from capsnet.evaluation import Outcome, Subject, load_subject
+from capsnet.params import Params, load_params
+from capsnet.runs import params_of, task_of, used_parameters
+from capsnet.studies import errors
+from capsnet.studies.told_apart import told_apart
+from capsnet.tracking import track
+from stages.command import parser_of_a_run, run
+from stages.output import write_csv, write_json
+
+TABLES = ("errors", "confusion", "told_apart", "examples")
+
+
+def main() -> None:
+    arguments = parser_of_a_score(__doc__.splitlines()[0]).parse_args()
+    params = params_of(load_params(also=arguments.also), arguments.run)
+    used = used_parameters(params, arguments.run)
+    with track("evaluate", arguments.run, parameters=used, checkpoint=arguments.model) as tracker:
+        subject = subject_of(params, arguments)
+        score(subject, params, arguments, tracker)
+
+
+def parser_of_a_score(description: str) -> argparse.ArgumentParser:
+    parser = parser_of_a_run(description)
+    parser.add_argument("--model", type=Path, required=True, help="checkpoint to evaluate")
+    parser.add_argument("--metrics", type=Path, required=True, help="headlines to write, JSON")
+    for table in TABLES:
+        option = f"--{table.replace('_', '-')}"
+        parser.add_argument(option, type=Path, required=True, help="table to write, CSV")
+    return parser
+
+
+def subject_of(params: Params, arguments: argparse.Namespace) -> Subject:
+    """The network under test, shown what its task says."""
+    keep_freed_memory()
+    task = task_of(params, arguments.run)
+    return load_subject(
+        arguments.model,
+        arguments.digits,
+        choose_device(),
+        precision=params.optimizer.precision,
+        seed=params.evaluate.seed,
+        batch_size=params.evaluate.batch_size,
+        num_digits=task.num_digits,
+        image_size=task.image_size,
+        max_shift=task.test_shift,
+    )
+
+
+def score(subject: Subject, params: Params, arguments: argparse.Namespace, tracker) -> Outcome:
+    """Write the headlines and the tables, and log them."""
+    num_examples = task_of(params, arguments.run).test_examples or len(subject.digits)
+    few = min(params.chosen_budget.study_examples, num_examples)
+    source = params.chosen_budget.source
+    tracker.dataset(arguments.digits, name=source, split="test", num_examples=num_examples)
+    outcome = subject.judge(num_examples)
+    headline = errors.headline(outcome)
+    write_csv(arguments.errors, errors.error_table(outcome))
+    write_csv(arguments.confusion, errors.confusion_table(outcome))
+    write_csv(arguments.told_apart, told_apart(subject, few))
+    write_csv(arguments.examples, pd.DataFrame({"right": outcome.correct.int()}))
+    write_json(arguments.metrics, {arguments.run: headline})
+    tracker.headline(headline)
+    for name in ("metrics", *TABLES):
+        tracker.artifact(getattr(arguments, name))
+    interval = f"{headline['error_low']:.2f} to {headline['error_high']:.2f}"
+    found = f"test error {headline['error']:.2f} % ({interval}) of {num_examples:,} examples"
+    print(f"{arguments.run}: {found}")
+    return outcome
+
+
+if __name__ == "__main__":
+    run(main, "score")

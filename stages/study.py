@@ -1,0 +1,38 @@
+"""Stage `report` of the study: the runs that are done -> reports/study/study.md.
+
+A run is done when its training and its score are there; the others are named in the report.
+"""
+
+import argparse
+from pathlib import Path
+
+from capsnet.params import load_params
+from capsnet.report.study import study
+from capsnet.report.tables import read_results
+from stages.command import ALSO, run
+from stages.output import write_text
+
+TABLES = ("training", "errors", "told_apart", "examples")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--also", type=Path, required=True, help=ALSO)
+    parser.add_argument("--runs", type=Path, required=True, help="folder with a folder per run")
+    parser.add_argument("--report", type=Path, required=True, help="report to write, Markdown")
+    parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
+    arguments = parser.parse_args()
+    params = load_params(also=arguments.also)
+    needed = ("training.json", "metrics.json", *(f"{table}.csv" for table in TABLES))
+    measured = {
+        name: read_results(arguments.runs / name, TABLES)
+        for name in params.runs
+        if all((arguments.runs / name / file).exists() for file in needed)
+    }
+    parts = study(params, measured, arguments.figures, arguments.report.parent)
+    write_text(arguments.report, "\n\n".join(parts) + "\n")
+    print(f"{len(measured)} of {len(params.runs)} runs: {arguments.report}")
+
+
+if __name__ == "__main__":
+    run(main, "study")

@@ -1,0 +1,61 @@
+"""The report of a study, on results made up so that the words are known."""
+
+import pandas as pd
+
+from capsnet.params import Run, load_params
+from capsnet.report.study import study, table_1
+from capsnet.report.tables import Results
+
+RANGES = ["0 to 20 %", "20 to 40 %", "40 to 60 %"]
+
+
+def results(name: str, error: float) -> Results:
+    headline = {"error": error, "error_low": error - 1, "error_high": error + 1}
+    headline |= {"validation_error": error, "images_per_second": 40.0}
+    errors = pd.DataFrame({"group": "overlap", "name": RANGES, "error": [error, error + 2, 40]})
+    apart = {"measure": "pixels_told_apart", "name": ["all", *RANGES], "value": [80, 90, 80, 70]}
+    tables = {
+        "training": pd.DataFrame({"multiply_adds": [5.5e8]}),
+        "errors": errors,
+        "told_apart": pd.DataFrame(apart),
+        "examples": pd.DataFrame({"right": [0] * int(error) + [1] * (100 - int(error))}),
+    }
+    return Results(name, headline, tables)
+
+
+def params_with_runs():
+    alike = {"task": "multimnist", "network": "capsnet", "examples": 1000}
+    runs = {f"r3_seed{seed}": {**alike, "seed": seed} for seed in (1, 2, 3)}
+    runs |= {f"r1_seed{seed}": {**alike, "iterations": 1, "seed": seed} for seed in (1, 2, 3)}
+    runs |= {"long": {**alike, "examples": 4000}, "control": {**alike, "network": "convnet"}}
+    runs |= {"later": {**alike, "network": "baseline"}}
+    params = load_params()
+    budget = params.chosen_budget.model_copy(update={"source": "mnist"})
+    settings = {name: Run(**run) for name, run in runs.items()}
+    return params.model_copy(update={"runs": settings, "budgets": {params.budget: budget}})
+
+
+def test_the_study_reports_what_is_done_and_names_what_is_not(tmp_path):
+    errors = dict(r3_seed1=30, r3_seed2=32, r3_seed3=31, r1_seed1=33, r1_seed2=35, r1_seed3=33.5)
+    errors |= dict(long=22, control=36)
+    measured = {name: results(name, float(error)) for name, error in errors.items()}
+    text = "\n".join(study(params_with_runs(), measured, tmp_path / "figures", tmp_path))
+    assert "8 of 9 networks are trained and tested. Not yet: later." in text
+    assert "| 3 | **31.00** ± 1.00 | 28.52 to 33.48 (3 seeds) |" in text
+    assert "CapsNet, r = 1: 2.83 points more errors than CapsNet, r = 3 (+2.12 to +3.55" in text
+    assert "3 seeds, paired: sure" in text
+    table = [line for line in text.splitlines() if line.startswith("| capsnet |")]
+    assert "| capsnet | r = 3 | yes | multimnist | 5.2 | 22.00 (n = 1, 4,000 images) |" in table
+    assert (
+        "| capsnet | r = 1 | yes | multimnist | 7.5 | 33.83 ± 1.04 (n = 3, 1,000 images) |" in table
+    )
+    assert sum("not run" in line for line in text.splitlines()) == 6
+    drawn = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert drawn == {"length.png", "overlap.png", "pixels.png"}
+    assert all(f"](figures/{name})" in text for name in drawn)
+
+
+def test_a_study_of_nothing_yet(tmp_path):
+    text = "\n".join(study(params_with_runs(), {}, tmp_path, tmp_path))
+    assert "0 of 9 networks" in text and "## Rows" not in text and not list(tmp_path.iterdir())
+    assert table_1([]).count("not run") == 8
