@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from capsnet import figures
 from capsnet.evaluation import Subject
@@ -81,7 +80,7 @@ def study_dimensions(
     usual = {
         digit: perturbation.usual_values(poses, len(values)) for digit, poses in capsules.items()
     }
-    deviations = torch.linspace(-2, 2, len(values)).numpy()
+    deviations = perturbation.sweep_values(2, 4 / (len(values) - 1)).numpy()
     added = "standard deviations of the digit's capsules"
     draw = partial(figures.perturbation_overview, values=deviations, added=added)
     ends = ("usual_overview.png", "usual_effects.png")

@@ -82,9 +82,10 @@ def summary(
         if heading == "Training":
             yield training_table(params, measured)
             yield (
-                "Times and memory are those of the machine that ran it; images/s is the median "
-                "over the curve. The validation digits are drawn from the training split; "
-                "training error: on digits trained on, shown as those."
+                "GMAC: billions of multiply-adds for one image, without the decoder. Times and "
+                "memory are those of the machine that ran it; images/s is the median over the "
+                "curve. The validation digits are drawn from the training split; training error: "
+                "on digits trained on, shown as those."
             )
         for name in leading_runs(params):
             for file in files:

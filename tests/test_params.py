@@ -66,7 +66,7 @@ RATE = "budgets/laptop/learning_rate"
         ("routing/gradient", ["all"], "routing.gradient: got ['all'], wanted all or last"),
         (f"{RATE}/schedule", "step", "learning_rate.schedule: got the text 'step'"),
         ("routing/coupling", "uniform", "routing.coupling: unknown key, allowed are iterations"),
-        ("budget", "desktop", "budget: got 'desktop', wanted one of quick, laptop, paper"),
+        ("budget", "desktop", "budget: got 'desktop', wanted one of quick, laptop, night, paper"),
         ("perturb/step", 0.04, "perturb.step: got 0.04, wanted a whole fraction"),
         ("network/decoder_sizes", [], "network.decoder_sizes: got []"),
         ("network/decoder_sizes", [512, "x"], "network.decoder_sizes[1]: got the text 'x'"),

@@ -48,6 +48,10 @@ def study(params: Params, measured: dict[str, Results], drawn: Path, here: Path)
         yield rows_table(rows)
         yield from compared(rows)
         yield "## Figures"
+        yield (
+            "Bars: against length as in the table; by overlap from the lowest to the highest "
+            "network of the row."
+        )
         for name, (title, table, x_label, y_label) in figures_of(rows).items():
             path = drawn / f"{name}.png"
             lines(table, path, title=title, x_label=x_label, y_label=y_label)

@@ -94,6 +94,7 @@ def training_table(params: Params, measured: dict[str, Results]) -> str:
             {
                 "run": name,
                 "parameters": f"{last['num_parameters']:,.0f}",
+                "GMAC": f"{last['multiply_adds'] / 1e9:.2f}",
                 "images shown": f"{last['examples']:,.0f}",
                 "images/s": f"{headline['images_per_second']:.0f}",
                 "minutes": f"{headline['minutes']:.1f}",
