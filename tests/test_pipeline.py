@@ -328,6 +328,10 @@ def test_the_study_trains_what_is_missing_and_a_clone_needs_no_weights(repositor
     report = (repository.folder / "reports" / "study" / "study.md").read_text()
     assert "3 of 3 networks" in report and "| CapsNet, r = 1 | CapsNet, r = 3 |" in report
     assert "one network each, the same 60 examples" in report
+    (repository.folder / "reports" / "study" / "study.md").unlink()
+    assert ran(repository.dvc("repro", "--single-item", "study/dvc.yaml:report")) == {
+        "study/dvc.yaml:report"
+    }
     repository.commit()
     clone = tmp_path / "clone"
     repository.run("git", "clone", "-q", str(repository.folder), str(clone))

@@ -18,6 +18,9 @@ RUN_BY = {  # how a command begins (or is, where another begins alike) -> where 
     "git config": PIPELINE + "repro_makes_every_result",
     "dvc repro": PIPELINE + "repro_makes_every_result",
     "dvc repro --dry": PIPELINE + "a_second_repro_runs_nothing",
+    "dvc repro --allow-missing study": PIPELINE + "the_study_trains_what_is_missing",
+    "dvc repro --single-item study": PIPELINE + "the_study_trains_what_is_missing",
+    "dvc exp run -S '+runs.control": "tests/stages/test_every_run.py::test_a_run_goes_through",
     "dvc exp run -S budget=quick -S '+runs.wide": (
         "tests/stages/test_every_run.py::test_a_run_goes_through"
     ),
