@@ -23,8 +23,15 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 
 def choose_device() -> torch.device:
-    """The first CUDA device where there is one, else the CPU. For stages: they alone choose."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """A CUDA device where there is one, else the CPU. For stages: they alone choose.
+
+    It is the first device, or in a process that torchrun started the one of its own number.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -30,11 +30,6 @@ def exact_match(lengths: Tensor, labels: Tensor) -> Tensor:
     return (predict(lengths, labels.shape[1]) == labels.sort(dim=1).values).all(dim=1)
 
 
-def error_percent(correct: Tensor) -> float:
-    """Share of False in percent; NaN for no examples."""
-    return 100 * (1 - correct.double().mean().item())
-
-
 def wilson_interval(num_errors: int, num_examples: int) -> Interval:
     """Error in percent with the interval of Wilson (1927), right also near 0 and 100 %.
 

@@ -151,6 +151,7 @@ class Params(Section):
     routing: Routing
     loss: Loss
     optimizer: Optimizer
+    launcher: Annotated[str, Field(min_length=1)]
     train: Train
     evaluate: Evaluate
     perturb: Perturb

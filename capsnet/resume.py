@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from capsnet import checkpoint
+from capsnet.ranks import ALONE, Ranks
 from capsnet.training import Facts, Progress
 
 
@@ -80,14 +81,19 @@ class SavedState:
         return progress, rows
 
     def save_if_due(
-        self, model: nn.Module, optimizer: Adam, progress: Progress, rows: list[Facts]
+        self,
+        model: nn.Module,
+        optimizer: Adam,
+        progress: Progress,
+        rows: list[Facts],
+        ranks: Ranks = ALONE,
     ) -> None:
-        """Save if `every` seconds have passed since the last time.
+        """Save if `every` seconds have passed since the last time; of several processes the first.
 
         A state that is not finite is not saved: the last good one stays. Nor does a full disk end
         the training; it is told once.
         """
-        if monotonic() < self._due:
+        if monotonic() < self._due or not ranks.first:
             return
         tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         for n, parameter in enumerate(model.parameters()):

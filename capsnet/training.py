@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from math import cos, pi
 from time import perf_counter
 from typing import NamedTuple
@@ -15,8 +16,9 @@ from torch.optim import Optimizer
 from capsnet.data.batches import Batch
 from capsnet.device import autocast
 from capsnet.losses import Losses
-from capsnet.metrics import error_percent, exact_match
+from capsnet.metrics import exact_match
 from capsnet.nn.capsnet import Prediction
+from capsnet.ranks import ALONE, Ranks
 
 UNREAD_STEPS = 1000  # at most, before a device is asked for the losses
 ComputeLosses = Callable[[Prediction, Tensor | None, Batch], Losses]
@@ -64,6 +66,7 @@ def fit(
     validation_batches: Examples,
     seen_batches: Examples,
     dtype: torch.dtype = torch.float32,
+    ranks: Ranks = ALONE,
     progress: Progress | None = None,
     after_step: Callable[[Progress], None] = lambda progress: None,
 ) -> Iterator[Facts]:
@@ -71,23 +74,25 @@ def fit(
 
     `learning_rate` maps a step (from 0) to a rate; `dtype` bfloat16 means autocast. In training the
     decoder sees the capsules of the true labels. Both errors of an interval are measured at its
-    end, on `validation_batches` and, of the digits trained on, `seen_batches`. `progress` is where
-    to go on; the batches are then those that are left. `after_step` is called when a step and what
+    end, on `validation_batches` and, of the digits trained on, `seen_batches`. Of several `ranks`
+    each takes its share of all batches, and all yield the same. `progress` is where to go on; the
+    batches are then those that are left. `after_step` is called when a step and what
     belongs to it is done. Raises ValueError if a loss is not finite: on a CPU, where looking costs
     nothing, before the weights change, elsewhere within `UNREAD_STEPS`, for the loop does not wait
     for a device.
     """
     now = progress or Progress()
     ends = {round(num_steps * (n + 1) / num_intervals) for n in range(num_intervals)}
-    error_on = partial(error_of, model, dtype=dtype)
+    error_on = partial(error_of, model, dtype=dtype, ranks=ranks)
+    both = ranks.together(PredictAndDecode(model))
     start = perf_counter() - now.seconds
     model.train()
     lap = perf_counter()
     for step, batch in enumerate(batches, now.step):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step)
-        losses = forward_losses(model, batch, compute_losses, dtype)
-        now.losses.append(torch.stack(losses).detach())
+        losses = forward_losses(both, ranks.share(batch), compute_losses, dtype)
+        now.losses.append(ranks.sum(torch.stack(losses).detach()) / ranks.size)
         now.sizes.append(len(batch))
         unread = 1 if batch.images.device.type == "cpu" else UNREAD_STEPS
         if (step + 1) % unread == 0:
@@ -116,15 +121,25 @@ def fit(
         lap = perf_counter()
 
 
+class PredictAndDecode(nn.Module):
+    """Both of a network in one call, for what takes part in it gets its gradient shared."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Prediction, Tensor | None]:
+        """Each true digit is decoded from its own capsule."""
+        prediction, decoder = self.model(images), self.model.decoder
+        return prediction, decoder(prediction.capsules, labels) if decoder else None
+
+
 def forward_losses(
-    model: nn.Module, batch: Batch, compute_losses: ComputeLosses, dtype: torch.dtype
+    both: nn.Module, batch: Batch, compute_losses: ComputeLosses, dtype: torch.dtype
 ) -> Losses:
-    """One forward pass: predict, decode each true digit from its own capsule, weigh the losses."""
+    """One forward pass of a PredictAndDecode, and its losses, weighed."""
     with autocast(batch.images.device, dtype):
-        prediction = model(batch.images)
-        reconstructions = (
-            model.decoder(prediction.capsules, batch.labels) if model.decoder else None
-        )
+        prediction, reconstructions = both(batch.images, batch.labels)
     return compute_losses(prediction, reconstructions, batch)
 
 
@@ -143,17 +158,24 @@ def read_losses(history: list[Tensor], last_step: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def error_of(model: nn.Module, batches: Iterable[Batch], dtype: torch.dtype) -> float:
-    """Exact-match error in percent; NaN for no batches. Leaves the model in the mode it was in."""
+def error_of(
+    model: nn.Module, batches: Iterable[Batch], dtype: torch.dtype, ranks: Ranks = ALONE
+) -> float:
+    """Exact-match error in percent; NaN for no batches. Leaves the model in the mode it was in.
+
+    Of several `ranks` each looks at some of the batches, and all get the error of all.
+    """
     was_training = model.training
     model.eval()
-    correct = []
-    for batch in batches:
+    counts = torch.zeros(2, dtype=torch.int64, device=next(model.parameters()).device)
+    for batch in islice(batches, ranks.rank, None, ranks.size):
         with autocast(batch.images.device, dtype):
             prediction = model(batch.images)
-        correct.append(exact_match(prediction.lengths, batch.labels))
+        counts[0] += exact_match(prediction.lengths, batch.labels).sum()
+        counts[1] += len(batch)
     model.train(was_training)
-    return error_percent(torch.cat(correct)) if correct else float("nan")
+    right, total = ranks.sum(counts).tolist()
+    return 100 * (1 - right / total) if total else float("nan")
 
 
 def one_cycle(step: int, *, num_steps: int, peak: float, warmup: float, floor: float) -> float:

@@ -3,6 +3,8 @@ order.
 """
 
 import argparse
+import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -15,8 +17,17 @@ def run(stage: Callable[[], None], name: str) -> None:
     """Run a stage; ValueError and OSError are the user's to mend: their message, exit code 1, no
     traceback.
     """
-    # DVC and cluster schedulers end a stage with SIGTERM: leave through the context managers.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+    def end(*_) -> None:
+        """DVC and cluster schedulers end a stage with SIGTERM, torchrun all processes when one is
+        lost: leave through the context managers.
+        """
+        if os.environ.get("RANK") == "0":
+            why = "another of its processes was lost, or all were told to end"
+            print(f"{name}: ended: {why}; start again to go on", file=sys.stderr)
+        sys.exit(143)
+
+    signal.signal(signal.SIGTERM, end)
     try:
         stage()
     except (ValueError, OSError) as error:
@@ -35,3 +46,19 @@ def parser_of_a_run(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--digits", type=Path, required=True, help="folder of the four archives")
     parser.add_argument("--also", type=Path, help=ALSO)
     return parser
+
+
+def start_with(launcher: str, module: str) -> None:
+    """Become what `launcher` starts, a torchrun that runs this stage in several processes; nothing
+    for `python` and in a process that was started so. Raises ValueError for no such program.
+    """
+    if launcher == "python" or "WORLD_SIZE" in os.environ:
+        return
+    program, *options = shlex.split(launcher)
+    try:
+        os.execvp(program, [program, *options, "-m", module, *sys.argv[1:]])
+    except OSError as error:
+        raise ValueError(
+            f"params.yaml: launcher: got {launcher!r}, but {program!r} does not start "
+            f"({error.strerror}): wanted python, or torchrun with its options"
+        ) from None

@@ -6,16 +6,18 @@ the training split, the same for every run.
 """
 
 import argparse
+import collections
 import resource
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import pandas as pd
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from capsnet.checkpoint import save
@@ -23,18 +25,20 @@ from capsnet.data.batches import Batch, evaluation_batches, seeded_generator, tr
 from capsnet.data.mnist import Digits, load_digits, split_validation
 from capsnet.device import choose_device, choose_dtype, keep_freed_memory
 from capsnet.evidence import evidence_limit
-from capsnet.losses import margin_loss, sigmoid_loss, softmax_loss, weighted_losses
 from capsnet.networks import multiply_adds, network_class
-from capsnet.params import Budget, Params, load_params
+from capsnet.params import Params, load_params
+from capsnet.ranks import Ranks, joined
 from capsnet.reading.registry import register
 from capsnet.resume import SavedState, folder_of_states, only_one
-from capsnet.runs import TaskNumbers, params_of, task_of, used_parameters
-from capsnet.tracking import track
-from capsnet.training import Facts, exponential, fit, one_cycle
-from stages.command import parser_of_a_run, run
+from capsnet.runs import params_of, task_of, used_parameters
+from capsnet.tracking import Tracker, track
+from capsnet.training import Facts, fit
+from stages.command import parser_of_a_run, run, start_with
 from stages.inputs import ROOT, inputs_of
 from stages.output import write_csv, write_json
+from stages.recipe import adam, losses_of, network_arguments, schedule
 
+LIMITED = 500  # validation examples behind the limit of evidence
 CHECKED = 1000  # validation and training examples, each, behind the errors in a row of the curve
 HEADER = (
     "  examples      loss  classification  reconstruction  validation  training  learning rate  "
@@ -51,39 +55,63 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, JSON")
     arguments = parser.parse_args()
     params = params_of(load_params(also=arguments.also), arguments.run)
+    start_with(params.launcher, "stages.train")
     used = used_parameters(params, arguments.run)
-    with (
-        only_one(folder_of_states(ROOT), arguments.model),
-        track("train", arguments.run, parameters=used) as tracker,
-    ):
-        train(params, arguments, tracker)
-
-
-def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
-    task, budget = task_of(params, arguments.run), params.chosen_budget
-    network = params.runs[arguments.run].network
-    keep_freed_memory()
     device = choose_device()
+    with joined(device) as ranks:
+        if not ranks.first:  # computes its share; the first one writes and logs
+            with redirect_stdout(None):
+                collections.deque(set_up(params, arguments, device, ranks).facts, maxlen=0)
+            return
+        with (
+            only_one(folder_of_states(ROOT), arguments.model),
+            track("train", arguments.run, parameters=used) as tracker,
+        ):
+            training = set_up(params, arguments, device, ranks)
+            examples = task_of(params, arguments.run).training_examples
+            heading = f"on {examples:,} images, {ranks.size} x {device.type}"
+            train(params, arguments, training, heading, tracker)
+
+
+class Training(NamedTuple):
+    """A training that is about to begin or to go on, and what it takes to tell of it."""
+
+    model: torch.nn.Module
+    sizes: dict[str, object]  # arguments of the network's class
+    facts: Iterator[Facts]
+    rows: list[Facts]  # of before an interruption
+    saved: SavedState
+    begun: int  # steps that were done before it
+    num_digits: int  # that it trains on
+    validate: Callable[[], Iterable[Batch]]
+    dtype: torch.dtype
+
+
+def set_up(
+    params: Params, arguments: argparse.Namespace, device: torch.device, ranks: Ranks
+) -> Training:
+    """The same in every process, each with its own share of the batches."""
+    task, network = task_of(params, arguments.run), params.runs[arguments.run].network
+    keep_freed_memory()
     dtype = choose_dtype(params.optimizer.precision, device)
     digits = load_digits(arguments.digits, "train").to(device)
     generator = seeded_generator("validation", params.evaluate.seed)
     training, validation = split_validation(digits, params.data.validation_fraction, generator)
-    tracker.dataset(arguments.digits, name=budget.source, split="train", num_examples=len(training))
 
     torch.manual_seed(params.seed)
-    network_sizes = network_arguments(params, network, task)
-    model = network_class(network)(**network_sizes).to(device)
+    sizes = network_arguments(params, network, task)
+    model = network_class(network)(**sizes).to(device)
     optimizer = adam(model, params)
-    num_steps = -(-task.training_examples // task.batch_size)
     inputs = inputs_of("train", arguments.run, arguments.digits, arguments.also)
-    inputs |= {"device": str(device), "precision": str(dtype)}
+    inputs |= {"device": device.type, "precision": str(dtype), "processes": str(ranks.size)}
     saved = SavedState(folder_of_states(ROOT), arguments.run, inputs, every=params.train.save_every)
     progress, rows = saved.load(model, optimizer)
-    if progress.step > 0:
-        tracker.tag("resumed", f"after step {progress.step}")
+    begun, num_steps = progress.step, -(-task.training_examples // task.batch_size)
+    if not ranks.first:  # other random numbers for other images: of dropout
+        torch.manual_seed(seeded_generator(params.seed, ranks.rank, begun).initial_seed())
     batches = training_batches(
         training,
-        progress_bar(progress.step, num_steps, arguments.run),
+        progress_bar(begun, num_steps, arguments.run, silent=not ranks.first),
         seed=params.seed,
         batch_size=task.batch_size,
         num_digits=task.num_digits,
@@ -105,35 +133,43 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
         return check(digits, num_examples=few)
 
     next(iter(examples(validation, False)), None)  # too few digits for a pair stop here, not later
-    classify = classification_loss(params, network, task)
     facts = fit(
         model,
         batches,
         num_steps=num_steps,
         num_intervals=min(num_steps, params.optimizer.intervals),
         optimizer=optimizer,
-        learning_rate=schedule(budget, num_steps),
-        compute_losses=lambda prediction, reconstructions, batch: weighted_losses(
-            prediction.lengths,
-            batch.targets,
-            reconstructions,
-            batch.sources,
-            classification=classify,
-            reconstruction_weight=params.loss.reconstruction_weight,
-        ),
+        learning_rate=schedule(params.chosen_budget, num_steps),
+        compute_losses=losses_of(params, network, task),
         validation_batches=partial(examples, validation),
         seen_batches=partial(examples, training),
         dtype=dtype,
+        ranks=ranks,
         progress=progress,
-        after_step=lambda now: saved.save_if_due(model, optimizer, now, rows),
+        after_step=lambda now: saved.save_if_due(model, optimizer, now, rows, ranks),
     )
-    print(
-        f"{arguments.run}: {network} on {task.training_examples:,} images, {device}, {dtype}\n"
-        f"{HEADER}"
-    )
+    few = min(LIMITED, 10 * len(validation))  # a pair network has new pairs of the same digits
+    validate = partial(check, validation, num_examples=few)
+    return Training(model, sizes, facts, rows, saved, begun, len(training), validate, dtype)
+
+
+def train(
+    params: Params,
+    arguments: argparse.Namespace,
+    training: Training,
+    heading: str,
+    tracker: Tracker,
+) -> None:
+    """Train, tell of it as it goes, and write what came of it."""
+    model, sizes, rows = training.model, training.sizes, training.rows
+    network, source = params.runs[arguments.run].network, params.chosen_budget.source
+    tracker.dataset(arguments.digits, name=source, split="train", num_examples=training.num_digits)
+    if training.begun > 0:
+        tracker.tag("resumed", f"after step {training.begun}")
+    print(f"{arguments.run}: {network} {heading}, {training.dtype}\n{HEADER}")
     of_the_network = {
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "multiply_adds": multiply_adds(network, network_sizes),
+        "multiply_adds": multiply_adds(network, sizes),
     }
 
     def report(row: Facts) -> None:
@@ -144,17 +180,17 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
 
     for row in rows:  # of before an interruption
         report(row)
-    for row in facts:
+    for row in training.facts:
         rows.append(row)
         report(row)
-    few = min(500, 10 * len(validation))  # a pair network has new pairs of the same digits
+    limit = evidence_limit(model, training.validate(), training.dtype)
     save(
         model,
         arguments.model,
         network=network,
-        arguments=network_sizes,
+        arguments=sizes,
         validation_error=rows[-1].validation_error,
-        evidence_limit=evidence_limit(model, check(validation, num_examples=few), dtype),
+        evidence_limit=limit,
     )
     headline = summarise(rows)
     write_json(arguments.metrics, {arguments.run: headline})
@@ -163,56 +199,12 @@ def train(params: Params, arguments: argparse.Namespace, tracker) -> None:
     tracker.artifact(arguments.curve)
     tracker.checkpoint(arguments.model)
     tracker.model(register, arguments.model)
-    saved.remove()
+    training.saved.remove()
 
 
-def network_arguments(params: Params, network: str, task: TaskNumbers) -> dict[str, object]:
-    """Keyword arguments of the network's class; they go into the checkpoint and rebuild it."""
-    if network == "baseline":
-        return {
-            "image_size": task.image_size,
-            "num_digits": task.num_digits,
-            "dropout": params.network.dropout,
-        }
-    sizes, routing = params.network.model_dump(), params.routing.model_dump()
-    del sizes["dropout"]
-    if network == "convnet":
-        del sizes["init"], sizes["weight_std"]
-        routing = {}
-    else:
-        routing["num_iterations"] = routing.pop("iterations")
-    if params.loss.reconstruction_weight == 0:
-        sizes["decoder_sizes"] = None
-    return {"image_size": task.image_size, **sizes, **routing}
-
-
-def classification_loss(
-    params: Params, network: str, task: TaskNumbers
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """Eq. 4 for capsules; the baselines have a cross-entropy each, as published."""
-    if network == "baseline":
-        return softmax_loss if task.num_digits == 1 else sigmoid_loss
-    margins = params.loss.model_dump(exclude={"reconstruction_weight"})
-    return partial(margin_loss, **margins)
-
-
-def adam(model: torch.nn.Module, params: Params) -> torch.optim.Adam:
-    betas = (params.optimizer.beta1, params.optimizer.beta2)
-    return torch.optim.Adam(
-        model.parameters(), betas=betas, eps=params.optimizer.epsilon, fused=True
-    )
-
-
-def schedule(budget: Budget, num_steps: int):
-    rate = budget.learning_rate.model_dump()
-    if rate.pop("schedule") == "one_cycle":
-        return partial(one_cycle, num_steps=num_steps, **rate)
-    return partial(exponential, **rate)
-
-
-def progress_bar(start: int, num_steps: int, run: str) -> tqdm:
+def progress_bar(start: int, num_steps: int, run: str, *, silent: bool) -> tqdm:
     """A bar for a person at a terminal; in a log the table's rows are the progress."""
-    steps, silent = range(start, num_steps), not sys.stderr.isatty()
+    steps, silent = range(start, num_steps), silent or not sys.stderr.isatty()
     return tqdm(
         steps, run, total=num_steps, initial=start, unit="batch", disable=silent, leave=False
     )

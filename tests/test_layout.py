@@ -30,6 +30,7 @@ FLOORS = {  # file or folder of capsnet/ -> floor; a file imports from its own f
     "nn/decoder": 1,
     "data/multimnist": 1,
     "data/batches": 1,
+    "ranks": 1,
     "nn/capsnet": 2,
     "nn/baseline": 2,
     "nn/convnet": 2,

@@ -11,7 +11,14 @@ from capsnet.data.mnist import Digits
 from capsnet.losses import margin_loss, sigmoid_loss, weighted_losses
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet
-from capsnet.training import exponential, fit, forward_losses, one_cycle, read_losses
+from capsnet.training import (
+    PredictAndDecode,
+    exponential,
+    fit,
+    forward_losses,
+    one_cycle,
+    read_losses,
+)
 
 TASK = dict(num_digits=2, image_size=20, max_shift=2)
 
@@ -97,7 +104,7 @@ def test_in_training_the_decoder_sees_the_capsules_of_the_labels():
     model, seen = make_model(), []
     model.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
     batch = next(training_batches(make_digits(), [0], seed=1, batch_size=4, **TASK))
-    forward_losses(model, batch, compute, torch.float32)
+    forward_losses(PredictAndDecode(model), batch, compute, torch.float32)
     assert torch.equal(seen[0], batch.labels)
 
 
@@ -134,7 +141,7 @@ def test_odd_batches_have_finite_losses_and_gradients(network, brightness, label
     targets = torch.zeros(len(labels), 10).scatter_(1, labels, 1.0)
     batch = Batch(images, targets, images.expand(-1, 2, -1, -1), labels)
     losses = forward_losses(
-        model,
+        PredictAndDecode(model),
         batch,
         partial(compute, classification=margin_loss if network == "capsnet" else sigmoid_loss),
         torch.float32,

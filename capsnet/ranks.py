@@ -1,0 +1,70 @@
+"""One training in several processes, as torchrun starts them: each takes its share of every batch.
+
+Without torchrun there is one process, and nothing here does anything. The gradients and the losses
+are means over all shares, so that m processes do, but for rounding, what one does with the whole
+batch.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from capsnet.data.batches import Batch
+
+
+class Ranks(NamedTuple):
+    """Which of how many processes this is. The first one writes and logs for all."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, batch: Batch) -> Batch:
+        """The images of this process; raises ValueError if not all get as many."""
+        if len(batch) % self.size:
+            raise ValueError(
+                f"a batch of {len(batch)} images cannot be shared by {self.size} processes: "
+                f"wanted a batch_size that {self.size} divides"
+            )
+        size = len(batch) // self.size
+        return Batch(*(field[self.rank * size : (self.rank + 1) * size] for field in batch))
+
+    def together(self, module: nn.Module) -> nn.Module:
+        """The module, its gradients the means over all processes."""
+        return DistributedDataParallel(module) if self.size > 1 else module
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Over all processes, element by element, in place."""
+        if self.size > 1:
+            distributed.all_reduce(values)
+        return values
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """Join the processes that torchrun started beside this one, if it did.
+
+    Raises ValueError if one of the others is lost.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield ALONE
+        return
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks(distributed.get_rank(), distributed.get_world_size())
+    except RuntimeError as error:
+        what = str(error).strip().partition("\n")[0]
+        raise ValueError(f"another process was lost, start again to go on ({what:.200})") from None
+    finally:
+        distributed.destroy_process_group()
