@@ -107,6 +107,7 @@ class Routing(Section):
     iterations: Iterations
     leaky: bool
     gradient: Literal["all", "last"]
+    implementation: Literal["auto", "reference"]
 
 
 class Loss(Section):

@@ -22,6 +22,7 @@ def network_arguments(params: Params, network: str, task: TaskNumbers) -> dict[s
             "dropout": params.network.dropout,
         }
     sizes, routing = params.network.model_dump(), params.routing.model_dump()
+    del routing["implementation"]
     del sizes["dropout"]
     if network == "convnet":
         del sizes["init"], sizes["weight_std"]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from capsnet.device import choose_device, keep_freed_memory
 from capsnet.evaluation import Outcome, Subject, load_subject
+from capsnet.nn.layers import route_with
 from capsnet.params import Params, load_params
 from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.studies import errors
@@ -46,7 +47,7 @@ def subject_of(params: Params, arguments: argparse.Namespace) -> Subject:
     """The network under test, shown what its task says."""
     keep_freed_memory()
     task = task_of(params, arguments.run)
-    return load_subject(
+    subject = load_subject(
         arguments.model,
         arguments.digits,
         choose_device(),
@@ -57,6 +58,8 @@ def subject_of(params: Params, arguments: argparse.Namespace) -> Subject:
         image_size=task.image_size,
         max_shift=task.test_shift,
     )
+    route_with(subject.model, params.routing.implementation)
+    return subject
 
 
 def score(subject: Subject, params: Params, arguments: argparse.Namespace, tracker) -> Outcome:

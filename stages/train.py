@@ -26,6 +26,7 @@ from capsnet.data.mnist import Digits, load_digits, split_validation
 from capsnet.device import choose_device, choose_dtype, keep_freed_memory
 from capsnet.evidence import evidence_limit
 from capsnet.networks import multiply_adds, network_class
+from capsnet.nn.layers import route_with
 from capsnet.params import Params, load_params
 from capsnet.ranks import Ranks, joined
 from capsnet.reading.registry import register
@@ -101,6 +102,7 @@ def set_up(
     torch.manual_seed(params.seed)
     sizes = network_arguments(params, network, task)
     model = network_class(network)(**sizes).to(device)
+    route_with(model, params.routing.implementation)
     optimizer = adam(model, params)
     inputs = inputs_of("train", arguments.run, arguments.digits, arguments.also)
     inputs |= {"device": device.type, "precision": str(dtype), "processes": str(ranks.size)}

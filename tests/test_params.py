@@ -191,7 +191,7 @@ def test_a_budget_may_set_sizes_of_the_network(tmp_path):
 def test_several_mistakes_are_several_lines(tmp_path):
     with pytest.raises(ValueError) as error:
         load_changed(tmp_path, "routing", {"iterations": 0, "leaky": 1, "speed": 2})
-    assert len(str(error.value).splitlines()) == 4  # and gradient is missing
+    assert len(str(error.value).splitlines()) == 5  # and gradient and implementation are missing
     assert "Traceback" not in str(error.value)
 
 

@@ -73,6 +73,7 @@ class DigitCapsules(nn.Module):
     ) -> None:
         super().__init__()
         self.num_iterations, self.leaky, self.gradient = num_iterations, leaky, gradient
+        self.implementation = "auto"  # not of the network, but of the machine that runs it
         weight_ijpd = torch.empty(num_lower, num_upper, lower_dim, upper_dim)
         self.weight = nn.Parameter(nn.init.trunc_normal_(weight_ijpd, std=weight_std))
         self.bias = nn.Parameter(torch.full((num_upper, upper_dim), 0.1)) if bias else None
@@ -89,4 +90,16 @@ class DigitCapsules(nn.Module):
         return trace(lower_bip, self.weight, **settings)
 
     def _settings(self) -> dict[str, object]:
-        return {"num_iterations": self.num_iterations, "bias_jd": self.bias, "leaky": self.leaky}
+        return {
+            "num_iterations": self.num_iterations,
+            "bias_jd": self.bias,
+            "leaky": self.leaky,
+            "implementation": self.implementation,
+        }
+
+
+def route_with(model: nn.Module, implementation: str) -> None:
+    """Make all capsules of a network route so: "auto" or "reference", see `route`."""
+    for layer in model.modules():
+        if isinstance(layer, DigitCapsules):
+            layer.implementation = implementation

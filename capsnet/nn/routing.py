@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 GRADIENTS = ("all", "last")
+IMPLEMENTATIONS = ("auto", "reference")
 
 
 def squash(s: Tensor, dim: int = -1) -> Tensor:
@@ -76,20 +77,35 @@ def route(
     bias_jd: Tensor | None = None,
     leaky: bool = False,
     gradient: str = "all",
+    implementation: str = "auto",
 ) -> Tensor:
     """Route lower capsules [b, i, p] to upper ones [b, j, d] without storing the votes.
 
     Same arguments, value, gradients and errors as `route_reference`. Half precision is summed in
-    float32; the result has the dtype of `lower_bip`. The faster way has no second derivatives.
+    float32; the result has the dtype of `lower_bip`. The faster way has no second derivatives; with
+    `implementation` "reference" it is not used. Raises ValueError also if its kernel does not
+    start.
     """
     _check(lower_bip, weight_ijpd, num_iterations, bias_jd, gradient)
+    if implementation not in IMPLEMENTATIONS:
+        wanted = ", ".join(IMPLEMENTATIONS)
+        raise ValueError(f"implementation is {implementation!r}, wanted one of {wanted}")
     dtype = torch.promote_types(weight_ijpd.dtype, torch.float32)  # sums in float32 or better
     lower, weight = lower_bip.to(dtype), weight_ijpd.to(dtype)
     _, num_upper, _, upper_dim = weight.shape
     bias = weight.new_zeros(num_upper, upper_dim) if bias_jd is None else bias_jd.to(dtype)
-    implementation = _fastest(lower.device.type, num_upper)  # the one place that chooses it
-    if implementation and lower.numel() > 0:
-        capsules_bjd = implementation.apply(lower, weight, bias, num_iterations, leaky, gradient)
+    fastest = None
+    if implementation == "auto" and lower.numel() > 0:
+        fastest = _fastest(lower.device.type, num_upper)  # the one place that chooses it
+    if fastest:
+        try:
+            capsules_bjd = fastest.apply(lower, weight, bias, num_iterations, leaky, gradient)
+        except Exception as error:
+            what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}"
+            raise ValueError(
+                f"the routing kernel for {lower.device.type} did not start ({what}): "
+                f"set routing.implementation=reference"
+            ) from error
     else:
         with _without_autocast(lower.device.type):  # it would sum in half precision
             capsules_bjd = route_reference(
@@ -120,6 +136,7 @@ def trace(
     num_iterations: int,
     bias_jd: Tensor | None = None,
     leaky: bool = False,
+    implementation: str = "auto",
 ) -> Trace:
     """Route as `route` does and show the logits, couplings and capsules of every iteration.
 
@@ -127,7 +144,7 @@ def trace(
     last ones are its result; votes, logits and couplings are stored, so give it few images at a
     time (36x36: 2 MB of votes each). Same errors as `route`; no gradients.
     """
-    parameters = {"bias_jd": bias_jd, "leaky": leaky}
+    parameters = {"bias_jd": bias_jd, "leaky": leaky, "implementation": implementation}
     _check(lower_bip, weight_ijpd, num_iterations, bias_jd, "all")
     with _without_autocast(lower_bip.device.type):
         dtype = torch.promote_types(weight_ijpd.dtype, torch.float32)  # as `route` sums

@@ -10,6 +10,8 @@ import torch
 from torch.testing import assert_close
 
 from capsnet.nn import routing
+from capsnet.nn.capsnet import CapsNet
+from capsnet.nn.layers import route_with
 from capsnet.nn.routing import route, route_reference, squash
 from capsnet.nn.routing_cpu import RouteOnCPU
 
@@ -316,3 +318,32 @@ def test_errors(routing, change, message):
     arguments = dict(lower_bip=lower, weight_ijpd=weight, num_iterations=3) | change
     with pytest.raises(ValueError, match=message):
         routing(**arguments)
+
+
+def test_a_kernel_that_does_not_start_is_a_line_that_names_the_fallback(monkeypatch):
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *_):
+            raise RuntimeError("no kernel image is available\nfor execution on the device")
+
+    monkeypatch.setattr(routing, "_fastest", lambda *_: Broken)
+    lower, weight = torch.randn(2, 6, 4), torch.randn(6, 3, 4, 5)
+    with pytest.raises(ValueError) as error:
+        route(lower, weight, num_iterations=3)
+    assert "no kernel image is available): set routing.implementation=reference" in str(error.value)
+    assert "\n" not in str(error.value)
+    found = route(lower, weight, num_iterations=3, implementation="reference")
+    assert_close(found, route_reference(lower, weight, num_iterations=3))
+    with pytest.raises(ValueError, match="implementation is 'fast', wanted one of auto, reference"):
+        route(lower, weight, num_iterations=3, implementation="fast")
+
+
+def test_a_network_can_be_told_to_route_by_the_reference(monkeypatch):
+    model = CapsNet(image_size=20, conv_channels=8, kernel_size=5, primary_types=2).eval()
+    images = torch.rand(2, 1, 20, 20)
+    expected = model(images).capsules
+    monkeypatch.setattr(routing, "_fastest", lambda *_: pytest.fail("the kernel was chosen"))
+    route_with(model, "reference")
+    assert_close(model(images).capsules, expected)
+    traced = model.digit.trace(model.lower_capsules(images))
+    assert_close(traced.capsules[-1], expected)
