@@ -276,13 +276,14 @@ def _scan(lower_ipb, weight, query, leaky: bool, grad_sum=None) -> Tensor:
     chunk = triton.cdiv(chunk, lower_tile) * lower_tile
     num_chunks = triton.cdiv(num_lower, chunk)
     sums = query.new_empty(num_chunks, *query.shape)
+    held = num_upper if grad_sum is None else 2 * num_upper  # of a tile; more would not fit
     with torch.cuda.device_of(sums):
         _scan_kernel[num_blocks, num_chunks](
             lower_ipb, weight, query, query if grad_sum is None else grad_sum, sums,
             num_images, num_lower, chunk,
             num_upper, lower_dim, upper_dim, lower_tile, image_tile, upper_tile,
             leaky, grad_sum is not None,
-            num_warps=_num_warps(lower_tile, image_tile, upper_tile, num_upper),
+            num_warps=_num_warps(lower_tile, image_tile, upper_tile, held),
         )  # fmt: skip
     return sums.sum(0)
 
