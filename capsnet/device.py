@@ -31,6 +31,9 @@ def choose_device() -> torch.device:
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     torch.cuda.set_device(device)
+    # float32 means float32, also in convolutions; half precision is what autocast is for.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True  # every batch has the same shape: search once
     return device
 
 
