@@ -1,6 +1,7 @@
 """A trained network put to the test: whole batches, no gradients."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from capsnet.data.batches import Batch, evaluation_batches
 from capsnet.data.mnist import Digits, load_digits
 from capsnet.device import autocast, choose_dtype
 from capsnet.nn.capsnet import Prediction
+from capsnet.ranks import ALONE, Ranks
 
 
 class Outcome(NamedTuple):
@@ -58,8 +60,8 @@ class Subject(NamedTuple):
     def predict(self, images: Tensor) -> Prediction:
         return predict(self.model, images, self.dtype)
 
-    def judge(self, num_examples: int) -> Outcome:
-        return judge(self.model, self.batches(num_examples), self.dtype)
+    def judge(self, num_examples: int, ranks: Ranks = ALONE) -> Outcome:
+        return judge(self.model, self.batches(num_examples), self.dtype, ranks)
 
 
 def load_subject(
@@ -86,10 +88,15 @@ def decode(model: nn.Module, capsules: Tensor, labels: Tensor) -> Tensor:
     return model.decoder(capsules.float(), labels)
 
 
-def judge(model: nn.Module, batches: Iterable[Batch], dtype: torch.dtype) -> Outcome:
-    """Show the network every example once; reconstructed are the true digits, as in training."""
+def judge(
+    model: nn.Module, batches: Iterable[Batch], dtype: torch.dtype, ranks: Ranks = ALONE
+) -> Outcome:
+    """Show the network every example once; reconstructed are the true digits, as in training.
+
+    Of several `ranks` each judges some of the batches, and all get the outcome of all.
+    """
     parts = []
-    for batch in batches:
+    for batch in islice(batches, ranks.rank, None, ranks.size):
         prediction = predict(model, batch.images, dtype)
         error = torch.full(batch.labels.shape, float("nan"))
         if model.decoder is not None:
@@ -98,5 +105,6 @@ def judge(model: nn.Module, batches: Iterable[Batch], dtype: torch.dtype) -> Out
         overlap = torch.zeros(len(batch))
         if batch.labels.shape[1] > 1:
             overlap = metrics.overlap(batch.sources)
-        parts.append(Outcome(prediction.lengths, batch.labels, error, overlap))
-    return Outcome(*(torch.cat(field).cpu() for field in zip(*parts, strict=True)))
+        outcome = (prediction.lengths, batch.labels, error, overlap)
+        parts.append([field.cpu() for field in outcome])
+    return Outcome(*(torch.cat(field) for field in zip(*ranks.gather(parts), strict=True)))

@@ -8,6 +8,7 @@ batch.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -46,6 +47,14 @@ class Ranks(NamedTuple):
         if self.size > 1:
             distributed.all_reduce(values)
         return values
+
+    def gather(self, parts: list) -> list:
+        """What all processes found, if the first has parts 0, m, 2m, ... of it and so on."""
+        if self.size == 1:
+            return parts
+        found: list = [None] * self.size
+        distributed.all_gather_object(found, parts)
+        return [part for several in zip_longest(*found) for part in several if part is not None]
 
 
 ALONE = Ranks()

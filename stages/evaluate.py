@@ -4,6 +4,7 @@ The headlines and the errors are those of `stages.score`; the studies here look 
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,13 +16,12 @@ from capsnet.figures.calibration import calibration as draw_calibration
 from capsnet.figures.couplings import couplings as draw_couplings
 from capsnet.figures.couplings import routing as draw_routing
 from capsnet.nn.baseline import BaselineCNN
-from capsnet.params import Evaluate, Params, load_params
-from capsnet.runs import params_of, task_of, used_parameters
+from capsnet.params import Evaluate, Params
+from capsnet.runs import task_of
 from capsnet.studies import calibration, errors, reconstructions, robustness, routing
-from capsnet.tracking import track
 from stages.command import run
 from stages.output import write_csv
-from stages.score import parser_of_a_score, score, subject_of
+from stages.score import judged_by_all, parser_of_a_score
 
 TABLES = ("routing", "robustness", "calibration", "counts")
 NUM_TRANSFORMED = 16  # digits in the figure of the affine test
@@ -34,20 +34,14 @@ def main() -> None:
         parser.add_argument(f"--{table}", type=Path, required=True, help="table to write, CSV")
     parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
     arguments = parser.parse_args()
-    params = params_of(load_params(also=arguments.also), arguments.run)
-    with track(
-        "evaluate",
-        arguments.run,
-        parameters=used_parameters(params, arguments.run),
-        checkpoint=arguments.model,
-    ) as tracker:
-        evaluate(params, arguments, tracker)
+    judged_by_all("stages.evaluate", arguments, partial(evaluate, arguments))
 
 
-def evaluate(params: Params, arguments: argparse.Namespace, tracker) -> None:
+def evaluate(
+    arguments: argparse.Namespace, subject: Subject, outcome: Outcome, params: Params, tracker
+) -> None:
+    """The studies, with a figure each."""
     task, few = task_of(params, arguments.run), params.chosen_budget.study_examples
-    subject = subject_of(params, arguments)
-    outcome = score(subject, params, arguments, tracker)
     draw_errors(outcome, arguments)
     draw_training(arguments)
     study_reconstructions(subject, outcome, arguments)

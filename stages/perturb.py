@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from capsnet import figures
+from capsnet.device import choose_device
 from capsnet.evaluation import Subject
 from capsnet.figures.effects import effects as draw_effects
 from capsnet.params import Params, load_params
@@ -47,7 +48,7 @@ def main() -> None:
 
 def perturb(params: Params, arguments: argparse.Namespace, tracker) -> None:
     task = task_of(params, arguments.run)
-    subject = subject_of(params, arguments)
+    subject = subject_of(params, arguments, choose_device())
     if subject.model.decoder is None:
         for path in (arguments.effects, arguments.usual):
             write_csv(path, pd.DataFrame(columns=COLUMNS))

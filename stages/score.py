@@ -6,19 +6,22 @@ makes a study of many runs stale.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from capsnet.device import choose_device, keep_freed_memory
 from capsnet.evaluation import Outcome, Subject, load_subject
 from capsnet.nn.layers import route_with
 from capsnet.params import Params, load_params
+from capsnet.ranks import joined
 from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.studies import errors
 from capsnet.studies.told_apart import told_apart
 from capsnet.tracking import track
-from stages.command import parser_of_a_run, run
+from stages.command import parser_of_a_run, run, start_with
 from stages.output import write_csv, write_json
 
 TABLES = ("errors", "confusion", "told_apart", "examples")
@@ -26,11 +29,33 @@ TABLES = ("errors", "confusion", "told_apart", "examples")
 
 def main() -> None:
     arguments = parser_of_a_score(__doc__.splitlines()[0]).parse_args()
+    judged_by_all("stages.score", arguments, lambda *_: None)
+
+
+def judged_by_all(module: str, arguments: argparse.Namespace, further: Callable) -> None:
+    """Show the network the test split, in as many processes as `launcher` says, and score it. The
+    first process goes on with `further`(subject, outcome, params, tracker) alone.
+    """
     params = params_of(load_params(also=arguments.also), arguments.run)
+    start_with(params.launcher, module)
     used = used_parameters(params, arguments.run)
-    with track("evaluate", arguments.run, parameters=used, checkpoint=arguments.model) as tracker:
-        subject = subject_of(params, arguments)
-        score(subject, params, arguments, tracker)
+    device = choose_device()
+    with joined(device) as ranks:
+        if not ranks.first:
+            subject = subject_of(params, arguments, device)
+            subject.judge(num_examples_of(params, arguments, subject), ranks)
+            return
+        with track(
+            "evaluate", arguments.run, parameters=used, checkpoint=arguments.model
+        ) as tracker:
+            subject = subject_of(params, arguments, device)
+            outcome = subject.judge(num_examples_of(params, arguments, subject), ranks)
+            score(subject, outcome, params, arguments, tracker)
+            further(subject, outcome, params, tracker)
+
+
+def num_examples_of(params: Params, arguments: argparse.Namespace, subject: Subject) -> int:
+    return task_of(params, arguments.run).test_examples or len(subject.digits)
 
 
 def parser_of_a_score(description: str) -> argparse.ArgumentParser:
@@ -43,14 +68,14 @@ def parser_of_a_score(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def subject_of(params: Params, arguments: argparse.Namespace) -> Subject:
+def subject_of(params: Params, arguments: argparse.Namespace, device: torch.device) -> Subject:
     """The network under test, shown what its task says."""
     keep_freed_memory()
     task = task_of(params, arguments.run)
     subject = load_subject(
         arguments.model,
         arguments.digits,
-        choose_device(),
+        device,
         precision=params.optimizer.precision,
         seed=params.evaluate.seed,
         batch_size=params.evaluate.batch_size,
@@ -62,16 +87,16 @@ def subject_of(params: Params, arguments: argparse.Namespace) -> Subject:
     return subject
 
 
-def score(subject: Subject, params: Params, arguments: argparse.Namespace, tracker) -> Outcome:
+def score(
+    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace, tracker
+) -> None:
     """Write the headlines and the tables, and log them."""
-    num_examples = task_of(params, arguments.run).test_examples or len(subject.digits)
-    few = min(params.chosen_budget.study_examples, num_examples)
-    source = params.chosen_budget.source
+    num_examples, source = len(outcome.labels), params.chosen_budget.source
     tracker.dataset(arguments.digits, name=source, split="test", num_examples=num_examples)
-    outcome = subject.judge(num_examples)
     headline = errors.headline(outcome)
     write_csv(arguments.errors, errors.error_table(outcome))
     write_csv(arguments.confusion, errors.confusion_table(outcome))
+    few = min(params.chosen_budget.study_examples, num_examples)
     write_csv(arguments.told_apart, told_apart(subject, few))
     write_csv(arguments.examples, pd.DataFrame({"right": outcome.correct.int()}))
     write_json(arguments.metrics, {arguments.run: headline})
@@ -81,7 +106,6 @@ def score(subject: Subject, params: Params, arguments: argparse.Namespace, track
     interval = f"{headline['error_low']:.2f} to {headline['error_high']:.2f}"
     found = f"test error {headline['error']:.2f} % ({interval}) of {num_examples:,} examples"
     print(f"{arguments.run}: {found}")
-    return outcome
 
 
 if __name__ == "__main__":

@@ -93,6 +93,8 @@ def largest(table: pd.DataFrame) -> str:
 def usual_overview(results: Results, params: Params) -> str:
     table, wide = results.tables["usual"], results.tables["perturbation"]
     reach = table.drop_duplicates(["digit", "dimension"])["limit"] / 2
+    if not reach.median() > 0:
+        return "One capsule of each digit was looked at, so how it varies is not known."
     named = (table.drop_duplicates(["digit", "dimension"])["name"] != "none").sum()
     moves = table.loc[table["name"].str.startswith("moves"), ["digit", "dimension"]]
     return (

@@ -1,8 +1,10 @@
 """One training in two processes that torchrun starts, on the CPU: the same as in one."""
 
 import os
+import shutil
 import signal
 import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -10,7 +12,11 @@ import safetensors.torch
 import torch
 import yaml
 
-from tests.interruption import TIMES, make_workspace, start
+from capsnet import checkpoint
+from capsnet.data.archives import ARCHIVES
+from capsnet.nn.capsnet import CapsNet
+from stages.score import TABLES
+from tests.interruption import ROOT, TIMES, make_workspace, start
 
 TORCHRUN = "torchrun --standalone --nproc-per-node"
 
@@ -45,6 +51,28 @@ def test_two_processes_train_as_one_does(workspace):
     )
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_score_as_one_does(workspace):
+    """Forty batches of the test's pairs, every other one by the other process: the same files."""
+    for name, file in zip(ARCHIVES["train"], ARCHIVES["test"], strict=True):
+        shutil.copy(workspace / "digits" / name, workspace / "digits" / file)
+    sizes = dict(image_size=36, conv_channels=16, primary_types=2, decoder_sizes=[16])
+    torch.manual_seed(0)
+    model = CapsNet(**sizes)
+    checkpoint.save(model, workspace / "net", network="capsnet", arguments=sizes)
+    change(workspace, evaluate={"batch_size": 13})
+    for number in (1, 2):
+        change(workspace, launcher="python" if number == 1 else f"{TORCHRUN} {number}")
+        command = [sys.executable, "-m", "stages.score", "multimnist", "--digits", "digits"]
+        command += ["--model", "net", "--metrics", f"{number}/metrics.json"]
+        for table in TABLES:
+            command += [f"--{table.replace('_', '-')}", f"{number}/{table}.csv"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment |= {"MLFLOW_TRACKING_URI": f"sqlite:///{workspace}/scores.db"}
+        subprocess.run(command, cwd=workspace, env=environment, check=True, timeout=120)
+    for path in (workspace / "1").iterdir():
+        assert path.read_bytes() == (workspace / "2" / path.name).read_bytes(), path.name
 
 
 def test_a_batch_that_cannot_be_shared_is_a_line(workspace):
