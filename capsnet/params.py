@@ -60,11 +60,23 @@ class Network(Section):
     dropout: Annotated[float, between(0, 0.99)]
 
 
-SomeSizes = create_model(
-    "SomeSizes",
-    __base__=Section,
-    **{name: (field.rebuild_annotation(), None) for name, field in Network.model_fields.items()},
-)
+class Optimizer(Section):
+    beta1: Annotated[float, between(0, 0.999999)]
+    beta2: Annotated[float, between(0, 0.999999)]
+    epsilon: Share
+    precision: Literal["auto", "float32", "bfloat16"]
+    intervals: Annotated[int, between(1, 10000)]
+
+
+def some_of(section: type[Section]) -> type[Section]:
+    """The section with every key left to choice: what differs from it."""
+    keys = {
+        name: (field.rebuild_annotation(), None) for name, field in section.model_fields.items()
+    }
+    return create_model(f"Some{section.__name__}", __base__=Section, **keys)
+
+
+SomeSizes, SomeOptimizer = some_of(Network), some_of(Optimizer)
 
 
 class Budget(Section):
@@ -73,7 +85,8 @@ class Budget(Section):
     test_pairs: Count
     study_examples: Count
     perturb_examples: Annotated[int, between(1, 10000)]
-    network: SomeSizes  # what differs from the section `network`
+    network: SomeSizes  # what differs from the sections of the same names
+    optimizer: SomeOptimizer
 
 
 class Task(Section):
@@ -115,14 +128,6 @@ class Loss(Section):
     negative_margin: Share
     down_weight: Weight
     reconstruction_weight: Weight
-
-
-class Optimizer(Section):
-    beta1: Annotated[float, between(0, 0.999999)]
-    beta2: Annotated[float, between(0, 0.999999)]
-    epsilon: Share
-    precision: Literal["auto", "float32", "bfloat16"]
-    intervals: Annotated[int, between(1, 10000)]
 
 
 class Train(Section):

@@ -41,7 +41,10 @@ def params_of(params: Params, run: str) -> Params:
     if run not in params.runs:
         raise ValueError(f"got the run {run!r}, wanted one of {', '.join(params.runs)}")
     own = params.runs[run].model_dump(exclude_none=True)
-    sizes = params.chosen_budget.network.model_dump(exclude_unset=True)
+    sizes, adam = (
+        section.model_dump(exclude_unset=True)
+        for section in (params.chosen_budget.network, params.chosen_budget.optimizer)
+    )
     routing = {key: own[key] for key in ("iterations",) if key in own}
     loss = {key: own[key] for key in ("reconstruction_weight",) if key in own}
     peak = {key: own[key] for key in ("peak",) if key in own}
@@ -51,6 +54,7 @@ def params_of(params: Params, run: str) -> Params:
         "seed": own.get("seed", params.seed),
         "budgets": {**params.budgets, params.budget: budget},
         "network": params.network.model_copy(update=sizes),
+        "optimizer": params.optimizer.model_copy(update=adam),
         "routing": params.routing.model_copy(update=routing),
         "loss": params.loss.model_copy(update=loss),
     }

@@ -181,7 +181,15 @@ def test_every_budget_is_sound(tmp_path, budget):
     assert all(task_of(params, run).batch_size > 0 for run in params.runs)
 
 
-def test_a_budget_may_set_sizes_of_the_network(tmp_path):
+def test_a_budget_and_a_run_may_have_their_own_numbers(tmp_path):
+    params = load_changed(tmp_path, "budgets/laptop/optimizer", {"beta2": 0.99})
+    assert params_of(params, "mnist").optimizer.beta2 == 0.99 and params.optimizer.beta2 == 0.999
+    own = {"task": "mnist", "network": "capsnet", "peak": 0.01, "examples": 77, "iterations": 1}
+    params = load_changed(tmp_path, "runs/mnist", own)
+    mine = params_of(params, "mnist")
+    assert mine.chosen_budget.learning_rate.peak == 0.01 and mine.routing.iterations == 1
+    assert task_of(params, "mnist").training_examples == 77
+    assert params_of(params, "multimnist").chosen_budget == params.chosen_budget
     params = load_changed(tmp_path, "budgets/laptop/network", {"conv_channels": 16})
     mine = params_of(params, "mnist").network
     assert mine.conv_channels == 16 and mine.primary_types == params.network.primary_types
