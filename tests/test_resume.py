@@ -61,6 +61,9 @@ def train(make_model, folder, stop_after=None, inputs=INPUTS, every=0.0):
             reconstruction_weight=0.0005,
         )
 
+    def examples(seed: int, last: bool):
+        return evaluation_batches(digits, seed=seed, num_examples=8, batch_size=5, **TASK)
+
     for row in fit(
         model,
         training_batches(digits, steps, seed=1, batch_size=4, **TASK),
@@ -69,9 +72,8 @@ def train(make_model, folder, stop_after=None, inputs=INPUTS, every=0.0):
         optimizer=optimizer,
         learning_rate=lambda step: 0.001,
         compute_losses=compute_losses,
-        validation_batches=partial(
-            evaluation_batches, digits, seed=0, num_examples=8, batch_size=5, **TASK
-        ),
+        validation_batches=partial(examples, 0),
+        seen_batches=partial(examples, 1),
         progress=progress,
         after_step=after_step,
     ):
