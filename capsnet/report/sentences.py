@@ -96,12 +96,14 @@ def usual_overview(results: Results, params: Params) -> str:
     if not reach.median() > 0:
         return "One capsule of each digit was looked at, so how it varies is not known."
     named = (table.drop_duplicates(["digit", "dimension"])["name"] != "none").sum()
+    times = params.perturb.range / reach.median()
+    beyond = "most" if times > 4 else "part" if times > 2.5 else "little"
     moves = table.loc[table["name"].str.startswith("moves"), ["digit", "dimension"]]
     return (
         f"A dimension's standard deviation over test digits of one class is {reach.median():.3f} "
         f"(median; from {reach.min():.3f} to {reach.max():.3f}), so {params.perturb.range:g} is "
-        f"{params.perturb.range / reach.median():.0f} of them: most of Figure 4 is beyond any real "
-        f"digit. Within two standard deviations either way {named} of "
+        f"{times:.1f} of them: {beyond} of Figure 4 is beyond real digits. Within two standard "
+        f"deviations either way {named} of "
         f"{len(wide.drop_duplicates(['digit', 'dimension']))} dimensions change a measure visibly; "
         f"the largest effects there are {largest(table)}. Called a translation is only what keeps "
         "its shape (85 % of the ink shared where both ends fit best): by that "
