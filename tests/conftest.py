@@ -6,7 +6,15 @@ import torch
 
 torch.set_num_threads(1)
 
-LONG = ("test_pipeline.py", "test_interruption.py", "test_every_run.py", "test_benchmark.py")
+LONG = (
+    "test_pipeline.py",
+    "test_ranks.py",
+    "test_study_pipeline.py",
+    "test_interruption.py",
+    "test_every_run.py",
+    "test_routing_compiled.py",
+    "test_benchmark.py",
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PIPELINE = "tests/test_pipeline.py::test_"
+STUDY = "tests/test_study_pipeline.py::test_the_study_trains_what_is_missing"
 RUN_BY = {  # how a command begins (or is, where another begins alike) -> where it is run
     "python3 -m venv": ".ci/run",
     "dvc exp run -S routing": PIPELINE + "the_queue_runs_two_experiments_at_once",
@@ -18,8 +19,8 @@ RUN_BY = {  # how a command begins (or is, where another begins alike) -> where 
     "git config": PIPELINE + "repro_makes_every_result",
     "dvc repro": PIPELINE + "repro_makes_every_result",
     "dvc repro --dry": PIPELINE + "a_second_repro_runs_nothing",
-    "dvc repro --allow-missing study": PIPELINE + "the_study_trains_what_is_missing",
-    "dvc repro --single-item study": PIPELINE + "the_study_trains_what_is_missing",
+    "dvc repro --allow-missing study": STUDY,
+    "dvc repro --single-item study": STUDY,
     "dvc exp run -S '+runs.control": "tests/stages/test_every_run.py::test_a_run_goes_through",
     "dvc exp run -S budget=quick -S '+runs.wide": (
         "tests/stages/test_every_run.py::test_a_run_goes_through"
