@@ -200,7 +200,8 @@ def train(
     tracker.metrics(once, step=rows[-1].examples)
     tracker.artifact(arguments.curve)
     tracker.checkpoint(arguments.model)
-    tracker.model(register, arguments.model)
+    if arguments.also is None:  # the many networks of a study are compared, not served
+        tracker.model(register, arguments.model)
     training.saved.remove()
 
 
