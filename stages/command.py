@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,16 @@ def run(stage: Callable[[], None], name: str) -> None:
             print(f"{name}: ended: {why}; start again to go on", file=sys.stderr)
         sys.exit(143)
 
+    def send_again(dropped) -> None:
+        """Python drops what is raised in a finaliser, and with it a signal that came just then."""
+        sent = {SystemExit: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(dropped.exc_type)
+        if sent is None:
+            sys.__unraisablehook__(dropped)
+        else:
+            threading.Timer(0.01, os.kill, (os.getpid(), sent)).start()
+
     signal.signal(signal.SIGTERM, end)
+    sys.unraisablehook = send_again
     try:
         stage()
     except (ValueError, OSError) as error:

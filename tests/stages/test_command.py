@@ -2,10 +2,20 @@
 
 import os
 import signal
+import sys
+import time
 
 import pytest
 
 from stages.command import run
+
+
+@pytest.fixture(autouse=True)
+def hooks_as_before(monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def raising(error):
@@ -42,10 +52,22 @@ def test_a_terminated_stage_leaves_through_its_context_managers():
         finally:
             left.append(True)
 
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            run(stage, "train")
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(SystemExit) as stopped:
+        run(stage, "train")
     assert stopped.value.code == 143 and left == [True]
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_that_comes_in_a_finaliser_is_not_lost(number, code):
+    class Finalised:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+
+    def stage():
+        Finalised()
+        time.sleep(10)
+
+    begun = time.monotonic()
+    with pytest.raises(SystemExit) as stopped:
+        run(stage, "train")
+    assert stopped.value.code == code and time.monotonic() - begun < 5

@@ -12,7 +12,7 @@ from tests.interruption import compare, interrupt, make_workspace, start
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("interruption")
-    make_workspace(folder, steps=80)
+    make_workspace(folder, steps=160)  # seconds: a busy machine kills it before its end too
     assert start(folder, "multimnist", "alone").wait() == 0
     return folder
 
