@@ -19,6 +19,7 @@ TOY += ["--device", "cpu"]
 TIMES = {  # seconds a batch, by round
     "conv2d": [1.0, 2.5, 2.0],
     "convolve": [0.5, 3.0, 1.5],
+    "product": [1.0, 2.0, 2.0],
     "training": [1.0, 4.0, 6.0],
     "evaluation": [0.25, 0.25, 0.5],
     "composition": [0.1, 0.1, 0.1],
@@ -32,8 +33,18 @@ def toy_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("benchmark") / "new"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contestants, "RUN_TIME", 0.0001)
+        patch.setitem(contestants.PRODUCT_SIZE, "cpu", 64)
         benchmark.main(["--out", str(folder), *TOY])
     return folder
+
+
+def test_a_slow_step_leaves_a_profile(tmp_path, monkeypatch):
+    """Every step is slower than a million times a plain product."""
+    monkeypatch.setattr(contestants, "RUN_TIME", 0.0001)
+    monkeypatch.setitem(contestants.PRODUCT_SIZE, "cpu", 64)
+    benchmark.main(["--out", str(tmp_path), "--profile", "1e6", *TOY, "--rounds", "1"])
+    for name in benchmark.TASKS:
+        assert "onvolution" in (tmp_path / f"profile_{name}.txt").read_text()
 
 
 def test_four_files_and_no_other(toy_run):
@@ -68,9 +79,13 @@ def test_medians_and_ratios_of_made_up_times():
     """Batches of 4. `convolve` has the better median, 1.5 s, though not in every round, so it is
     the floor. Training has by round 0.5/1, 3/4 and 1.5/6 of its speed: median 0.5 (of the medians:
     1.5/4). route is 5, 10 and 5 times as fast. Composition at 0.1 s is 10, 40 and 60 times as fast
-    as training. 3 of 30 MiB are a tenth."""
-    memory = {"route": 3 * 2.0**20, "route_reference": 30 * 2.0**20}
-    values = results.derive(TIMES, memory, 4)
+    as training. 3 of 30 MiB are a tenth. The product does 8, 4 and 4 GMAC/s, the step 2, 1/2 and
+    1/3: a quarter, an eighth and a twelfth."""
+    memory = {"route": 3 * 2.0**20, "route_reference": 30 * 2.0**20, "training": 2.0**30}
+    values = results.derive(TIMES, memory, 4, {"product": 8 * 10**9, "training": 2 * 10**9})
+    assert values["plain matrix product"] == [8, 4, 4]
+    share = values["arithmetic of the training step / of the product"]
+    assert share == pytest.approx([1 / 4, 1 / 8, 1 / 12])
     assert values["training speed / floor"] == [0.5, 0.75, 0.25]
     assert values["speed of route / of route_reference"] == [5, 10, 5]
     assert values["composition / training speed"] == pytest.approx([10, 40, 60])

@@ -1,11 +1,12 @@
 """How fast, how much memory, and against what: `python -m capsnet.benchmark`, minutes on two cores.
 
 A training step is held against the floor: its two convolutions alone, by the library or by us,
-whichever has the lower median. Routing is held against `route_reference`, the composition of images
-against training on them. A shared machine's speed swings within seconds, so a round times every
-contestant once, a number is the median over the rounds, and a ratio the median of the ratios of
-times from one round. Nothing measured depends on the values of pixels, only on how many digits
-there are to draw from, so without `--digits` they are random bytes, as many as MNIST has.
+whichever has the lower median; and its arithmetic against a plain matrix product. Routing is held
+against `route_reference`, the composition of images against training on them. A shared machine's
+speed swings within seconds, so a round times every contestant once, a number is the median over the
+rounds, and a ratio the median of the ratios of times from one round. Nothing measured depends on
+the values of pixels, only on how many digits there are to draw from, so without `--digits` they are
+random bytes, as many as MNIST has.
 """
 
 import argparse
@@ -30,16 +31,20 @@ from capsnet.benchmark.contestants import (
     Subject,
     convolutions,
     extra_memory,
+    product,
+    profile,
     routing_call,
     time_in_rounds,
     training,
 )
-from capsnet.benchmark.results import derive, write
+from capsnet.benchmark.results import SHARE, derive, write
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.batches import training_batches
 from capsnet.data.mnist import Digits, load_digits
-from capsnet.device import choose_dtype, describe, keep_freed_memory
+from capsnet.device import choose_dtype, describe, keep_freed_memory, peak, restart_peak
 from capsnet.evaluation import predict
+from capsnet.files import replace_file
+from capsnet.networks import multiply_adds
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.convolution import convolve
 from capsnet.nn.routing import route, route_reference
@@ -79,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
     parser.add_argument("--batch-size", type=int, default=128, help="images")
     parser.add_argument("--rounds", type=int, default=7)
+    words = "keep a profile of a training step below this share of a plain product's speed"
+    parser.add_argument("--profile", type=float, default=0.0, metavar="SHARE", help=words)
     parser.add_argument("--conv-channels", type=int, default=256)
     parser.add_argument("--primary-types", type=int, default=32)
     arguments = parser.parse_args(argv)
@@ -90,6 +97,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         about = surroundings(settings, sys.argv[1:] if argv is None else argv)
         subjects = {name: make_subject(task, settings, digits) for name, task in TASKS.items()}
         measured = {name: measure(name, subjects[name], settings) for name in subjects}
+        for name, values in measured.items():
+            if median(values[SHARE]) < arguments.profile:
+                text = profile(training(subjects[name], settings.batch_size), settings.device)
+                replace_file(arguments.out / f"profile_{name}.txt", text.encode())
         write(arguments.out, about, measured, measure_growth(subjects, settings))
     except BrokenProcessPool:
         parser.exit(1, "benchmark: no memory for the routing: use a smaller --batch-size\n")
@@ -117,12 +128,13 @@ def choose_digits(folder: Path | None) -> Digits:
     return Digits(images, torch.randint(NUM_CLASSES, (60_000,)))
 
 
+def sizes_of(task: Task, settings: Settings) -> dict[str, int]:
+    sizes = {name: getattr(settings, name) for name in ("conv_channels", "primary_types")}
+    return {"image_size": task.image_size, **sizes}
+
+
 def make_subject(task: Task, settings: Settings, digits: Digits) -> Subject:
-    model = CapsNet(
-        image_size=task.image_size,
-        conv_channels=settings.conv_channels,
-        primary_types=settings.primary_types,
-    ).to(settings.device)
+    model = CapsNet(**sizes_of(task, settings)).to(settings.device)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     draw = partial(training_batches, digits, count(), seed=1, **task._asdict())
     return Subject(model, optimizer, draw, settings.dtype)
@@ -135,7 +147,9 @@ def measure(name: str, subject: Subject, settings: Settings) -> dict[str, list[f
     batches = subject.draw(batch_size=settings.batch_size)
     images = next(batches).images
     routing = settings.batch_size, model.digit.weight.shape, device
+    plain, num_products = product(device, dtype)
     contestants = {
+        "product": plain,
         "conv2d": Contestant(partial(convolutions, model, images, dtype, conv2d)),
         "convolve": Contestant(partial(convolutions, model, images, dtype, convolve)),
         "training": training(subject, settings.batch_size),
@@ -144,8 +158,14 @@ def measure(name: str, subject: Subject, settings: Settings) -> dict[str, list[f
         "route": Contestant(routing_call(route, *routing)),
         "route_reference": Contestant(routing_call(route_reference, *routing)),
     }
-    memory = {way.__name__: extra_memory(way, *routing) for way in (route, route_reference)}
-    return derive(time_in_rounds(contestants, settings.rounds), memory, settings.batch_size)
+    restart_peak(device)
+    contestants["training"].call()
+    memory = {"training": peak(device)}
+    memory |= {way.__name__: extra_memory(way, *routing) for way in (route, route_reference)}
+    seconds = time_in_rounds(contestants, settings.rounds)
+    num_steps = 3 * settings.batch_size * multiply_adds("capsnet", sizes_of(TASKS[name], settings))
+    work = {"product": num_products, "training": num_steps}
+    return derive(seconds, memory, settings.batch_size, work)
 
 
 def measure_growth(subjects: dict[str, Subject], settings: Settings) -> pd.DataFrame:

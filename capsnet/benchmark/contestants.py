@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import relu
+from torch.profiler import ProfilerActivity
 from torch.utils.benchmark import Timer
 
 from capsnet.data.batches import Batch
@@ -21,6 +22,7 @@ from capsnet.training import Facts, fit
 
 RUN_TIME = 0.2  # seconds that a contestant is timed for in a round, one call at least
 GPU_STEPS = 10
+PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}  # rows and columns: large enough for full speed
 
 
 class Contestant(NamedTuple):
@@ -66,6 +68,13 @@ def convolutions(
     return torch.autograd.grad(output, parameters, output.detach())
 
 
+def product(device: torch.device, dtype: torch.dtype) -> tuple[Contestant, int]:
+    """One plain matrix product, as fast as the library makes it, and its multiply-adds."""
+    size = PRODUCT_SIZE.get(device.type, 2048)
+    factors = torch.randn(2, size, size, device=device).to(dtype)
+    return Contestant(partial(torch.mm, *factors)), size**3
+
+
 def training(subject: Subject, batch_size: int) -> Contestant:
     """Steps of the training loop itself, with all it does from drawing the batch on.
 
@@ -90,6 +99,18 @@ def train(subject: Subject, batches: Iterator[Batch], num_steps: int) -> Facts:
         dtype=subject.dtype,
     )
     return next(facts)
+
+
+def profile(contestant: Contestant, device: torch.device) -> str:
+    """Which operations and kernels take the time of one call, the longest first."""
+    activities = [ProfilerActivity.CPU]
+    order = "self_cpu_time_total"
+    if device.type == "cuda":
+        activities, order = [*activities, ProfilerActivity.CUDA], "self_device_time_total"
+    contestant.call()
+    with torch.profiler.profile(activities=activities, acc_events=True) as profiler:
+        contestant.call()
+    return profiler.key_averages().table(sort_by=order, row_limit=40, max_name_column_width=80)
 
 
 def compute_losses(prediction: Prediction, reconstructions: Tensor, batch: Batch) -> Losses:

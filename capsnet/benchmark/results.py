@@ -12,6 +12,7 @@ from capsnet import figures
 from capsnet.files import replace_file
 
 MIB = 2**20
+SHARE = "arithmetic of the training step / of the product"
 
 
 class Target(NamedTuple):
@@ -47,6 +48,9 @@ MEASURES = {
     "convolution floor, our convolve": Measure("images/s"),
     "training step": Measure("images/s"),
     "training speed / floor": Measure("x", Target("at least", 0.8)),
+    "plain matrix product": Measure("GMAC/s"),
+    SHARE: Measure("x"),
+    "memory at the peak of a training step": Measure("MiB"),
     "routing, route": Measure("ms"),
     "routing, route_reference": Measure("ms"),
     "speed of route / of route_reference": Measure("x", Target("at least", 5)),
@@ -58,23 +62,38 @@ MEASURES = {
     "evaluation": Measure("images/s"),
 }
 NOTE = """Medians over the rounds; in brackets the least and the most of a round's ratios. The floor
-is both convolutions, forward and backward, by the way with the better median. Routing is forward
+is both convolutions, forward and backward, by the way with the better median. The plain matrix
+product is the library's, of two large square matrices in the convolutions' precision: a step that
+did nothing but multiply, as fast, would have the ratio 1 (its multiply-adds: three times those of
+a prediction). Memory is the allocator's on a GPU, else the process's. Routing is forward
 and backward, 3 iterations, float32. On 36x36 an image is a pair of digits. Targets are set for
 batches of 128 on two CPU cores with AVX512-BF16; elsewhere they only compare."""
 
 
 def derive(
-    seconds: dict[str, list[float]], memory: dict[str, float], batch_size: int
+    seconds: dict[str, list[float]],
+    memory: dict[str, float],
+    batch_size: int,
+    multiply_adds: dict[str, int],
 ) -> dict[str, list[float]]:
-    """Seconds a batch by round and bytes -> the values of MEASURES, by round."""
+    """Seconds a batch by round, bytes, and the multiply-adds of the plain product and of a training
+    step's batch -> the values of MEASURES, by round.
+    """
     speed = {name: [batch_size / each for each in times] for name, times in seconds.items()}
     floor = max("conv2d", "convolve", key=lambda name: median(speed[name]))
     routing = [speed["route"], speed["route_reference"]]
+    rate = {
+        name: [multiply_adds[name] / each for each in seconds[name]]
+        for name in ("product", "training")
+    }
     values = [
         speed["conv2d"],
         speed["convolve"],
         speed["training"],
         ratios(speed["training"], speed[floor]),
+        [each / 1e9 for each in rate["product"]],
+        ratios(rate["training"], rate["product"]),
+        [memory["training"] / MIB],
         [1000 * each for each in seconds["route"]],
         [1000 * each for each in seconds["route_reference"]],
         ratios(*routing),
