@@ -158,6 +158,10 @@ def contradictions(params: "Params") -> Iterator[str]:
             yield f"runs.{name}.iterations: a {run.network} does not route"
         if run.network == "baseline" and run.reconstruction_weight is not None:
             yield f"runs.{name}.reconstruction_weight: a baseline does not reconstruct"
+        fraction = run.validation_fraction
+        fraction = params.data.validation_fraction if fraction is None else fraction
+        if run.stop_at_error is not None and fraction == 0:
+            yield f"runs.{name}.stop_at_error: there are no validation digits to look at"
         for key, known in (("network", NETWORKS), ("task", params.tasks)):
             found = getattr(run, key)
             if found not in known:

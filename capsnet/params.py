@@ -30,6 +30,8 @@ Seed = Annotated[int, between(0, 2**63 - 1)]
 Pixels = Annotated[int, between(0, 128)]
 Images = Annotated[int, between(1, 65536)]
 Iterations = Annotated[int, between(1, 100)]
+Fraction = Annotated[float, between(0, 0.5)]
+Percent = Annotated[float, between(0, 100)]
 Weight = Annotated[float, between(0, 100)]
 
 
@@ -108,12 +110,14 @@ class Run(Section):
     peak: Share | None = None  # of the learning rate
     iterations: Iterations | None = None
     reconstruction_weight: Weight | None = None
+    validation_fraction: Fraction | None = None  # of the training digits
+    stop_at_error: Percent | None = None  # on validation digits: at the first row that reaches it
 
 
 class Data(Section):
     mirrors: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     affnist: str | None
-    validation_fraction: Annotated[float, between(0, 0.5)]
+    validation_fraction: Fraction
 
 
 class Routing(Section):

@@ -47,12 +47,14 @@ def params_of(params: Params, run: str) -> Params:
     )
     routing = {key: own[key] for key in ("iterations",) if key in own}
     loss = {key: own[key] for key in ("reconstruction_weight",) if key in own}
+    data = {key: own[key] for key in ("validation_fraction",) if key in own}
     peak = {key: own[key] for key in ("peak",) if key in own}
     rate = params.chosen_budget.learning_rate.model_copy(update=peak)
     budget = params.chosen_budget.model_copy(update={"learning_rate": rate})
     changes = {
         "seed": own.get("seed", params.seed),
         "budgets": {**params.budgets, params.budget: budget},
+        "data": params.data.model_copy(update=data),
         "network": params.network.model_copy(update=sizes),
         "optimizer": params.optimizer.model_copy(update=adam),
         "routing": params.routing.model_copy(update=routing),
@@ -64,6 +66,6 @@ def params_of(params: Params, run: str) -> Params:
 def used_parameters(params: Params, run: str) -> dict[str, object]:
     """What this run is made of: the run and its task stand in for all runs and tasks."""
     used = params_of(params, run).model_dump(exclude={"runs", "tasks"}, exclude_unset=True)
-    task, network = params.runs[run].task, params.runs[run].network
-    used["run"] = {"name": run, "task": task, "network": network}
+    own = params.runs[run].model_dump(include={"task", "network", "stop_at_error"})
+    used["run"] = {"name": run} | {key: value for key, value in own.items() if value is not None}
     return used | {"task": task_of(params, run)._asdict()}

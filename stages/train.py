@@ -150,9 +150,18 @@ def set_up(
         progress=progress,
         after_step=lambda now: saved.save_if_due(model, optimizer, now, rows, ranks),
     )
+    facts = until(facts, params.runs[arguments.run].stop_at_error)
     few = min(LIMITED, 10 * len(validation))  # a pair network has new pairs of the same digits
     validate = partial(check, validation, num_examples=few)
     return Training(model, sizes, facts, rows, saved, begun, len(training), validate, dtype)
+
+
+def until(facts: Iterable[Facts], stop_at_error: float | None) -> Iterator[Facts]:
+    """The facts up to the first with such an error on validation digits; None: all of them."""
+    for row in facts:
+        yield row
+        if stop_at_error is not None and row.validation_error <= stop_at_error:
+            return
 
 
 def train(

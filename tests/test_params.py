@@ -92,6 +92,11 @@ RATE = "budgets/laptop/learning_rate"
             {"task": "mnist", "network": "baseline", "reconstruction_weight": 0.1},
             "runs.cnn.reconstruction_weight: a baseline does not reconstruct",
         ),
+        (
+            "runs/short",
+            {"task": "mnist", "network": "capsnet", "stop_at_error": 1, "validation_fraction": 0},
+            "runs.short.stop_at_error: there are no validation digits to look at",
+        ),
         ("data/affnist", 1, "data.affnist: got 1, wanted text"),
         ("data/mirrors", [], "data.mirrors: got [], wanted a list [..., ...] of at least one"),
         ("augment", {"mnist_shift": 2}, "augment: unknown key, allowed are seed, budget"),
@@ -161,7 +166,8 @@ def test_a_run_may_set_its_own_routing_loss_and_seed(tmp_path):
     found = mine.seed, mine.routing.iterations, mine.loss.reconstruction_weight
     assert found == (7, 1, 0.0)
     assert mine.routing.leaky == params.routing.leaky
-    assert params_of(params, "mnist") == params
+    other = params_of(params, "mnist")
+    assert (other.seed, other.routing, other.loss) == (params.seed, params.routing, params.loss)
     assert used_parameters(params, "mine")["routing"]["iterations"] == 1
     with pytest.raises(ValueError, match="got the run 'yours', wanted one of mnist, multimnist"):
         params_of(params, "yours")
@@ -190,6 +196,10 @@ def test_a_budget_and_a_run_may_have_their_own_numbers(tmp_path):
     assert mine.chosen_budget.learning_rate.peak == 0.01 and mine.routing.iterations == 1
     assert task_of(params, "mnist").training_examples == 77
     assert params_of(params, "multimnist").chosen_budget == params.chosen_budget
+    all_digits = {"task": "mnist", "network": "capsnet", "validation_fraction": 0}
+    params = load_changed(tmp_path, "runs/mnist", all_digits)
+    assert params_of(params, "mnist").data.validation_fraction == 0
+    assert params_of(params, "multimnist").data == params.data
     params = load_changed(tmp_path, "budgets/laptop/network", {"conv_channels": 16})
     mine = params_of(params, "mnist").network
     assert mine.conv_channels == 16 and mine.primary_types == params.network.primary_types
