@@ -29,6 +29,7 @@ RUN_BY = {  # how a command begins (or is, where another begins alike) -> where 
     "MNIST_MIRROR=": "tests/stages/test_download.py::test_",
     "python -m capsnet.predict": "tests/reading/test_predict.py::test_figure",
     "python -m capsnet.benchmark": "tests/test_benchmark.py::test_four_files_and_no_other",
+    "python -m stages.gpu": "tests/stages/test_gpu.py::test_taken_in_it",
     "mlflow models serve": "tests/reading/test_serving.py::test_an_image_posted",
     "curl": "tests/reading/test_serving.py::test_an_image_posted",
     "dvc remote add": PIPELINE + "a_clone_pulls_what_was_pushed_and_runs_nothing",

@@ -11,7 +11,6 @@ random bytes, as many as MNIST has.
 
 import argparse
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -48,6 +47,7 @@ from capsnet.networks import multiply_adds
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.convolution import convolve
 from capsnet.nn.routing import route, route_reference
+from capsnet.tracking.tags import commit
 
 GROWTH_ROUNDS = 3  # at most
 LARGEST_VOTES = 3 * 2**29  # bytes; the reference stores them, several times over
@@ -208,17 +208,6 @@ def surroundings(settings: Settings, argv: Sequence[str]) -> dict[str, str]:
         "batch size": f"{settings.batch_size} images",
         "rounds": str(settings.rounds),
     }
-
-
-def commit() -> str:
-    """Of the package; "+ changes" if its files are not as committed."""
-    here, quiet = Path(__file__).parents[1], subprocess.DEVNULL
-    git = partial(subprocess.check_output, cwd=here, text=True, stderr=quiet)
-    try:
-        head = git(["git", "rev-parse", "--short", "HEAD"]).strip()
-        return head + (" + changes" if git(["git", "status", "--porcelain", "."]) else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def test_the_study_reports_what_is_done_and_names_what_is_not(tmp_path):
     errors = dict(r3_seed1=30, r3_seed2=32, r3_seed3=31, r1_seed1=33, r1_seed2=35, r1_seed3=33.5)
     errors |= dict(long=22, control=36)
     measured = {name: results(name, float(error)) for name, error in errors.items()}
-    text = "\n".join(study(params_with_runs(), measured, tmp_path / "figures", tmp_path))
+    text = "\n".join(study([(params_with_runs(), measured)], tmp_path / "figures", tmp_path))
     assert "8 of 9 networks are trained and tested. Not yet: later." in text
     assert "| 3 | **31.00** ± 1.00 | 28.52 to 33.48 (3 seeds) |" in text
     assert "CapsNet, r = 1: 2.83 points more errors than CapsNet, r = 3 (+2.12 to +3.55" in text
@@ -56,6 +56,6 @@ def test_the_study_reports_what_is_done_and_names_what_is_not(tmp_path):
 
 
 def test_a_study_of_nothing_yet(tmp_path):
-    text = "\n".join(study(params_with_runs(), {}, tmp_path, tmp_path))
+    text = "\n".join(study([(params_with_runs(), {})], tmp_path, tmp_path))
     assert "0 of 9 networks" in text and "## Rows" not in text and not list(tmp_path.iterdir())
     assert table_1([]).count("not run") == 8

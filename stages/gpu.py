@@ -1,0 +1,224 @@
+"""Everything that waits for a GPU, the most telling first, in pieces: `python -m stages.gpu`.
+
+The routing kernel against the reference, the benchmark, then the runs of study/gpu.yaml one after
+the other, each trained, rounded to 16 bits, tested as it then is and packed into files of at most
+16 MiB. A call ends in order after --minutes, and the next one goes on. On the machine that has the
+study, `--take FOLDER` checks what was packed and puts it there.
+"""
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic
+
+import pandas as pd
+
+from capsnet import checkpoint
+from capsnet.benchmark import kernels
+from capsnet.data.transforms import AFFNIST_SIZE
+from capsnet.device import choose_device, describe
+from capsnet.files import replace_file
+from capsnet.params import Params, load_params
+from capsnet.runs import task_of, used_parameters
+from capsnet.tracking import track
+from capsnet.tracking.tags import commit
+from capsnet.tracking.values import md5
+from stages import evaluate, score
+from stages.command import run
+from stages.inputs import inputs_of
+from stages.output import write_csv
+
+MOST_BYTES = 2**24  # of a packed file
+LEAST_SECONDS = 45  # a piece of work is not begun with less time left
+PROFILED = 0.6  # a step that reaches a smaller share of a plain product's speed leaves a profile
+SMALL = ["--batch-size", "2", "--rounds", "1", "--conv-channels", "4", "--primary-types", "1"]
+OF_THE_MACHINE = {"torch", "numba"}  # inputs that may differ where results are taken
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words = "runs to train (default: study/gpu.yaml)"
+    parser.add_argument("--also", type=Path, default=Path("study/gpu.yaml"), help=words)
+    parser.add_argument("--digits", type=Path, default=Path("data/digits"))
+    parser.add_argument("--out", type=Path, default=Path("gpu"), help="folder (default: gpu)")
+    parser.add_argument("--minutes", type=float, default=9.5, help="to work for (default: 9.5)")
+    parser.add_argument("--small", action="store_true", help="kernels and benchmark at toy size")
+    parser.add_argument("--take", type=Path, metavar="FOLDER", help="of packed runs: take them in")
+    arguments = parser.parse_args()
+    params = load_params(also=arguments.also)
+    if arguments.take is not None:
+        take_all(params, arguments)
+        return
+    deadline = monotonic() + 60 * arguments.minutes
+    try:
+        measure(arguments, deadline)
+        for name in params.runs:
+            work(params, name, arguments, deadline)
+    except TimeoutError:
+        print(f"gpu: {arguments.minutes:g} minutes are over; start again to go on")
+        return
+    print(f"gpu: all is done: {arguments.out}")
+
+
+def measure(arguments: argparse.Namespace, deadline: float) -> None:
+    """Kernel and benchmark, once. Raises ValueError if the kernel is wrong: nothing more is worth
+    the time then.
+    """
+    table = arguments.out / "kernels.csv"
+    if not table.exists():
+        shapes = kernels.FEW if arguments.small else kernels.SHAPES
+        write_csv(table, kernels.compare(choose_device(), shapes))
+    worst = pd.read_csv(table)["difference"].max()
+    print(f"kernel: differs from the reference by at most {worst:.1e} of the largest number")
+    if not worst < kernels.LIMIT:
+        raise ValueError(f"{table}: wanted less than {kernels.LIMIT:g}; nothing else is measured")
+    folder = arguments.out / "benchmark"
+    if not (folder / "benchmark.md").exists():
+        command = ["capsnet.benchmark", "--out", folder, "--profile", PROFILED]
+        start([*command, *(SMALL if arguments.small else [])], deadline)
+
+
+def work(params: Params, name: str, arguments: argparse.Namespace, deadline: float) -> None:
+    """One run as far as the time goes: train, round, test, pack."""
+    packed, folder = arguments.out / "runs" / f"{name}.json", arguments.out / "work" / name
+    if packed.exists():
+        return
+    about = {"inputs": inputs_of("train", name, arguments.digits, arguments.also)}
+    of_stage = [name, "--also", arguments.also, "--digits", arguments.digits]
+    trained, model = folder / "trained.safetensors", folder / "network.safetensors"
+    files = {"curve": folder / "training.csv", "metrics": folder / "training.json"}
+    if not trained.exists():
+        start(["stages.train", *of_stage, *options(files | {"model": trained})], deadline)
+    round_off(trained, model)
+    tables = {table: folder / f"{table}.csv" for table in score.TABLES}
+    outputs = {"model": model, "metrics": folder / "metrics.json"} | tables
+    stage = "stages.score"
+    if task_of(params, name).image_size == AFFNIST_SIZE:
+        tables |= {table: folder / f"{table}.csv" for table in evaluate.TABLES}
+        more = {"curve": files["curve"], "figures": folder / "figures"}
+        stage, outputs = "stages.evaluate", outputs | tables | more
+    if not outputs["metrics"].exists():
+        start([stage, *of_stage, *options(outputs)], deadline)
+    texts = [*files.values(), outputs["metrics"], *tables.values()]
+    about |= {"commit": commit(), "hardware": describe(choose_device())}
+    pack(name, model, texts, about, packed)
+    print(f"{name}: packed as {packed}")
+
+
+def options(values: dict[str, Path]) -> list[str | Path]:
+    return [part for key, value in values.items() for part in (f"--{key.replace('_', '-')}", value)]
+
+
+def start(command: list, deadline: float) -> None:
+    """`python -m command`, ended when the time is over: then, or if too little is left to begin,
+    TimeoutError. Raises ValueError if it fails; it has said why.
+    """
+    if deadline - monotonic() < LEAST_SECONDS:
+        raise TimeoutError
+    process = subprocess.Popen([sys.executable, "-u", "-m", *map(str, command)])
+    try:
+        process.wait(deadline - monotonic())
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    finally:
+        process.terminate()
+        process.wait()
+    if process.returncode != 0:
+        raise ValueError(f"{command[0]} ended with exit code {process.returncode}")
+
+
+def round_off(trained: Path, model: Path) -> None:
+    """The network with its weights as 16 bits hold them: what is tested is what is packed."""
+    told, tensors = checkpoint.read(trained)
+    checkpoint.write(model, told, {key: each.half().float() for key, each in tensors.items()})
+
+
+def pack(name: str, model: Path, texts: list[Path], about: dict, packed: Path) -> None:
+    """The weights in 16 bits as numbered parts, then the rest as one JSON file that names them."""
+    told, tensors = checkpoint.read(model)
+    halves = model.with_name("halves.safetensors")
+    checkpoint.write(halves, told, {key: each.half() for key, each in tensors.items()})
+    data, parts = halves.read_bytes(), []
+    for begin in range(0, len(data), MOST_BYTES):
+        parts.append(f"{name}.{1 + len(parts)}.bin")
+        replace_file(packed.with_name(parts[-1]), data[begin : begin + MOST_BYTES])
+    about |= {
+        "run": name,
+        "parts": parts,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "network_md5": md5(model),
+        "files": {path.name: path.read_text() for path in texts},
+    }
+    replace_file(packed, json.dumps(about, indent=1).encode())
+
+
+def take_all(params: Params, arguments: argparse.Namespace) -> None:
+    """Raises ValueError at the first run that is not whole or was not trained with this code,
+    these parameters and this data; those before it are there.
+    """
+    found = sorted(arguments.take.glob("*.json"))
+    if not found:
+        raise ValueError(f"{arguments.take}: no packed run, wanted <run>.json and its .bin files")
+    for path in found:
+        take(params, path, arguments)
+
+
+def take(params: Params, path: Path, arguments: argparse.Namespace) -> None:
+    about, data = unpacked(path)
+    name = about["run"]
+    if name not in params.runs:
+        raise ValueError(f"{path}: run {name!r} is not in {arguments.also}")
+    here = inputs_of("train", name, arguments.digits, arguments.also)
+    inputs = about["inputs"]
+    differ = sorted(
+        key
+        for key in (inputs.keys() | here.keys()) - OF_THE_MACHINE
+        if inputs.get(key) != here.get(key)
+    )
+    if differ:
+        some = ", ".join(differ[:4]) + ", ..." * (len(differ) > 4)
+        raise ValueError(f"{path}: trained with other {some}: take it at commit {about['commit']}")
+    folder, model = Path("reports/study/runs") / name, Path("models/study") / f"{name}.safetensors"
+    halves = model.with_suffix(".halves")
+    replace_file(halves, data)
+    told, tensors = checkpoint.read(halves)
+    halves.unlink()
+    checkpoint.write(model, told, {key: each.float() for key, each in tensors.items()})
+    if md5(model) != about["network_md5"]:
+        raise ValueError(f"{path}: the network is not the one that was tested")
+    for file, text in about["files"].items():
+        replace_file(folder / Path(file).name, text.encode())
+    origin = {key: about[key] for key in ("commit", "hardware", "sha256", "inputs")}
+    replace_file(folder / "origin.json", (json.dumps(origin, indent=1) + "\n").encode())
+    log(name, folder, model, params, about)
+    print(f"{name}: taken from {path}")
+
+
+def unpacked(path: Path) -> tuple[dict, bytes]:
+    """What `pack` wrote. Raises ValueError if it is not whole."""
+    try:
+        about = json.loads(path.read_text())
+        data = b"".join(path.with_name(part).read_bytes() for part in about["parts"])
+        if hashlib.sha256(data).hexdigest() == about["sha256"]:
+            return about, data
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{path} or its .bin files are not whole: bring them again")
+
+
+def log(name: str, folder: Path, model: Path, params: Params, about: dict) -> None:
+    """One run in MLflow, as if it had been trained here, but for where it was."""
+    with track("train", name, parameters=used_parameters(params, name)) as tracker:
+        tracker.tag("taken_from", f"{about['hardware']}, commit {about['commit']}")
+        for row in pd.read_csv(folder / "training.csv").to_dict("records"):
+            tracker.metrics(row, step=int(row["examples"]))
+        tracker.metrics(json.loads((folder / "metrics.json").read_text())[name])
+        tracker.artifact(folder)
+        tracker.checkpoint(model)
+
+
+if __name__ == "__main__":
+    run(main, "gpu")

@@ -1,0 +1,141 @@
+"""The programme for a GPU: from end to end at toy size on the CPU, in pieces, real processes."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from capsnet import checkpoint
+from capsnet.benchmark import kernels
+from capsnet.data.archives import ARCHIVES
+from capsnet.nn.capsnet import CapsNet
+from stages import gpu
+from tests.interruption import ROOT, make_workspace
+
+RUNS = {
+    "pairs": {"task": "multimnist", "network": "capsnet", "seed": 2, "validation_fraction": 0.0},
+    "wide": {"task": "mnist40", "network": "convnet", "stop_at_error": 100.0},
+}
+
+
+def programme(folder, *options):
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "DVC_ROOT": str(folder),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/runs.db",
+    }
+    command = [sys.executable, "-m", "stages.gpu", "--also", "rows.yaml", "--digits", "digits"]
+    done = subprocess.run(
+        [*command, "--small", *options],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def lent(tmp_path_factory):
+    """A machine where all is done, after a call that had no time to train."""
+    folder = tmp_path_factory.mktemp("lent")
+    make_workspace(folder, steps=3)
+    for name, file in zip(ARCHIVES["train"], ARCHIVES["test"], strict=True):
+        shutil.copy(folder / "digits" / name, folder / "digits" / file)
+    tree = yaml.safe_load((folder / "params.yaml").read_text())
+    tree["budgets"]["quick"] |= {"test_pairs": 10, "study_examples": 2}
+    (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    (folder / "rows.yaml").write_text(yaml.safe_dump({"budget": "quick", "runs": RUNS}))
+    code, told, error = programme(folder, "--minutes", "0.5")
+    assert code == 0 and "start again to go on" in told, error
+    assert (folder / "gpu" / "kernels.csv").exists() and not (folder / "gpu" / "runs").exists()
+    code, told, error = programme(folder)
+    assert code == 0 and "gpu: all is done" in told, error
+    return folder
+
+
+@pytest.fixture
+def home(lent, tmp_path):
+    """Another machine, with the same data and parameters and what was packed."""
+    for name in ("digits", "gpu/runs"):
+        shutil.copytree(lent / name, tmp_path / name)
+    for name in ("params.yaml", "rows.yaml"):
+        shutil.copy(lent / name, tmp_path / name)
+    return tmp_path
+
+
+def test_every_way_of_the_kernel_is_compared(lent):
+    table = pd.read_csv(lent / "gpu" / "kernels.csv")
+    assert len(table) == 4 * len(kernels.FEW) * len(kernels.WAYS)
+    assert table["difference"].max() < kernels.LIMIT and table["same_bits"].all()
+    assert (lent / "gpu" / "benchmark" / "benchmark.md").exists()
+
+
+def test_what_is_packed_is_small_and_another_call_has_nothing_to_do(lent):
+    packed = {path.name for path in (lent / "gpu" / "runs").iterdir()}
+    assert packed == {"pairs.json", "pairs.1.bin", "wide.json", "wide.1.bin"}
+    about = json.loads((lent / "gpu" / "runs" / "wide.json").read_text())
+    assert "robustness.csv" in about["files"]
+    code, told, error = programme(lent)
+    assert code == 0 and len(told.splitlines()) == 2 and not error
+
+
+def test_a_large_network_is_packed_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "MOST_BYTES", 1000)
+    sizes = dict(image_size=28, conv_channels=4, primary_types=1, decoder_sizes=[8])
+    trained, model = tmp_path / "trained.safetensors", tmp_path / "network.safetensors"
+    checkpoint.save(CapsNet(**sizes), trained, network="capsnet", arguments=sizes)
+    gpu.round_off(trained, model)
+    gpu.pack("net", model, [], {}, tmp_path / "net.json")
+    parts = list(tmp_path.glob("net.*.bin"))
+    assert len(parts) > 1 and all(part.stat().st_size <= 1000 for part in parts)
+    _, data = gpu.unpacked(tmp_path / "net.json")
+    (tmp_path / "halves").write_bytes(data)
+    halves = checkpoint.load(tmp_path / "halves").float().state_dict()
+    for name, tensor in checkpoint.load(model).state_dict().items():
+        assert torch.equal(tensor, halves[name])
+    parts[0].write_bytes(parts[0].read_bytes()[::-1])
+    with pytest.raises(ValueError, match="not whole: bring them again"):
+        gpu.unpacked(tmp_path / "net.json")
+
+
+def test_taken_in_it_is_the_network_that_was_tested(home, lent):
+    code, told, error = programme(home, "--take", "gpu/runs")
+    assert code == 0 and told.count("taken from") == 2, error
+    for name in RUNS:
+        model = home / "models" / "study" / f"{name}.safetensors"
+        tested = lent / "gpu" / "work" / name / "network.safetensors"
+        assert model.read_bytes() == tested.read_bytes()
+        checkpoint.load(model)
+        folder = home / "reports" / "study" / "runs" / name
+        for file in ("training.csv", "metrics.json", "examples.csv"):
+            there = lent / "gpu" / "work" / name / file
+            assert (folder / file).read_text() == there.read_text()
+        assert json.loads((folder / "origin.json").read_text())["hardware"]
+    with sqlite3.connect(home / "runs.db") as store:
+        found = store.execute("select name, status from runs").fetchall()
+    assert sorted(found) == [("pairs", "FINISHED"), ("wide", "FINISHED")]
+
+
+def test_other_parameters_or_damage_are_refused_in_one_line(home):
+    rows = yaml.safe_load((home / "rows.yaml").read_text())
+    rows["runs"]["pairs"]["seed"] = 3
+    (home / "rows.yaml").write_text(yaml.safe_dump(rows))
+    code, told, error = programme(home, "--take", "gpu/runs")
+    assert code == 1 and not told and error.count("\n") == 1
+    assert "pairs.json: trained with other runs.pairs: take it at commit" in error
+    shutil.copy(home / "gpu" / "runs" / "wide.1.bin", home / "gpu" / "runs" / "pairs.1.bin")
+    code, told, error = programme(home, "--take", "gpu/runs")
+    assert code == 1 and "not whole: bring them again" in error and error.count("\n") == 1
+    code, told, error = programme(home, "--take", "digits")
+    assert code == 1 and error.startswith("gpu: digits: no packed run")
+    assert not (home / "reports").exists() and not (home / "models").exists()
