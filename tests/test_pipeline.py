@@ -307,3 +307,26 @@ def test_a_clone_pulls_what_was_pushed_and_runs_nothing(repository, tmp_path):
     assert ran(other.dvc("repro")) == set()
     assert other.run("git", "status", "--porcelain") == ""
     assert load(clone / "models" / "mnist.safetensors").decoder is not None
+
+
+def test_experiments_travel_through_a_bare_repository(repository, tmp_path):
+    """Pushed by one, pulled and applied by another with what it made: nothing is left to run."""
+    team = tmp_path / "team.git"
+    repository.run("git", "init", "-q", "--bare", str(team))
+    repository.run("git", "remote", "add", "origin", str(team))
+    repository.dvc("remote", "add", "--force", "--default", "store", str(tmp_path / "store"))
+    repository.run("git", "push", "-q", "origin", "HEAD")
+    repository.dvc("push")
+    repository.dvc("exp", "push", "origin", "cnn", "coarse")
+    other = copy.copy(repository)
+    other.folder = tmp_path / "other"
+    repository.run("git", "clone", "-q", str(team), str(other.folder))
+    other.dvc("remote", "add", "--force", "--default", "store", str(tmp_path / "store"))
+    assert "cnn" in other.dvc("exp", "list", "origin", "--all-commits")
+    other.dvc("exp", "pull", "origin", "cnn")
+    assert "cnn" in other.dvc("exp", "show", "--all-commits", "--json", "--no-pager")
+    other.dvc("pull")
+    other.dvc("exp", "apply", "cnn")
+    assert ran(other.dvc("repro")) == set()
+    summary = (other.folder / "reports" / "summary.md").read_text()
+    assert "| baseline | baseline | multimnist |" in summary

@@ -35,6 +35,11 @@ RUN_BY = {  # how a command begins (or is, where another begins alike) -> where 
     "dvc remote add": PIPELINE + "a_clone_pulls_what_was_pushed_and_runs_nothing",
     "dvc push": PIPELINE + "a_clone_pulls_what_was_pushed_and_runs_nothing",
     "dvc pull": PIPELINE + "a_clone_pulls_what_was_pushed_and_runs_nothing",
+    "dvc exp push": PIPELINE + "experiments_travel_through_a_bare_repository",
+    "dvc exp list": PIPELINE + "experiments_travel_through_a_bare_repository",
+    "dvc exp pull": PIPELINE + "experiments_travel_through_a_bare_repository",
+    "mlflow server": "tests/test_team.py::test_two_members_log_to_one_server",
+    "git pull": "tests/test_study_pipeline.py::test_two_machines_train_different_runs",
     "python -m pytest": ".ci/run",
     "ruff check": ".ci/run",
     "ruff format": ".ci/run",
@@ -48,6 +53,10 @@ NOT_RUN = {
     "mlflow models predict": "answers by the code that `mlflow models serve` is tested with",
     "mlflow ui": "a web page that does not end; its store is read in test_pipeline.py",
     "git checkout": "git's own",
+    "git add": "git's own",
+    "createdb": "PostgreSQL's own; test_team.py makes a database",
+    "export": "the test sets the same variable",
+    "dvc remote modify": "of those who have such a remote",
 }
 
 
