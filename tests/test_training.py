@@ -1,13 +1,17 @@
 """The loop: facts, schedules, the decoder's mask, and stopping at a loss that is not finite."""
 
+from contextlib import nullcontext
 from functools import partial
 from math import isnan
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from capsnet.data.batches import Batch, evaluation_batches, training_batches
 from capsnet.data.mnist import Digits
+from capsnet.data.multimnist import sort_classes
 from capsnet.losses import margin_loss, sigmoid_loss, weighted_losses
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet
@@ -67,6 +71,53 @@ def run_fit(model, num_steps=10, num_intervals=3, compute_losses=compute, valida
             seen_batches=partial(examples, 1),
         )
     ]
+
+
+class Waits(TorchDispatchMode):
+    """Notes what would make the host wait for a device, here `meta`: values of it that are read,
+    and copies to or from it that block.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), settings=None):
+        result, name = function(*arguments, **(settings or {})), function.overloadpacket.__name__
+        devices = [each.device.type for each in (*arguments, result) if isinstance(each, Tensor)]
+        reads = name in ("_local_scalar_dense", "equal", "nonzero")
+        copies = name in ("_to_copy", "copy_") and len(set(devices)) > 1
+        if "meta" in devices and (reads or (copies and not (settings or {}).get("non_blocking"))):
+            self.found.append(name)
+        return result
+
+
+@pytest.mark.parametrize("num_digits", [1, 2])
+def test_no_step_waits_for_its_device(num_digits, monkeypatch):
+    """Three steps with images and network on `meta`, where nothing can be read. A batch whose
+    digits are drawn on the host and copied there as usual would be found.
+    """
+    real = make_digits()
+    digits = Digits(*(field.to("meta") for field in real))
+    monkeypatch.setattr("capsnet.data.batches.sort_classes", lambda _: sort_classes(real.labels))
+    monkeypatch.setattr("capsnet.training.autocast", lambda *_: nullcontext())
+    model, task = make_model().to("meta"), TASK | {"num_digits": num_digits}
+    with Waits() as waits:
+        batches = training_batches(digits, range(3), seed=1, batch_size=4, **task)
+        facts = fit(
+            model,
+            batches,
+            num_steps=100,
+            num_intervals=1,
+            optimizer=torch.optim.SGD(model.parameters()),
+            learning_rate=lambda step: 0.1,
+            compute_losses=compute,
+            validation_batches=lambda last: [],
+            seen_batches=lambda last: [],
+        )
+        assert list(facts) == [] and waits.found == []
+        torch.zeros(3).to("meta")
+        assert waits.found == ["_to_copy"]
 
 
 def test_facts_come_at_even_intervals_and_end_with_the_last_step():

@@ -86,9 +86,11 @@ def place(
     shifts = torch.randint(
         -max_shift, max_shift + 1, (*index.shape, 2), generator=generator, device=generator.device
     )
-    sources = shift(images[index.to(images.device)], shifts.to(images.device), canvas_size)
+    # Not blocking, or every batch would wait until the device has done the one before it.
+    index, shifts = (drawn.to(images.device, non_blocking=True) for drawn in (index, shifts))
+    sources = shift(images[index], shifts, canvas_size)
     canvases = sources.sum(dim=1, dtype=torch.int32).clamp_(max=255).to(torch.uint8)
-    return Composition(canvases, sources, labels[index.to(labels.device)])
+    return Composition(canvases, sources, labels[index])
 
 
 def shift(images: Tensor, shifts: Tensor, canvas_size: int) -> Tensor:
