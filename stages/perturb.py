@@ -17,6 +17,7 @@ import pandas as pd
 from capsnet import figures
 from capsnet.device import choose_device
 from capsnet.evaluation import Subject
+from capsnet.explore.page import can_be_explored, explorer, no_explorer
 from capsnet.figures.effects import effects as draw_effects
 from capsnet.params import Params, load_params
 from capsnet.runs import params_of, task_of, used_parameters
@@ -24,7 +25,7 @@ from capsnet.studies import perturbation
 from capsnet.studies.effects import COLUMNS, describe, effect_table
 from capsnet.tracking import track
 from stages.command import parser_of_a_run, run
-from stages.output import write_csv
+from stages.output import write_csv, write_text
 from stages.score import subject_of
 
 
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--effects", type=Path, required=True, help="table to write, CSV")
     parser.add_argument("--usual", type=Path, required=True, help="the same of usual values, CSV")
     parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
+    parser.add_argument("--explorer", type=Path, required=True, help="web page to write, HTML")
     arguments = parser.parse_args()
     params = params_of(load_params(also=arguments.also), arguments.run)
     with track(
@@ -56,6 +58,7 @@ def perturb(params: Params, arguments: argparse.Namespace, tracker) -> None:
         note = "This network has no decoder, so there is no capsule to draw."
         # A notice, since neither git nor dvc plots takes an empty folder.
         figures.notice(arguments.figures / "overview.png", title=title, note=note)
+        write_text(arguments.explorer, no_explorer(arguments.run))
         print(f"{title}, no decoder")
     else:
         num_examples = task.test_examples or len(subject.digits)
@@ -63,6 +66,7 @@ def perturb(params: Params, arguments: argparse.Namespace, tracker) -> None:
     tracker.artifact(arguments.effects)
     tracker.artifact(arguments.usual)
     tracker.artifact(arguments.figures, folder="perturbation")
+    tracker.artifact(arguments.explorer)
 
 
 def study_dimensions(
@@ -85,7 +89,13 @@ def study_dimensions(
     added = "standard deviations of the digit's capsules"
     draw = partial(figures.perturbation_overview, values=deviations, added=added)
     ends = ("usual_overview.png", "usual_effects.png")
-    study_sweep(model, capsules, usual, arguments.usual, draw, [folder / e for e in ends], title)
+    paths = [folder / end for end in ends]
+    _, meant = study_sweep(model, capsules, usual, arguments.usual, draw, paths, title)
+    page = no_explorer(arguments.run)
+    if can_be_explored(model):
+        outcome = subject.judge(min(num_examples, params.chosen_budget.study_examples))
+        page = explorer(subject, outcome, meant, capsules, arguments.run, error)
+    write_text(arguments.explorer, page)
 
     draw = partial(figures.perturbation_overview, values=values.numpy())
     alike = dict.fromkeys(capsules, values)

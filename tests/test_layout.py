@@ -50,6 +50,7 @@ FLOORS = {  # file or folder of capsnet/ -> floor; a file imports from its own f
     "reading": 4,
     "predict": 5,  # programs that a user starts
     "benchmark": 5,
+    "explore": 5,
 }
 EDGES = {"tracking", "figures", "checkpoint"}
 # The log of runs reads results and makes none.

@@ -1,0 +1,75 @@
+"""A web page to play with a trained network: `python -m capsnet.explore models/mnist.safetensors`.
+
+The page needs no server and no network. The test digits in it, and what the sliders mean, are
+measured here, which takes minutes.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from capsnet.checkpoint import describe
+from capsnet.device import keep_freed_memory
+from capsnet.evaluation import load_subject
+from capsnet.explore.page import can_be_explored, explorer
+from capsnet.files import replace_file
+from capsnet.reading.recognition import PAIR_IMAGE_SIZE
+from capsnet.studies import perturbation
+from capsnet.studies.effects import effect_table
+
+MEASURED = 50  # test examples of each digit behind what a slider means
+SHIFT = 4  # pixels, of each of two digits
+NUM_VALUES = 11  # of a sweep
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path, help="checkpoint of a trained CapsNet with a decoder")
+    parser.add_argument("--out", type=Path, help="page to write (default: <model>.html)")
+    parser.add_argument("--digits", type=Path, default=Path("data/digits"), help="test digits")
+    parser.add_argument("--examples", type=int, default=10_000, help="test examples (default: all)")
+    arguments = parser.parse_args()
+    try:
+        out = arguments.out or arguments.model.with_suffix(".html")
+        print(f"{out}: {make(arguments, out) / 1e6:.1f} MB")
+    except (ValueError, OSError) as error:
+        print(f"explore: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def make(arguments: argparse.Namespace, out: Path) -> int:
+    """The bytes of the page that it writes."""
+    size = describe(arguments.model)["arguments"]["image_size"]
+    pairs = size == PAIR_IMAGE_SIZE
+    keep_freed_memory()
+    subject = load_subject(
+        arguments.model,
+        arguments.digits,
+        torch.device("cpu"),
+        precision="auto",
+        seed=1,
+        batch_size=100,
+        num_digits=2 if pairs else 1,
+        image_size=size,
+        max_shift=SHIFT if pairs else 0,
+    )
+    name = arguments.model.stem
+    if not can_be_explored(subject.model):
+        raise ValueError(f"{arguments.model} has no digit capsules, or no decoder: nothing to turn")
+    outcome = subject.judge(min(arguments.examples, len(subject.digits)))
+    capsules = perturbation.right_capsules(subject, len(outcome.labels), MEASURED)
+    sweeps = {}
+    for digit, poses in capsules.items():
+        print(f"measuring what the capsule of {digit} means", file=sys.stderr)
+        usual = perturbation.usual_values(poses, NUM_VALUES)
+        sweeps[digit] = perturbation.measure_sweep(subject.model, poses, digit, usual)
+    data = explorer(subject, outcome, effect_table(sweeps), capsules, name).encode()
+    replace_file(out, data)
+    return len(data)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+// Drawn ink -> what the network takes, as capsnet/reading/handwriting.py does it.
+const Handwriting = (() => {
+  const FAINT = 0.1; // of full ink: fainter pixels do not count for the box
+  const MARGIN = 1; // pixels without ink at the edge, if there is room
+  const BOX = 20; // pixels: the longer side of a digit of MNIST
+
+  // Ink [size, size] in 0..1 from a layer {ink, width}. `near`: the centre of mass stays where it was
+  // drawn, up to so many pixels from the middle; null: in the middle. Null for no ink.
+  function fit(layer, size, near) {
+    const scaled = scale(layer);
+    if (scaled === null) return null;
+    const { pixels, height, width, drawn } = scaled, found = new Float32Array(size * size);
+    const middle = drawn.map((part) => {
+      if (near === null) return size / 2;
+      return size / 2 + Math.max(-near, Math.min(near, Math.round((part - 0.5) * size)));
+    });
+    const top = place(profile(pixels, height, width, true), size, middle[0]);
+    const left = place(profile(pixels, height, width, false), size, middle[1]);
+    for (let y = 0; y < height; y++)
+      for (let x = 0; x < width; x++) found[(top + y) * size + left + x] = pixels[y * width + x];
+    return found;
+  }
+
+  // The box around the ink, its longer side BOX pixels, its fullest pixel 1; and where the middle of
+  // the box was drawn, as shares of the canvas.
+  function scale({ ink, width }) {
+    const height = ink.length / width;
+    let top = height, bottom = -1, left = width, right = -1;
+    for (let n = 0; n < ink.length; n++) {
+      if (ink[n] <= FAINT) continue;
+      const y = Math.floor(n / width), x = n % width;
+      top = Math.min(top, y);
+      bottom = Math.max(bottom, y);
+      left = Math.min(left, x);
+      right = Math.max(right, x);
+    }
+    if (bottom < 0) return null;
+    const rows = bottom - top + 1, columns = right - left + 1, factor = BOX / Math.max(rows, columns);
+    const to = { height: Math.max(1, Math.round(rows * factor)), width: Math.max(1, Math.round(columns * factor)) };
+    const down = overlaps(rows, to.height), across = overlaps(columns, to.width);
+    const pixels = new Float32Array(to.height * to.width);
+    let most = 0;
+    for (let y = 0; y < to.height; y++)
+      for (let x = 0; x < to.width; x++) {
+        let sum = 0;
+        for (const [row, share] of down[y])
+          for (const [column, part] of across[x]) sum += share * part * ink[(top + row) * width + left + column];
+        pixels[y * to.width + x] = sum;
+        most = Math.max(most, sum);
+      }
+    const drawn = [(top + rows / 2) / height, (left + columns / 2) / width];
+    return { pixels: pixels.map((value) => value / most), ...to, drawn };
+  }
+
+  // Which old pixels lie under each new one, and with what share of it.
+  function overlaps(count, wanted) {
+    const step = count / wanted;
+    return Array.from({ length: wanted }, (_, n) => {
+      const found = [];
+      for (let old = Math.floor(n * step); old < Math.min(count, Math.ceil((n + 1) * step)); old++) {
+        const share = Math.min(old + 1, (n + 1) * step) - Math.max(old, n * step);
+        if (share > 1e-9) found.push([old, share / step]);
+      }
+      return found;
+    });
+  }
+
+  function profile(pixels, height, width, rows) {
+    const sums = new Float32Array(rows ? height : width);
+    for (let n = 0; n < pixels.length; n++) sums[rows ? Math.floor(n / width) : n % width] += pixels[n];
+    return sums;
+  }
+
+  // Where along one axis the box begins, so that its centre of mass is at `middle`.
+  function place(sums, size, middle) {
+    let total = 0, moment = 0;
+    sums.forEach((value, n) => {
+      total += value;
+      moment += value * n;
+    });
+    const room = size - sums.length, margin = Math.min(MARGIN, Math.floor(room / 2));
+    return Math.max(margin, Math.min(room - margin, Math.round(middle - moment / total)));
+  }
+
+  // Layers laid over each other: added and clipped, as pairs of digits are.
+  function overlay(images, size) {
+    const found = new Float32Array(size * size);
+    for (const image of images) image.forEach((value, n) => (found[n] = Math.min(1, found[n] + value)));
+    return found;
+  }
+
+  return { fit, overlay };
+})();

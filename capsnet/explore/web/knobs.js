@@ -1,0 +1,58 @@
+// Sixteen sliders: the numbers of one capsule, each with what it means and where real digits lie.
+const Knobs = (() => {
+  const STEPS = Array.from({ length: 11 }, (_, n) => (n - 5) / 20); // the paper's: -0.25 to 0.25
+
+  // `changed(values, dimension)` is called at every move.
+  function make(host, changed) {
+    let values = null, start = null, turned = 0;
+
+    // capsule [d], and of each dimension {name, mean, usual}: usual is two standard deviations.
+    function show(capsule, meanings) {
+      start = Float32Array.from(capsule);
+      values = Float32Array.from(capsule);
+      host.replaceChildren(
+        ...meanings.map(({ name, mean, usual }, d) => {
+          const low = Math.min(mean - 1.5 * usual, start[d] - 0.25), high = Math.max(mean + 1.5 * usual, start[d] + 0.25);
+          const label = document.createElement("label"), words = document.createElement("span");
+          const told = document.createElement("output"), input = document.createElement("input");
+          label.className = "knob";
+          words.textContent = `${d + 1}: ${name === "none" ? "no one thing" : name}`;
+          Object.assign(input, { type: "range", min: low, max: high, step: "any", value: start[d] });
+          told.textContent = start[d].toFixed(2);
+          const band = document.createElement("span"), mark = document.createElement("i");
+          band.className = "usual";
+          band.title = `real digits: ${(mean - usual).toFixed(2)} to ${(mean + usual).toFixed(2)}`;
+          mark.style.left = `${(100 * (mean - usual - low)) / (high - low)}%`;
+          mark.style.width = `${(100 * 2 * usual) / (high - low)}%`;
+          band.append(mark);
+          input.addEventListener("input", () => {
+            values[d] = Number(input.value);
+            told.textContent = values[d].toFixed(2);
+            turned = d;
+            changed(values, turned);
+          });
+          label.append(words, told, input, band);
+          return label;
+        }),
+      );
+      changed(values, turned);
+    }
+
+    function reset(meanings) {
+      show(start, meanings);
+    }
+
+    // The capsules of the strip: the one as it is turned, with the paper's steps added to one number.
+    function strip() {
+      return STEPS.map((step) => {
+        const moved = Float32Array.from(values);
+        moved[turned] += step;
+        return moved;
+      });
+    }
+
+    return { show, reset, strip };
+  }
+
+  return { make, STEPS };
+})();

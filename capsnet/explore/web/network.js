@@ -1,0 +1,198 @@
+// The network itself, in plain arithmetic: what capsnet/nn does, for one image at a time.
+// Legend: i lower capsule, j digit, p lower pose, d upper pose, c channel, k place in a kernel.
+const Network = (() => {
+  const STRIDE = 2; // of the second convolution
+
+  // The bytes of the page: the length of a JSON text, the text, and the arrays that it lists.
+  function unpack(buffer) {
+    const length = new DataView(buffer).getUint32(0, true);
+    const told = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+    const kinds = { int8: Int8Array, uint8: Uint8Array, float32: Float32Array };
+    const arrays = {};
+    for (const { name, kind, offset, count } of told.arrays)
+      arrays[name] = new kinds[kind](buffer, 4 + length + offset, count);
+    return { told, arrays };
+  }
+
+  // Whole numbers times the step of their row: the weights, in float32. Few weights are there as such.
+  function weights(arrays, name) {
+    if (!(name + ".step" in arrays)) return arrays[name];
+    const whole = arrays[name], steps = arrays[name + ".step"];
+    const found = new Float32Array(whole.length), width = whole.length / steps.length;
+    for (let row = 0, n = 0; row < steps.length; row++)
+      for (let end = n + width; n < end; n++) found[n] = whole[n] * steps[row];
+    return found;
+  }
+
+  // [rows, columns] -> [columns, rows]: inner loops then run over neighbours.
+  function transposed(matrix, rows, columns) {
+    const found = new Float32Array(matrix.length);
+    for (let row = 0; row < rows; row++)
+      for (let column = 0; column < columns; column++)
+        found[column * rows + row] = matrix[row * columns + column];
+    return found;
+  }
+
+  class Encoder {
+    constructor({ told, arrays }) {
+      this.sizes = told.sizes;
+      const { channels, kernel, types, lowerDim } = this.sizes;
+      const outputs = types * lowerDim;
+      this.first = transposed(weights(arrays, "convolution.weight"), channels, kernel ** 2);
+      this.firstBias = arrays["convolution.bias"];
+      // [o, c, k] -> [c, k, o]
+      const second = weights(arrays, "primary.convolution.weight");
+      this.second = transposed(second, outputs, channels * kernel ** 2);
+      this.secondBias = arrays["primary.convolution.bias"];
+      this.matrices = weights(arrays, "digit.weight");
+      this.bias = arrays["digit.bias"];
+    }
+
+    // Votes of all lower capsules for all digits, [i, j, d], of an image [size, size] in 0..1.
+    votes(image) {
+      const { classes, lowerDim, upperDim } = this.sizes;
+      const lower = this.lowerCapsules(this.features(image));
+      const numLower = lower.length / lowerDim, found = new Float32Array(numLower * classes * upperDim);
+      for (let i = 0, w = 0; i < numLower; i++)
+        for (let j = 0; j < classes; j++) {
+          const to = (i * classes + j) * upperDim;
+          for (let p = 0; p < lowerDim; p++) {
+            const u = lower[i * lowerDim + p];
+            for (let d = 0; d < upperDim; d++, w++) found[to + d] += u * this.matrices[w];
+          }
+        }
+      return found;
+    }
+
+    // First convolution and ReLU: [place, c]. Black pixels are skipped.
+    features(image) {
+      const { size, channels, kernel } = this.sizes, width = size - kernel + 1;
+      const found = new Float32Array(width * width * channels);
+      for (let place = 0; place < width * width; place++) found.set(this.firstBias, place * channels);
+      for (let y = 0; y < size; y++)
+        for (let x = 0; x < size; x++) {
+          const ink = image[y * size + x];
+          if (ink === 0) continue;
+          for (let ky = Math.max(0, y - width + 1); ky < kernel && ky <= y; ky++)
+            for (let kx = Math.max(0, x - width + 1); kx < kernel && kx <= x; kx++) {
+              const from = (ky * kernel + kx) * channels, to = ((y - ky) * width + x - kx) * channels;
+              for (let c = 0; c < channels; c++) found[to + c] += ink * this.first[from + c];
+            }
+        }
+      for (let n = 0; n < found.length; n++) if (found[n] < 0) found[n] = 0;
+      return found;
+    }
+
+    // Second convolution, read as capsules type by type and row by row, squashed: [i, p].
+    lowerCapsules(features) {
+      const { size, channels, kernel, types, lowerDim, grid } = this.sizes;
+      const width = size - kernel + 1, outputs = types * lowerDim, places = grid * grid;
+      const sums = new Float32Array(places * outputs), second = this.second;
+      for (let place = 0; place < places; place++) sums.set(this.secondBias, place * outputs);
+      for (let c = 0; c < channels; c++)
+        for (let k = 0; k < kernel * kernel; k++) {
+          const ky = Math.floor(k / kernel), kx = k % kernel, from = (c * kernel * kernel + k) * outputs;
+          for (let gy = 0; gy < grid; gy++)
+            for (let gx = 0; gx < grid; gx++) {
+              const at = (STRIDE * gy + ky) * width + STRIDE * gx + kx, f = features[at * channels + c];
+              if (f === 0) continue;
+              const to = (gy * grid + gx) * outputs;
+              for (let o = 0; o < outputs; o++) sums[to + o] += f * second[from + o];
+            }
+        }
+      const lower = new Float32Array(types * places * lowerDim);
+      for (let type = 0; type < types; type++)
+        for (let place = 0; place < places; place++) {
+          const from = place * outputs + type * lowerDim;
+          lower.set(squash(sums.subarray(from, from + lowerDim)), (type * places + place) * lowerDim);
+        }
+      return lower;
+    }
+
+    // Procedure 1 for 1 to `most` passes. Of each: lengths [j], capsules [j, d], and where the votes
+    // come from [j, place] with the coupling they had [j], weighted by what they add to s.
+    route(votes, most) {
+      const { classes, upperDim, grid, leaky } = this.sizes, places = grid * grid;
+      const numLower = votes.length / (classes * upperDim), logits = new Float32Array(numLower * classes);
+      const coupling = new Float32Array(numLower * classes), passes = [];
+      for (let pass = 0; pass < most; pass++) {
+        const s = this.bias ? Float32Array.from(this.bias) : new Float32Array(classes * upperDim);
+        for (let i = 0; i < numLower; i++) {
+          let total = leaky ? 1 : 0; // of a logit that is always zero, whose share goes nowhere
+          for (let j = 0; j < classes; j++) total += coupling[i * classes + j] = Math.exp(logits[i * classes + j]);
+          for (let j = 0; j < classes; j++) {
+            const c = (coupling[i * classes + j] /= total), from = (i * classes + j) * upperDim;
+            for (let d = 0; d < upperDim; d++) s[j * upperDim + d] += c * votes[from + d];
+          }
+        }
+        const found = { lengths: [], couplings: [], capsules: new Float32Array(classes * upperDim), places: [] };
+        for (let j = 0; j < classes; j++) {
+          const sum = s.subarray(j * upperDim, (j + 1) * upperDim), capsule = squash(sum);
+          found.capsules.set(capsule, j * upperDim);
+          found.lengths.push(norm(capsule));
+          const from = new Float32Array(places), squared = norm(sum) ** 2 || 1;
+          let mean = 0;
+          for (let i = 0; i < numLower; i++) {
+            const at = i * classes + j;
+            let along = 0;
+            for (let d = 0; d < upperDim; d++) along += votes[at * upperDim + d] * sum[d];
+            const share = (coupling[at] * along) / squared;
+            from[i % places] += share;
+            mean += share * coupling[at];
+          }
+          found.places.push(from);
+          found.couplings.push(mean);
+        }
+        passes.push(found);
+        for (let at = 0; at < logits.length; at++) {
+          const j = at % classes;
+          let agreement = 0;
+          for (let d = 0; d < upperDim; d++) agreement += votes[at * upperDim + d] * found.capsules[j * upperDim + d];
+          logits[at] += agreement;
+        }
+      }
+      return passes;
+    }
+  }
+
+  class Decoder {
+    constructor({ told, arrays }) {
+      this.upperDim = told.sizes.upperDim;
+      this.layers = [0, 2, 4].map((n) => ({
+        weight: weights(arrays, `decoder.layers.${n}.weight`),
+        bias: arrays[`decoder.layers.${n}.bias`],
+      }));
+    }
+
+    // The image [size, size] of the capsule [d] of one digit, the other capsules zero.
+    image(capsule, digit) {
+      let from = digit * this.upperDim, values = capsule;
+      this.layers.forEach(({ weight, bias }, number) => {
+        const width = weight.length / bias.length, found = new Float32Array(bias.length);
+        for (let row = 0; row < bias.length; row++) {
+          let sum = bias[row];
+          const start = row * width + from;
+          for (let n = 0; n < values.length; n++) sum += weight[start + n] * values[n];
+          found[row] = number < 2 ? Math.max(0, sum) : 1 / (1 + Math.exp(-sum));
+        }
+        values = found;
+        from = 0;
+      });
+      return values;
+    }
+  }
+
+  function norm(vector) {
+    let sum = 0;
+    for (const value of vector) sum += value * value;
+    return Math.sqrt(sum);
+  }
+
+  // Eq. 1, as capsnet.nn.routing.squash.
+  function squash(vector) {
+    const length = norm(vector);
+    return vector.map((value) => value * (length / (1 + length * length)));
+  }
+
+  return { unpack, Encoder, Decoder };
+})();

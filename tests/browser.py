@@ -1,0 +1,163 @@
+"""Headless Chromium, Debian's, driven through a pipe: pages as a person sees and uses them.
+
+    python -m tests.browser page.html shot.png --width 1400
+
+takes a picture of a page.
+"""
+
+import argparse
+import base64
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+class Browser:
+    """One tab. What the page asks of the network and says on its console is kept."""
+
+    def __init__(self, width: int = 1400, height: int = 900) -> None:
+        self._profile = tempfile.TemporaryDirectory()
+        ours_in, theirs_out = os.pipe()
+        theirs_in, ours_out = os.pipe()
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
+
+        def as_three_and_four() -> None:
+            for number, end in enumerate(ends, 3):
+                os.dup2(end, number)
+
+        command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+        command += ["--remote-debugging-pipe", f"--user-data-dir={self._profile.name}"]
+        self._process = subprocess.Popen(
+            [*command, "about:blank"],
+            pass_fds=(3, 4),
+            preexec_fn=as_three_and_four,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for end in (theirs_in, theirs_out, *ends):
+            os.close(end)
+        self._in, self._out = os.fdopen(ours_in, "rb"), os.fdopen(ours_out, "wb")
+        self._rest, self._number, self._session = b"", 0, None
+        self.asked: list[str] = []
+        self.said: list[str] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.call(f"{domain}.enable")
+        self.resize(width, height)
+
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._in.close()
+        self._out.close()
+        shutil.rmtree(self._profile.name, ignore_errors=True)
+
+    def call(self, method: str, **params) -> dict:
+        """One command of the DevTools protocol, and its result."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        self._out.write(json.dumps(message).encode() + b"\0")
+        self._out.flush()
+        while True:
+            while b"\0" not in self._rest:
+                more = os.read(self._in.fileno(), 2**20)
+                if not more:
+                    raise RuntimeError("Chromium is gone")
+                self._rest += more
+            line, _, self._rest = self._rest.partition(b"\0")
+            told = json.loads(line)
+            if told.get("id") == self._number:
+                if "error" in told:
+                    raise RuntimeError(f"{method}: {told['error']['message']}")
+                return told["result"]
+            self._note(told)
+
+    def _note(self, told: dict) -> None:
+        event, params = told.get("method"), told.get("params", {})
+        if event == "Network.requestWillBeSent":
+            self.asked.append(params["request"]["url"])
+        elif event == "Runtime.exceptionThrown":
+            self.said.append(params["exceptionDetails"].get("exception", {}).get("description", ""))
+        elif event == "Runtime.consoleAPICalled":
+            self.said.append(str([each.get("value") for each in params["args"]]))
+        elif event == "Log.entryAdded":
+            self.said.append(params["entry"]["text"])
+
+    def resize(self, width: int, height: int, mobile: bool = False) -> None:
+        metrics = dict(width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+        self.call("Emulation.setDeviceMetricsOverride", **metrics)
+
+    def open(self, page: Path) -> None:
+        self.call("Page.navigate", url=page.resolve().as_uri())
+
+    def run(self, script: str) -> object:
+        """The value of a JavaScript expression."""
+        found = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
+        if "exceptionDetails" in found:
+            raise RuntimeError(found["exceptionDetails"]["exception"].get("description", script))
+        return found["result"].get("value")
+
+    def wait_for(self, script: str, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not self.run(script):
+            assert time.monotonic() < deadline, f"{script}: not within {seconds} s; {self.said}"
+            time.sleep(0.05)
+
+    def drag(self, places: list[tuple[float, float]]) -> None:
+        """The mouse, pressed at the first place and let go at the last."""
+        kinds = ["mousePressed", *["mouseMoved"] * (len(places) - 1), "mouseReleased"]
+        for kind, (x, y) in zip(kinds, [*places, places[-1]], strict=True):
+            button = dict(button="left", buttons=1, clickCount=1)
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
+
+    def press(self, key: str) -> None:
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key)
+
+    def picture(self, path: Path, whole: bool = True) -> None:
+        found = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
+        path.write_bytes(base64.b64decode(found["data"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("page", type=Path)
+    parser.add_argument("shot", type=Path)
+    parser.add_argument("--width", type=int, default=1400)
+    parser.add_argument("--height", type=int, help="of the picture (default: of the whole page)")
+    parser.add_argument(
+        "--wait", default="document.body?.dataset.ready && !document.body.dataset.busy"
+    )
+    parser.add_argument("--dark", action="store_true")
+    arguments = parser.parse_args()
+    with Browser(arguments.width) as browser:
+        if arguments.dark:
+            scheme = [{"name": "prefers-color-scheme", "value": "dark"}]
+            browser.call("Emulation.setEmulatedMedia", features=scheme)
+        browser.open(arguments.page)
+        browser.wait_for(arguments.wait)
+        height = arguments.height or browser.run("document.documentElement.scrollHeight")
+        browser.resize(arguments.width, height)
+        time.sleep(0.5)
+        browser.picture(arguments.shot, whole=arguments.height is None)
+        print("asked:", [url[:60] for url in browser.asked], "said:", browser.said)
+
+
+if __name__ == "__main__":
+    main()
