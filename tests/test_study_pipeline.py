@@ -63,7 +63,10 @@ def test_the_study_trains_what_is_missing_and_a_clone_needs_no_weights(repositor
     stages = {f"study/dvc.yaml:{name}" for name in ("train@r3_seed2", "score@r3_seed2", "report")}
     assert ran(repository.dvc("repro", "study/dvc.yaml")) == stages
     report = (repository.folder / "reports" / "study" / "study.md").read_text()
-    assert "3 of 21 networks" in report and "| CapsNet, r = 1 | CapsNet, r = 3 |" in report
+    assert (
+        "Budget `quick`: 3 of 3 networks" in report
+        and "| CapsNet, r = 1 | CapsNet, r = 3 |" in report
+    )
     assert "one network each, the same 60 examples" in report
     (repository.folder / "reports" / "study" / "study.md").unlink()
     assert ran(repository.dvc("repro", "--single-item", "study/dvc.yaml:report")) == {

@@ -56,7 +56,8 @@ def lines(table: pd.DataFrame, path: Path, *, title: str, x_label: str, y_label:
             axes.set_xscale("log")
             axes.set_xticks(sorted(places), [f"{place:,}" for place in sorted(places)])
             axes.set_xticks([], minor=True)
+            axes.set_xlim(min(places) / 1.3, max(places) * 1.3)  # or one place would fill the width
         axes.set(xlabel=x_label, ylabel=y_label)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * np.nanmax(table[["value", "high"]]))
         axes.grid(visible=True)
-        axes.legend()
+        axes.legend(loc="lower left")  # errors and shares lie far from zero

@@ -42,12 +42,14 @@ def study(
 ) -> Iterator[str]:
     """The parts of the report, from the runs of each series that were measured."""
     rows = [row for params, measured in series for row in rows_of(params, measured)]
-    listed = [name for params, _ in series for name in params.runs]
-    missing = [name for params, measured in series for name in params.runs if name not in measured]
     yield "# Does routing matter? The study"
     yield READ
-    done = f"{len(listed) - len(missing)} of {len(listed)} networks are trained and tested."
-    yield done + (f" Not yet: {', '.join(missing)}." if missing else "")
+    for params, measured in series:
+        missing = [name for name in params.runs if name not in measured]
+        done = f"Budget `{params.budget}`: {len(measured)} of {len(params.runs)} networks are"
+        yield f"{done} trained and tested." + (
+            f" Not yet: {', '.join(missing)}." if missing else ""
+        )
     if rows:
         yield "## Rows"
         yield rows_table(rows)
