@@ -44,7 +44,7 @@ def evaluate(
     task, few = task_of(params, arguments.run), params.chosen_budget.study_examples
     draw_errors(outcome, arguments)
     draw_training(arguments)
-    study_reconstructions(subject, outcome, arguments)
+    study_reconstructions(subject, outcome, few, arguments)
     study_calibration(subject._replace(max_shift=task.training_shift), outcome, few, arguments)
     study_routing(subject, min(few, len(outcome.labels)), arguments)
     study_robustness(subject, params, arguments)
@@ -74,9 +74,11 @@ def draw_training(arguments: argparse.Namespace) -> None:
 
 
 def study_reconstructions(
-    subject: Subject, outcome: Outcome, arguments: argparse.Namespace
+    subject: Subject, outcome: Outcome, num_examples: int, arguments: argparse.Namespace
 ) -> None:
-    """Figure 3 of the paper, or Figure 5 for two digits to an image."""
+    """Figure 3 of the paper, or Figure 5 for two digits to an image; then one more row in the table
+    of what is told apart.
+    """
     path, name = arguments.figures / "reconstructions.png", arguments.run
     if subject.model.decoder is None:
         return
@@ -86,6 +88,10 @@ def study_reconstructions(
     else:
         shown = reconstructions.overlaid_reconstructions(subject, outcome)
         figures.overlaid_reconstructions(shown, path, title=f"{name}: two digits, told apart")
+        table = pd.read_csv(arguments.told_apart)
+        few = min(num_examples, len(outcome.labels))
+        table.loc[len(table)] = reconstructions.pixels_by_means(subject, few)
+        write_csv(arguments.told_apart, table)
 
 
 def study_calibration(

@@ -100,9 +100,10 @@ def work(params: Params, name: str, arguments: argparse.Namespace, deadline: flo
         tables |= {table: folder / f"{table}.csv" for table in evaluate.TABLES}
         more = {"curve": files["curve"], "figures": folder / "figures"}
         stage, outputs = "stages.evaluate", outputs | tables | more
-    if not outputs["metrics"].exists():
+    texts = [outputs["metrics"], *tables.values()]
+    if not all(path.exists() for path in texts):
         start([stage, *of_stage, *options(outputs)], deadline)
-    texts = [*files.values(), outputs["metrics"], *tables.values()]
+    texts += files.values()
     about |= {"commit": commit(), "hardware": describe(choose_device())}
     pack(name, model, texts, about, packed)
     print(f"{name}: packed as {packed}")

@@ -21,6 +21,7 @@ from capsnet.params import Params
 from capsnet.report.tables import Results, markdown, place_in_paper, published
 from capsnet.runs import params_of, task_of
 
+ALIKE = 0.05  # share by which the computation of two trainings may differ and count as the same
 NAMES = {"capsnet": "CapsNet", "convnet": "ConvNet", "baseline": "baseline"}
 HOW = """No run here has another beside it to compare with. To train one without agreement:
 
@@ -46,6 +47,16 @@ class Row(NamedTuple):
     def errors(self) -> list[float]:
         return [run.headline["error"] for run in self.runs]
 
+    @property
+    def multiply_adds(self) -> float:
+        """Of a prediction for one image, without the decoder."""
+        return float(self.runs[0].tables["training"]["multiply_adds"].iloc[-1])
+
+    @property
+    def computation(self) -> float:
+        """Multiply-adds of a training, but for a factor that is about the same for all networks."""
+        return self.examples * self.multiply_adds
+
 
 class Difference(NamedTuple):
     """How much higher the second row's error is than the first's, in points."""
@@ -57,13 +68,26 @@ class Difference(NamedTuple):
     high: float
     of: str  # what varies: seeds or examples
     sure: bool
+    trainings: bool  # whether it speaks of other trainings, too
+    ratio: float  # of the errors, second to first
+    published: float | None  # the same of the paper's
+
+    @property
+    def verdict(self) -> str:
+        if not self.sure:
+            return "this may be chance"
+        return "sure" if self.trainings else "sure of these two networks, not of others"
+
+    @property
+    def beside_paper(self) -> str:
+        return f"; in the paper {self.published:.2f} times" if self.published else ""
 
     def __str__(self) -> str:
-        verdict = "sure" if self.sure else "this may be chance"
         words = "more" if self.value > 0 else "less"
         return (
             f"{self.second}: {abs(self.value):.2f} points {words} errors than {self.first} "
-            f"({self.low:+.2f} to {self.high:+.2f}; {self.of}: {verdict})."
+            f"({self.low:+.2f} to {self.high:+.2f}; {self.of}: {self.verdict}), "
+            f"{self.ratio:.2f} times as many{self.beside_paper}."
         )
 
 
@@ -78,7 +102,7 @@ def rows_of(params: Params, measured: dict[str, Results]) -> list[Row]:
         Row(
             describe(params, runs[0]),
             params.runs[runs[0]].task,
-            task_of(params, runs[0]).training_examples,
+            shown(params, runs, measured),
             [measured[run] for run in runs],
             [params_of(params, run).seed for run in runs],
             place_in_paper(params, runs[0]),
@@ -86,6 +110,13 @@ def rows_of(params: Params, measured: dict[str, Results]) -> list[Row]:
         )
         for runs in groups.values()
     ]
+
+
+def shown(params: Params, runs: list[str], measured: dict[str, Results]) -> int:
+    """Images in training: as planned, or where it stopped at an error, the mean of these runs."""
+    if params.runs[runs[0]].stop_at_error is None:
+        return task_of(params, runs[0]).training_examples
+    return round(mean(measured[run].tables["training"]["examples"].iloc[-1] for run in runs))
 
 
 def describe(params: Params, run: str) -> str:
@@ -122,7 +153,8 @@ def difference(first: Row, second: Row) -> Difference | None:
 
     errors = [dict(zip(row.seeds, row.errors, strict=True)) for row in (first, second)]
     shared = sorted(errors[0].keys() & errors[1].keys())
-    if len(shared) > 1:
+    trainings = len(shared) > 1
+    if trainings:
         one, other = ([of_row[seed] for seed in shared] for of_row in errors)
         of, pvalue = f"{len(shared)} seeds, paired", None
     else:
@@ -138,31 +170,52 @@ def difference(first: Row, second: Row) -> Difference | None:
         of = f"one network each, the same {len(one):,} examples"
     value = float(np.mean(other) - np.mean(one))
     low = high = value
-    if np.ptp(np.subtract(other, one)) > 0:
+    if varies := np.ptp(np.subtract(other, one)) > 0:
         low, high = (float(end) for end in ttest_rel(other, one).confidence_interval())
-    sure = not low <= 0 <= high if pvalue is None else pvalue < 0.05
-    return Difference(first.name, second.name, value, low, high, of, sure)
+    # Differences that are all the same by chance say nothing of how far others would be off.
+    sure = bool(varies and not low <= 0 <= high) if pvalue is None else pvalue < 0.05
+    ratio = float(np.mean(other) / np.mean(one)) if np.mean(one) > 0 else float("nan")
+    paper = [float(row.paper.split()[0]) if row.paper else None for row in (first, second)]
+    published = paper[1] / paper[0] if all(paper) else None
+    return Difference(
+        first.name, second.name, value, low, high, of, sure, trainings, ratio, published
+    )
 
 
-def differences(rows: list[Row]) -> list[tuple[int, Difference]]:
-    """Every row beside the first of the same task and length, with that length."""
+def differences(rows: list[Row]) -> list[tuple[str, Difference]]:
+    """Every row beside the first of its task and length, with what the two have alike in words.
+
+    A row stands also beside the first of another length that was shown more images for as many
+    multiply-adds, by a network that costs less for each.
+    """
+    ordered = sorted(rows, key=_kind)
+    leaders = [next(alike) for _, alike in groupby(ordered, key=_kind)]
     found = []
-    for (_, examples), alike in groupby(sorted(rows, key=_kind), key=_kind):
-        first, *others = alike
-        beside = (difference(first, other) for other in others)
-        found += [(examples, one) for one in beside if one is not None]
-    return found
+    for row in ordered:
+        for leader in leaders:
+            images = f"{row.examples:,} images"
+            if _kind(row) == _kind(leader) and row is not leader:
+                found.append((f"{images} of {row.task}", difference(leader, row)))
+            elif _cheaper(leader, row):
+                words = f"computation on {row.task}, {images} beside {leader.examples:,}"
+                found.append((words, difference(leader, row)))
+    return [(words, one) for words, one in found if one is not None]
 
 
 def _kind(row: Row) -> tuple[str, int]:
     return row.task, row.examples
 
 
+def _cheaper(one: Row, other: Row) -> bool:
+    """Whether the one was shown more images than the other for the same computation."""
+    more = one.task == other.task and one.examples > other.examples
+    return more and abs(one.computation / other.computation - 1) < ALIKE
+
+
 def rows_table(rows: list[Row]) -> str:
     lines = []
     for row in rows:
         low, high, of = interval_of(row)
-        last = row.runs[0].tables["training"].iloc[-1]
         validation = [run.headline["validation_error"] for run in row.runs]
         spread = f" ± {stdev(row.errors):.2f}" if len(row.runs) > 1 else ""
         speed = mean(run.headline["images_per_second"] for run in row.runs)
@@ -175,7 +228,7 @@ def rows_table(rows: list[Row]) -> str:
                 "test error %": f"**{mean(row.errors):.2f}**{spread}",
                 "95 % interval": f"{low:.2f} to {high:.2f} ({of})",
                 "validation error %": "-" if None in validation else f"{mean(validation):.2f}",
-                "GMAC": f"{last['multiply_adds'] / 1e9:.2f}",
+                "GMAC": f"{row.multiply_adds / 1e9:.2f}",
                 "images/s": f"{speed:.0f}",
                 "paper %": row.paper or "-",
             }
@@ -183,19 +236,21 @@ def rows_table(rows: list[Row]) -> str:
     return markdown(lines)
 
 
-def differences_table(found: list[tuple[int, Difference]]) -> str:
+def differences_table(found: list[tuple[str, Difference]]) -> str:
     return markdown(
         [
             {
-                "images shown": f"{examples:,}",
+                "the same": alike,
                 "row": one.second,
                 "beside": one.first,
                 "difference, points": f"**{one.value:+.2f}**",
                 "95 % interval": f"{one.low:+.2f} to {one.high:+.2f}",
+                "times the errors": f"{one.ratio:.2f}",
+                "in the paper": f"{one.published:.2f}" if one.published else "-",
                 "compared": one.of,
-                "sure": "yes" if one.sure else "no",
+                "verdict": one.verdict,
             }
-            for examples, one in found
+            for alike, one in found
         ]
     )
 
@@ -218,7 +273,7 @@ def controls(
         yield f"![{task}: rows side by side]({Path(os.path.relpath(path, here)).as_posix()})"
         found = differences(of_task)
         if found:
-            yield "\n".join(f"- {one}" for _, one in found)
+            yield "\n".join(f"- With the same {alike}: {one}" for alike, one in found)
     if not compared:
         yield HOW
 

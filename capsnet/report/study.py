@@ -5,7 +5,6 @@ Tables in, Markdown and figures out. Rows that were not trained are named; nothi
 
 import os
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -21,27 +20,33 @@ from capsnet.report.comparisons import (
     rows_of,
     rows_table,
 )
+from capsnet.report.sentences import FEW
 from capsnet.report.tables import PAPER, Results, markdown
+from capsnet.runs import task_of
 
-READ = """Every network is tested once, on the same test pairs; nothing was chosen by a test error.
-A row is trainings that differ in nothing but their seed, with mean and standard deviation over
-them and the 95 % t interval of the mean; where there is one network its Wilson interval, which
-knows nothing of other trainings. Compared are rows of one length: networks of the same seed saw
-the same digits in the same order, so their differences are paired; where there is one of each,
-the test examples are (McNemar). "Sure" is at 95 % for one comparison, not for all of them
-together. GMAC: billions of multiply-adds for one image, without the decoder. images/s is of a
-machine that does other work too."""
+READ = """No network was chosen by a test error, and all of one task and budget are tested on the
+same examples. A row is trainings that differ in nothing but their seed, with mean and standard
+deviation over them and the 95 % t interval of the mean; where there is one network its Wilson
+interval, which knows nothing of other trainings and takes test pairs as independent, though two may
+share a digit. Compared are rows of one length, and rows of two lengths where the costlier network
+saw fewer images, so that both took as many multiply-adds. Networks of the same seed saw the same
+digits in the same order, as far as they saw as many, so their differences are paired; where there
+is one of each, the test examples are (McNemar). "Sure" is at 95 % for one comparison, not for all
+of them together. GMAC: billions of multiply-adds for one image, without the decoder. images/s is of
+machines that did other work too."""
 AFFNIST = """The paper's two, trained until they erred on 0.77 % and 0.78 % of shifted digits, erred
 on 21 % (CapsNet) and 34 % (CNN) of affNIST."""
-TABLE_1 = """The paper trained far longer, so these are not its conditions; of several lengths the
-longest is shown."""
+PAPER_PAIRS = 60_000_000  # of its training set (section 6); how many were shown is not published
+TABLE_1 = """Of several lengths the one of which most rows of the task are here, so that its rows
+compare. At any length but the paper's these are not its conditions."""
 
 
 def study(
     series: list[tuple[Params, dict[str, Results]]], drawn: Path, here: Path
 ) -> Iterator[str]:
     """The parts of the report, from the runs of each series that were measured."""
-    rows = [row for params, measured in series for row in rows_of(params, measured)]
+    each = [rows_of(params, measured) for params, measured in series]
+    rows = [row for some in each for row in some]
     yield "# Does routing matter? The study"
     yield READ
     for params, measured in series:
@@ -51,15 +56,23 @@ def study(
             f" Not yet: {', '.join(missing)}." if missing else ""
         )
     if rows:
+        found = differences(rows)
+        if found:
+            yield "## The answer so far"
+            yield "\n".join(f"- With the same {alike}: {one}" for alike, one in found)
+            yield longest(series)
         yield "## Rows"
         yield rows_table(rows)
-        yield from compared(rows)
+        if found:
+            yield "## Differences"
+            yield differences_table(found)
         yield "## Figures"
         yield (
             "Bars: against length as in the table; by overlap from the lowest to the highest "
-            "network of the row."
+            "network of the row, or where there is one its own 95 % interval."
         )
-        for name, (title, table, x_label, y_label) in figures_of(rows).items():
+        drawn_rows = next(some for some in each if some)  # those of one budget
+        for name, (title, table, x_label, y_label) in figures_of(drawn_rows).items():
             path = drawn / f"{name}.png"
             lines(table, path, title=title, x_label=x_label, y_label=y_label)
             yield f"![{title}]({Path(os.path.relpath(path, here)).as_posix()})"
@@ -70,18 +83,30 @@ def study(
     yield from affnist(rows)
 
 
-def compared(rows: list[Row]) -> Iterator[str]:
-    found = differences(rows)
-    if found:
-        yield "## Differences"
-        yield differences_table(found)
-        for examples, some in groupby(found, key=lambda one: one[0]):
-            yield "\n".join([f"At {examples:,} images:", "", *(f"- {one}" for _, one in some)])
+def longest(series: list[tuple[Params, dict[str, Results]]]) -> str:
+    """How far what was trained is from the paper's MultiMNIST."""
+    here = [
+        task_of(params, name).training_examples
+        for params, measured in series
+        for name in measured
+        if params.runs[name].task == "multimnist"
+    ]
+    if not here or max(here) >= PAPER_PAIRS:
+        return ""
+    return (
+        f"The longest of these trainings on MultiMNIST shows {max(here):,} pairs, the paper's "
+        f"training set has {PAPER_PAIRS:,}: the differences are those of short trainings."
+    )
 
 
 def figures_of(rows: list[Row]) -> dict[str, tuple[str, pd.DataFrame, str, str]]:
-    """Name -> title, table (name, place, value, low, high), and the words at the axes."""
+    """Name -> title, table (name, place, value, low, high), and the words at the axes: of the
+    first row's task, and but for the first figure of its length.
+    """
     share = "shared ink, of the smaller digit's"
+    rows = [row for row in rows if row.task == rows[0].task]
+    examples = rows[0].examples
+    alike = [row for row in rows if row.examples == examples]
     length = pd.DataFrame(
         {
             "name": row.name,
@@ -91,8 +116,6 @@ def figures_of(rows: list[Row]) -> dict[str, tuple[str, pd.DataFrame, str, str]]
         }
         for row in rows
     )
-    shortest = min(row.examples for row in rows)
-    alike = [row for row in rows if row.examples == shortest]
     overlap = [by_overlap(row, "errors", ("group", "overlap"), "error") for row in alike]
     pixels = [
         by_overlap(row, "told_apart", ("measure", "pixels_told_apart"), "value") for row in alike
@@ -105,19 +128,25 @@ def figures_of(rows: list[Row]) -> dict[str, tuple[str, pd.DataFrame, str, str]]
             "test error (%)",
         )
     }
-    title = f"Test error by overlap, {shortest:,} images"
+    title = f"Test error by overlap, {examples:,} images"
     found["overlap"] = (title, pd.concat(overlap), share, "test error (%)")
-    title = f"Pixels of one digit alone that its own capsule draws brighter, {shortest:,} images"
+    title = f"Pixels of one digit alone that its own capsule draws brighter, {examples:,} images"
     found["pixels"] = (title, pd.concat(pixels), share, "pixels told apart (%)")
     return {name: figure for name, figure in found.items() if len(figure[1])}
 
 
 def by_overlap(row: Row, table: str, group: tuple[str, str], value: str) -> pd.DataFrame:
-    """Mean over the row's networks for each range of overlap, with their lowest and highest."""
+    """Mean over the row's networks for each range of overlap with at least FEW examples, with the
+    lowest and highest of them, or where there is one its interval.
+    """
     column, wanted = group
     tables = [run.tables[table] for run in row.runs]
     ranges = pd.concat(one[(one[column] == wanted) & (one["name"] != "all")] for one in tables)
+    ranges = ranges[ranges["examples"] >= FEW]
     found = ranges.groupby("name", sort=False)[value].agg(["mean", "min", "max"]).reset_index()
+    if len(row.runs) == 1:
+        low, high = ("low", "high") if value == "value" else (f"{value}_low", f"{value}_high")
+        found["min"], found["max"] = ranges[low].to_numpy(), ranges[high].to_numpy()
     found.columns = ["place", "value", "low", "high"]
     return found.assign(name=row.name)
 
@@ -147,12 +176,14 @@ def table_1(rows: list[Row]) -> str:
     table = []
     for place, paper in PAPER.items():
         network, iterations, reconstruction, task = place
-        here = sorted((row for row in rows if row.place == place), key=lambda row: row.examples)
+        lengths = [row.examples for row in rows if row.task == task and row.place in PAPER]
+        length = max(lengths, key=lambda one: (lengths.count(one), one), default=0)
         ours = "not run"
-        if here:
-            row = here[-1]
-            spread = f" ± {stdev(row.errors):.2f}" if len(row.runs) > 1 else ""
-            ours = f"{mean(row.errors):.2f}{spread} (n = {len(row.runs)}, {row.examples:,} images)"
+        for row in rows:
+            if row.place == place and row.examples == length:
+                spread = f" ± {stdev(row.errors):.2f}" if len(row.runs) > 1 else ""
+                of = f"n = {len(row.runs)}, {row.examples:,} images"
+                ours = f"{mean(row.errors):.2f}{spread} ({of})"
         yes = {True: "yes", False: "no", None: "-"}[reconstruction]
         table.append(
             {

@@ -44,6 +44,7 @@ UNITS = {
     "contributed_coupling": "%",  # of the votes for a digit there, by contribution
     "largest_coupling": "%",  # of all votes for a digit there
     "votes": "",  # the fewest that carry `MOST` of s_j of a digit there
+    "pull": "%",  # of s_j, added by the votes that point its way; the others take away
     "length": "",  # of the capsule of a digit there
     "own_coupling": "%",  # of a digit's own places, to its own capsule
     "other_coupling": "%",  # to the capsule of the other digit in the image
@@ -157,6 +158,7 @@ def measure(watched: Watched) -> Tensor:
         "contributed_coupling": 100 * (parts * coupled).sum(dim=1).mean(dim=1),
         "largest_coupling": 100 * coupled.amax(dim=1).mean(dim=1),
         "votes": num_votes(parts).mean(dim=1),
+        "pull": 100 * parts.clamp_min(0).sum(dim=1).mean(dim=1),
         "length": capsules[:, labels].norm(dim=-1).mean(dim=1),
         "own_coupling": 100 * own,
         "other_coupling": 100 * other,

@@ -89,6 +89,15 @@ def test_what_is_packed_is_small_and_another_call_has_nothing_to_do(lent):
     assert code == 0 and len(told.splitlines()) == 2 and not error
 
 
+def test_an_evaluation_that_was_cut_off_is_made_again(lent):
+    """Its headlines are written first, so that they say nothing of the tables that follow."""
+    packed = lent / "gpu" / "runs" / "wide.json"
+    packed.unlink()
+    (lent / "gpu" / "work" / "wide" / "robustness.csv").unlink()
+    code, told, error = programme(lent)
+    assert code == 0 and "robustness.csv" in json.loads(packed.read_text())["files"], error
+
+
 def test_a_large_network_is_packed_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "MOST_BYTES", 1000)
     sizes = dict(image_size=28, conv_channels=4, primary_types=1, decoder_sizes=[8])

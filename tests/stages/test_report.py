@@ -17,10 +17,10 @@ def params_with(**runs: dict):
     return params.model_copy(update={"budgets": budgets, "runs": settings})
 
 
-def measured(error: float, *, right: list[int] = ()) -> Results:
+def measured(error: float, *, right: list[int] = (), multiply_adds: float = 2e8) -> Results:
     headline = {"error": error, "error_low": error - 1, "error_high": error + 1}
     headline |= {"validation_error": error + 2, "images_per_second": 50.0}
-    training = pd.DataFrame({"multiply_adds": [2e8]})
+    training = pd.DataFrame({"multiply_adds": [multiply_adds]})
     return Results("", headline, {"training": training, "examples": pd.DataFrame({"right": right})})
 
 
@@ -72,6 +72,7 @@ def test_rows_of_the_same_seeds_are_paired():
         assert found.value == pytest.approx(2) and found.sure == sure
         assert (found.low <= 0) != sure and found.of == "3 seeds, paired"
     assert str(found).startswith("r = 1: 2.00 points more errors than r = 3 (")
+    assert not comparisons.difference(row_of("a", [1.0, 2.0]), row_of("b", [1.5, 2.5])).sure
 
 
 def row_of(name: str, errors: list[float], right: list[int] = ()) -> comparisons.Row:
@@ -90,6 +91,7 @@ def test_one_network_each_is_compared_on_the_examples_that_both_saw():
         assert found.value == pytest.approx(worse - (20 - worse)) and found.sure == sure
         assert found.of == "one network each, the same 100 examples"
         assert found.low < found.value < found.high
+        assert ("sure of these two networks, not of others" in str(found)) == sure
     assert comparisons.difference(one, row_of("c", [0.0], [1] * 99)) is None
     same = comparisons.difference(one, one)
     assert same.value == same.low == same.high == 0 and not same.sure
@@ -108,6 +110,25 @@ def test_only_rows_of_one_task_and_length_are_compared():
     assert [(one.first, one.second) for _, one in found] == [
         ("CapsNet, r = 3", "CapsNet, r = 1"),
         ("CapsNet, r = 3", "ConvNet, peak 0.002"),
+    ]
+
+
+def test_a_costlier_network_is_compared_at_equal_computation_too():
+    """Twice the multiply-adds for an image: half the images are as much; a third is not."""
+    params = params_with(
+        caps={"task": "multimnist", "examples": 600},
+        same={"task": "multimnist", "examples": 600, "network": "baseline"},
+        half={"task": "multimnist", "examples": 300, "network": "baseline"},
+        third={"task": "multimnist", "examples": 200, "network": "baseline"},
+    )
+    costs = dict(caps=2e8, same=4e8, half=4e8, third=4e8)
+    results = {
+        name: measured(20.0, right=[1, 0], multiply_adds=cost) for name, cost in costs.items()
+    }
+    found = comparisons.differences(comparisons.rows_of(params, results))
+    assert [(alike, one.first, one.second) for alike, one in found] == [
+        ("computation on multimnist, 300 images beside 600", "CapsNet, r = 3", "baseline"),
+        ("600 images of multimnist", "CapsNet, r = 3", "baseline"),
     ]
 
 

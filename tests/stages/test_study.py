@@ -12,11 +12,13 @@ RANGES = ["0 to 20 %", "20 to 40 %", "40 to 60 %"]
 def results(name: str, error: float) -> Results:
     headline = {"error": error, "error_low": error - 1, "error_high": error + 1}
     headline |= {"validation_error": error, "images_per_second": 40.0}
-    errors = pd.DataFrame({"group": "overlap", "name": RANGES, "error": [error, error + 2, 40]})
+    errors = {"group": "overlap", "name": RANGES, "error": [error, error + 2, 40]}
+    errors |= {"error_low": 1, "error_high": 99, "examples": [900, 500, 7]}
     apart = {"measure": "pixels_told_apart", "name": ["all", *RANGES], "value": [80, 90, 80, 70]}
+    apart |= {"low": 60, "high": 99, "examples": [1407, 900, 500, 7]}
     tables = {
         "training": pd.DataFrame({"multiply_adds": [5.5e8]}),
-        "errors": errors,
+        "errors": pd.DataFrame(errors),
         "told_apart": pd.DataFrame(apart),
         "examples": pd.DataFrame({"right": [0] * int(error) + [1] * (100 - int(error))}),
     }
@@ -43,9 +45,12 @@ def test_the_study_reports_what_is_done_and_names_what_is_not(tmp_path):
     assert "8 of 9 networks are trained and tested. Not yet: later." in text
     assert "| 3 | **31.00** ± 1.00 | 28.52 to 33.48 (3 seeds) |" in text
     assert "CapsNet, r = 1: 2.83 points more errors than CapsNet, r = 3 (+2.12 to +3.55" in text
-    assert "3 seeds, paired: sure" in text
+    assert "3 seeds, paired: sure), 1.09 times as many; in the paper 1.44 times." in text
+    assert "shows 4,000 pairs, the paper's training set has 60,000,000" in text
     table = [line for line in text.splitlines() if line.startswith("| capsnet |")]
-    assert "| capsnet | r = 3 | yes | multimnist | 5.2 | 22.00 (n = 1, 4,000 images) |" in table
+    assert (
+        "| capsnet | r = 3 | yes | multimnist | 5.2 | 31.00 ± 1.00 (n = 3, 1,000 images) |" in table
+    )
     assert (
         "| capsnet | r = 1 | yes | multimnist | 7.5 | 33.83 ± 1.04 (n = 3, 1,000 images) |" in table
     )

@@ -58,7 +58,7 @@ def test_what_one_image_shows():
     values = dict(zip(UNITS, measure(watched([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]))[0], strict=True))
     expected = {"logit_change": 1, "entropy": 0.25, "agreement": 1, "own_coupling": 75}
     expected |= {"other_coupling": 25, "absent_coupling": 0, "contributed_coupling": 200 / 3}
-    expected |= {"largest_coupling": 75, "votes": 1.5, "length": 0.5}
+    expected |= {"largest_coupling": 75, "votes": 1.5, "pull": 100, "length": 0.5}
     assert {name: values[name].item() for name in expected} == pytest.approx(expected)
     assert values["coupling_change"].isnan() and values["logit_change_change"].isnan()
 

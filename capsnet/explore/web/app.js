@@ -114,7 +114,7 @@ const Explorer = (() => {
     );
     one("knobs-told").textContent =
       `The sixteen numbers of the capsule of ${state.digit}. What a slider changes was measured on test digits over the ` +
-      `blue band, in which 95 % of them lie (two standard deviations either way); beyond it no real digit is.`;
+      `blue band: two standard deviations of them either way of their mean. Beyond it real digits are rare.`;
     knobs.show(capsule(state.digit), meanings());
   }
 
