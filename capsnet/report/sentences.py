@@ -55,10 +55,11 @@ def reconstructions(results: Results, params: Params) -> str:
     return (
         "Each of two digits from its own capsule, as in Figure 5 of the paper; a shared pixel may "
         "belong to both, and a capsule whose digit is not there (*) should draw nothing. On pixels "
-        "that one digit alone has inked its own reconstruction is the brighter one in "
-        f"{share['value']:.1f} % ({share['low']:.1f} to {share['high']:.1f}); a coin reaches 50 %, "
-        f"and the mean picture of each class {blurred:.1f} %. From the labels' capsules, found or "
-        f"not, the reconstructions are {error:.1f} squared pixels off per digit on average; "
+        "that one digit alone has inked (half white or more) its own reconstruction is the "
+        f"brighter one in {share['value']:.1f} % ({share['low']:.1f} to "
+        f"{share['high']:.1f}); a coin reaches 50 %, and the mean picture of each class "
+        f"{blurred:.1f} %. From the labels' capsules, found or not, the "
+        f"reconstructions are {error:.1f} squared pixels off per digit on average; "
         f"answers that need no network: {trivial}."
     )
 
@@ -106,7 +107,7 @@ def usual_overview(results: Results, params: Params) -> str:
     return (
         f"A dimension's standard deviation over test digits of one class is {reach.median():.3f} "
         f"(median; from {reach.min():.3f} to {reach.max():.3f}), so {params.perturb.range:g} is "
-        f"{times:.1f} of them: {beyond} of Figure 4 is beyond real digits. Within two standard "
+        f"{times:.1f} of them: {beyond} of Figure 4 is beyond real digits. Moved by two standard "
         f"deviations either way {named} of "
         f"{len(wide.drop_duplicates(['digit', 'dimension']))} dimensions change a measure visibly; "
         f"the largest effects there are {largest(table)}. Called a translation is only what keeps "

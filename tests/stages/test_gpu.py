@@ -94,7 +94,7 @@ def test_an_evaluation_that_was_cut_off_is_made_again(lent):
     packed = lent / "gpu" / "runs" / "wide.json"
     packed.unlink()
     (lent / "gpu" / "work" / "wide" / "robustness.csv").unlink()
-    code, told, error = programme(lent)
+    code, _, error = programme(lent)
     assert code == 0 and "robustness.csv" in json.loads(packed.read_text())["files"], error
 
 
