@@ -126,6 +126,13 @@ class Browser:
             button = dict(button="left", buttons=1, clickCount=1)
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
 
+    def touch(self, places: list[tuple[float, float]]) -> None:
+        """A finger, from the first place to the last."""
+        for number, (x, y) in enumerate(places):
+            kind = "touchMove" if number else "touchStart"
+            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[dict(x=x, y=y)])
+        self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
     def press(self, key: str) -> None:
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key)

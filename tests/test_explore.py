@@ -93,7 +93,7 @@ def test_the_page_has_ten_of_each_class_the_failures_and_says_how_far_it_is_off(
 @needs_chromium
 def test_a_person_can_browse_draw_and_turn(made, tmp_path):
     """Numbers of ten test digits are those of `capsnet.predict` within what the page states; a
-    digit is drawn by mouse and by keys; a slider moves; nothing leaves the page.
+    digit is drawn by mouse, finger and keys; a slider moves; nothing leaves the page.
     """
     _, path, out, subject = made
     found, reader, size = told(out.read_text()), load_reader(path), subject.image_size
@@ -131,6 +131,11 @@ def test_a_person_can_browse_draw_and_turn(made, tmp_path):
             given = np.array(tab.run("[...Explorer.state.image]")).reshape(size, size)
             expected = fit(ink, image_size=size, box_size=20)
             assert np.abs(given - expected).mean() < 0.02 and given.max() == 1
+
+        before = tab.run("Explorer.state.number")
+        tab.touch(places[::-1])
+        tab.wait_for(f"Explorer.state.number > {before}")
+        tab.wait_for(ready)
 
         before = tab.run("Explorer.state.number")
         tab.run("document.getElementById('paper').focus()")

@@ -104,10 +104,6 @@ def _claimed(one, iteration: int) -> np.ndarray:
     return overlay(claimed)
 
 
-def _values(table: pd.DataFrame, name: str) -> np.ndarray:
-    return table.loc[table["measure"] == name, "value"].to_numpy()
-
-
 def _line(axes: Axes, table: pd.DataFrame, name: str, color: str, label: str = "") -> np.ndarray:
     rows = table[table["measure"] == name]
     axes.plot(rows["iteration"], rows["value"], "o-", color=color, label=label or None)

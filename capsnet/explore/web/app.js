@@ -25,7 +25,7 @@ const Explorer = (() => {
     browse();
     one("clear").onclick = () => {
       paper.clear();
-      one("answer").textContent = page.told.sizes.digits > 1 ? "Draw two digits, one over the other." : "Draw a digit.";
+      ask();
     };
     one("passes").oninput = () => {
       state.pass = Number(one("passes").value) - 1;
@@ -46,9 +46,13 @@ const Explorer = (() => {
   function drawn(layers) {
     const { size, digits } = page.told.sizes, near = digits > 1 ? page.told.sizes.shift : null;
     const images = layers.map((layer) => Handwriting.fit(layer, size, near)).filter((image) => image !== null);
-    if (images.length === 0) return;
+    if (images.length === 0) return ask();
     mark(null);
     read(Handwriting.overlay(images, size), null);
+  }
+
+  function ask() {
+    one("answer").textContent = page.told.sizes.digits > 1 ? "Draw two digits, one over the other." : "Draw a digit.";
   }
 
   function choose(number) {

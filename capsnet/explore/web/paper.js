@@ -59,21 +59,22 @@ const Paper = (() => {
     }
 
     canvas.addEventListener("pointerdown", (event) => {
+      if (!event.isPrimary || event.button !== 0) return; // a second finger, another button
       canvas.setPointerCapture(event.pointerId);
       Object.assign(pen, place(event), { down: true, keyboard: false });
       stroke(pen, pen);
       show();
     });
     canvas.addEventListener("pointermove", (event) => {
-      if (!pen.down || pen.keyboard) return;
+      if (!event.isPrimary || !pen.down || pen.keyboard) return;
       const to = place(event);
       stroke(pen, to);
       Object.assign(pen, to);
       show();
     });
     for (const name of ["pointerup", "pointercancel"])
-      canvas.addEventListener(name, () => {
-        if (!pen.down || pen.keyboard) return;
+      canvas.addEventListener(name, (event) => {
+        if (!event.isPrimary || !pen.down || pen.keyboard) return;
         pen.down = false;
         tell();
       });
