@@ -8,12 +8,11 @@ compare with, the sentence says whether this run agrees; where the paper is sile
 import pandas as pd
 
 from capsnet.params import Params
-from capsnet.report.tables import Results
+from capsnet.report.tables import FEW, Results
 from capsnet.runs import params_of, task_of
 from capsnet.studies.effects import clearest
 
 PAPER_MEASURES = ("thickness", "slant", "width", "horizontal_centre", "vertical_centre")
-FEW = 100  # examples: of fewer no sentence is made
 LONG = 10_000_000  # images shown: the paper's own trainings are of this order and longer
 UNITS = {"slant": "degrees", "horizontal_centre": "px", "vertical_centre": "px"}
 

@@ -20,8 +20,7 @@ from capsnet.report.comparisons import (
     rows_of,
     rows_table,
 )
-from capsnet.report.sentences import FEW
-from capsnet.report.tables import PAPER, Results, markdown
+from capsnet.report.tables import FEW, PAPER, Results, markdown
 from capsnet.runs import task_of
 
 READ = """No network was chosen by a test error, and all of one task and budget are tested on the

@@ -10,6 +10,8 @@ import pandas as pd
 from capsnet.params import Params
 from capsnet.runs import params_of
 
+FEW = 100  # examples: fewer are neither spoken of nor drawn
+
 # Table 1 of the paper: test error in percent by (network, routing iterations, with reconstruction,
 # task).
 PAPER = {
