@@ -94,7 +94,10 @@ def study_dimensions(
     page = no_explorer(arguments.run)
     if can_be_explored(model):
         outcome = subject.judge(min(num_examples, params.chosen_budget.study_examples))
-        page = explorer(subject, outcome, meant, capsules, arguments.run, error)
+        try:
+            page = explorer(subject, outcome, meant, capsules, arguments.run, error)
+        except ValueError as problem:  # too large for a page: its tables and figures are not
+            page = no_explorer(arguments.run, str(problem))
     write_text(arguments.explorer, page)
 
     draw = partial(figures.perturbation_overview, values=values.numpy())

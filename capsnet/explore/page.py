@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.evaluation import Outcome, Subject, decode
-from capsnet.explore.weights import as_shown, fit_into
+from capsnet.explore.weights import as_shown, bits_of, fit_into
 from capsnet.nn.capsnet import CapsNet
 
 MOST_BYTES = 8_000_000  # of the page
 OF_EACH = 10  # test examples of each class
 FAILURES = 60  # at most
-COMPARED = 100  # test examples behind the error that the page states
+COMPARED = 500  # test examples behind the error that the page states
 FEW = 100_000  # weights of a layer: so few stay in float32, the first layer's errors weigh most
 WEB = Path(__file__).parent / "web"
 SCRIPTS = ("network", "handwriting", "pictures", "paper", "knobs", "app")
@@ -40,9 +40,9 @@ class Difference(NamedTuple):
     decisions: int  # examples read otherwise
 
 
-def no_explorer(name: str) -> str:
-    """In its place, for a network without digit capsules or decoder."""
-    return f"<!doctype html><title>{html.escape(name)}</title><p>This network has nothing to turn."
+def no_explorer(name: str, why: str = "This network has nothing to turn.") -> str:
+    """In its place, for a network without digit capsules or decoder, or too large for a page."""
+    return f"<!doctype html><title>{html.escape(name)}</title><p>{html.escape(why)}"
 
 
 def can_be_explored(model: nn.Module) -> bool:
@@ -79,7 +79,7 @@ def explorer(
     texts = {path.stem: path.read_text() for path in WEB.iterdir()}
     small = sum(map(len, texts.values())) + images.size  # generously
     small += sum(5 * each.size for each in rest.values())
-    finest, weights = fit_into(whole, (MOST_BYTES - small) * 3 // 4)
+    _, weights = fit_into(whole, (MOST_BYTES - small) * 3 // 4)
     difference = compare(subject, as_shown(model, weights))
     arrays = dict(rest)
     arrays |= {f"{key}.step": each.steps for key, each in weights.items()}
@@ -90,7 +90,7 @@ def explorer(
         "examples": examples,
         "meanings": meanings(usual, capsules),
         "difference": difference._asdict(),
-        "about": about(name, outcome, error, finest, difference),
+        "about": about(name, outcome, error, bits_of(weights), difference),
     }
     parts = {
         "title": html.escape(f"capsnet: {name}"),
@@ -147,7 +147,7 @@ def chosen_examples(subject: Subject, outcome: Outcome) -> tuple[list[dict], np.
         f"Digit {digit}": (first == digit).nonzero()[:OF_EACH, 0].tolist()
         for digit in range(NUM_CLASSES)
     }
-    shown = f"{min(FAILURES, len(wrong))} of {len(wrong):,}"
+    shown = f"{min(FAILURES, len(wrong))} of {len(wrong):,} among {len(first):,}"
     groups[f"Read wrongly, {shown}"] = wrong[:FAILURES].tolist()
     places = {place for numbers in groups.values() for place in numbers}
     images, begin = {}, 0
@@ -191,32 +191,32 @@ def compare(subject: Subject, state: dict[str, Tensor]) -> Difference:
     model = subject.model.float()
     shown: nn.Module = copy.deepcopy(model)
     shown.load_state_dict(state)
-    batch = next(iter(subject._replace(batch_size=COMPARED).batches(COMPARED)))
-    one, other = (each.eval()(batch.images) for each in (model, shown))
-    drawn = [
-        decode(each, prediction.capsules, batch.labels)
-        for each, prediction in ((model, one), (shown, other))
-    ]
-    count = batch.labels.shape[1]
-    read = [each.lengths.topk(count).indices.sort().values for each in (one, other)]
-    return Difference(
-        float((one.lengths - other.lengths).abs().max()),
-        float((drawn[0] - drawn[1]).abs().mean()),
-        int((read[0] != read[1]).any(dim=1).sum()),
-    )
+    lengths, pixels, decisions = 0.0, [], 0
+    for batch in subject.batches(COMPARED):
+        one, other = (each.eval()(batch.images) for each in (model, shown))
+        drawn = [
+            decode(each, prediction.capsules, batch.labels)
+            for each, prediction in ((model, one), (shown, other))
+        ]
+        count = batch.labels.shape[1]
+        read = [each.lengths.topk(count).indices.sort().values for each in (one, other)]
+        lengths = max(lengths, float((one.lengths - other.lengths).abs().max()))
+        pixels.append((drawn[0] - drawn[1]).abs().flatten(1).mean(dim=1))
+        decisions += int((read[0] != read[1]).any(dim=1).sum())
+    return Difference(lengths, float(torch.cat(pixels).mean()), decisions)
 
 
 def about(
-    name: str, outcome: Outcome, error: float | None, finest: float, difference: Difference
+    name: str, outcome: Outcome, error: float | None, bits: float, difference: Difference
 ) -> str:
     of = "the test examples"
     if error is None:
         error = 100 * (1 - outcome.correct.double().mean().item())
         of = f"{len(outcome.correct):,} test examples"
-    coarse = f", in steps of at least {finest:g} of a row's root mean square" if finest else ""
     return (
-        f"{name}: wrong on {error:.2f} % of {of}. The weights of its large layers are here in 8 "
-        f"bits{coarse}: on {COMPARED} test examples the lengths of capsules differ from the real "
-        f"network's by at most {difference.length:.3f}, its reconstructions by "
-        f"{difference.pixel:.4f} a pixel on average, and {difference.decisions} are read otherwise."
+        f"{name}: wrong on {error:.2f} % of {of}. The weights of its large layers are here as "
+        f"whole numbers of at most 8 bits, packed into {bits:.1f} each: on {COMPARED} test "
+        f"examples the lengths of capsules differ from the real network's by at most "
+        f"{difference.length:.3f}, its reconstructions by {difference.pixel:.4f} a pixel on "
+        f"average, and {difference.decisions} are read otherwise."
     )

@@ -40,6 +40,12 @@ def fit_into(weights: Mapping[str, Tensor], room: int) -> tuple[float, dict[str,
     raise ValueError("the network is too large for one page, with its coarsest weights too")
 
 
+def bits_of(weights: Mapping[str, Quantised]) -> float:
+    """How many bits a weight takes when all are packed, on average."""
+    packed = sum(len(zlib.compress(each.whole.tobytes(), 6)) for each in weights.values())
+    return 8 * packed / max(1, sum(each.whole.size for each in weights.values()))
+
+
 def as_shown(model: nn.Module, weights: Mapping[str, Quantised]) -> dict[str, Tensor]:
     """The state of the network with the weights that the page has."""
     state = dict(model.state_dict())

@@ -4,6 +4,7 @@ const Explorer = (() => {
   const one = (name) => document.getElementById(name);
   const state = { image: null, layers: null, passes: null, pass: 0, digit: 0, chosen: false, label: null, number: 0, milliseconds: 0 };
   let page = null, decoder = null, worker = null, paper = null, knobs = null;
+  let working = false, next = null; // the worker has one image at a time, the newest waits for it
 
   async function start() {
     const packed = Uint8Array.from(atob(one("payload").textContent.trim()), (letter) => letter.charCodeAt(0));
@@ -18,7 +19,12 @@ const Explorer = (() => {
     paper = Paper.make(one("paper"), page.told.sizes.digits, drawn);
     knobs = Knobs.make(one("sliders"), turned);
     worker = new Worker(URL.createObjectURL(new Blob([one("engine").textContent], { type: "text/javascript" })));
-    worker.onmessage = ({ data }) => (data.ready ? ready() : answered(data));
+    worker.onmessage = ({ data }) => {
+      if (data.ready) return ready();
+      working = false;
+      if (next !== null) send(next);
+      answered(data);
+    };
     worker.onerror = () => (one("answer").textContent = "This browser does not start the network (no workers here).");
     worker.postMessage({ bytes });
     bars();
@@ -33,7 +39,9 @@ const Explorer = (() => {
     };
     one("reset").onclick = () => knobs.reset(meanings());
     one("save").onclick = save;
-    window.addEventListener("resize", () => state.passes && course());
+    const again = () => state.passes && course();
+    window.addEventListener("resize", again);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
   }
 
   function ready() {
@@ -51,7 +59,11 @@ const Explorer = (() => {
     read(Handwriting.overlay(images, size), null);
   }
 
+  // A digit is wanted; what is still being read is not.
   function ask() {
+    state.number += 1;
+    delete document.body.dataset.busy;
+    mark(null);
     one("answer").textContent = page.told.sizes.digits > 1 ? "Draw two digits, one over the other." : "Draw a digit.";
   }
 
@@ -68,8 +80,15 @@ const Explorer = (() => {
     state.chosen = false;
     state.number += 1;
     document.body.dataset.busy = "yes";
-    worker.postMessage({ image, most: MOST, number: state.number });
+    send({ image, most: MOST, number: state.number });
     Pictures.paint(one("given"), page.told.sizes.size, [[Pictures.WHITE, image]]);
+  }
+
+  function send(message) {
+    next = working ? message : null;
+    if (next !== null) return;
+    working = true;
+    worker.postMessage(message);
   }
 
   function answered(data) {
@@ -117,7 +136,7 @@ const Explorer = (() => {
       ...(parts.length ? [figure(size, parts, `both digits as drawn: ${read[0]} blue, ${read[1]} orange`)] : []),
     );
     one("knobs-told").textContent =
-      `The sixteen numbers of the capsule of ${state.digit}. What a slider changes was measured on test digits over the ` +
+      `The ${page.told.sizes.upperDim} numbers of the capsule of ${state.digit}. What a slider changes was measured on test digits over the ` +
       `blue band: two standard deviations of them either way of their mean. Beyond it real digits are rare.`;
     knobs.show(capsule(state.digit), meanings());
   }
@@ -266,6 +285,6 @@ const Explorer = (() => {
     document.querySelectorAll("#examples button").forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.number === String(number))));
   }
 
-  start();
+  start().catch((error) => (one("answer").textContent = `This browser does not show the network: ${error.message}`));
   return { state, choose, decode: (digit) => decoder.image(capsule(digit), digit) };
 })();

@@ -1,4 +1,5 @@
-// Drawn ink -> what the network takes, as capsnet/reading/handwriting.py does it.
+// Drawn ink -> what the network takes, as capsnet/reading/handwriting.py has it, but for specks, which stay, and for the way
+// of shrinking: each new pixel is the mean of the old ones under it.
 const Handwriting = (() => {
   const FAINT = 0.1; // of full ink: fainter pixels do not count for the box
   const MARGIN = 1; // pixels without ink at the edge, if there is room
@@ -36,7 +37,7 @@ const Handwriting = (() => {
     }
     if (bottom < 0) return null;
     const rows = bottom - top + 1, columns = right - left + 1, factor = BOX / Math.max(rows, columns);
-    const to = { height: Math.max(1, Math.round(rows * factor)), width: Math.max(1, Math.round(columns * factor)) };
+    const to = { height: Math.max(1, rounded(rows * factor)), width: Math.max(1, rounded(columns * factor)) };
     const down = overlaps(rows, to.height), across = overlaps(columns, to.width);
     const pixels = new Float32Array(to.height * to.width);
     let most = 0;
@@ -79,7 +80,13 @@ const Handwriting = (() => {
       moment += value * n;
     });
     const room = size - sums.length, margin = Math.min(MARGIN, Math.floor(room / 2));
-    return Math.max(margin, Math.min(room - margin, Math.round(middle - moment / total)));
+    return Math.max(margin, Math.min(room - margin, rounded(middle - moment / total)));
+  }
+
+  // As Python rounds: halves to the even neighbour. Straight strokes make them.
+  function rounded(value) {
+    const up = Math.round(value);
+    return Math.abs(value % 1) === 0.5 && up % 2 !== 0 ? up - 1 : up;
   }
 
   // Layers laid over each other: added and clipped, as pairs of digits are.

@@ -14,20 +14,26 @@ const Knobs = (() => {
         ...meanings.map(({ name, mean, usual }, d) => {
           const low = Math.min(mean - 1.5 * usual, start[d] - 0.25), high = Math.max(mean + 1.5 * usual, start[d] + 0.25);
           const label = document.createElement("label"), words = document.createElement("span");
-          const told = document.createElement("output"), input = document.createElement("input");
+          const told = document.createElement("span"), input = document.createElement("input");
+          const real = `real digits: ${(mean - usual).toFixed(2)} to ${(mean + usual).toFixed(2)}`;
           label.className = "knob";
           words.textContent = `${d + 1}: ${name === "none" ? "no one thing" : name}`;
           Object.assign(input, { type: "range", min: low, max: high, step: "any", value: start[d] });
-          told.textContent = start[d].toFixed(2);
+          told.className = "told";
+          const say = (value) => {
+            told.textContent = value.toFixed(2);
+            input.setAttribute("aria-valuetext", `${value.toFixed(2)}; ${real}`);
+          };
+          say(start[d]);
           const band = document.createElement("span"), mark = document.createElement("i");
           band.className = "usual";
-          band.title = `real digits: ${(mean - usual).toFixed(2)} to ${(mean + usual).toFixed(2)}`;
+          band.title = real;
           mark.style.left = `${(100 * (mean - usual - low)) / (high - low)}%`;
           mark.style.width = `${(100 * 2 * usual) / (high - low)}%`;
           band.append(mark);
           input.addEventListener("input", () => {
             values[d] = Number(input.value);
-            told.textContent = values[d].toFixed(2);
+            say(values[d]);
             turned = d;
             changed(values, turned);
           });

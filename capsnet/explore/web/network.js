@@ -118,8 +118,10 @@ const Network = (() => {
       for (let pass = 0; pass < most; pass++) {
         const s = this.bias ? Float32Array.from(this.bias) : new Float32Array(classes * upperDim);
         for (let i = 0; i < numLower; i++) {
-          let total = leaky ? 1 : 0; // of a logit that is always zero, whose share goes nowhere
-          for (let j = 0; j < classes; j++) total += coupling[i * classes + j] = Math.exp(logits[i * classes + j]);
+          let peak = leaky ? 0 : -Infinity; // leaky: one more logit, always zero, whose share goes nowhere
+          for (let j = 0; j < classes; j++) peak = Math.max(peak, logits[i * classes + j]);
+          let total = leaky ? Math.exp(-peak) : 0;
+          for (let j = 0; j < classes; j++) total += coupling[i * classes + j] = Math.exp(logits[i * classes + j] - peak);
           for (let j = 0; j < classes; j++) {
             const c = (coupling[i * classes + j] /= total), from = (i * classes + j) * upperDim;
             for (let d = 0; d < upperDim; d++) s[j * upperDim + d] += c * votes[from + d];
@@ -158,7 +160,9 @@ const Network = (() => {
   class Decoder {
     constructor({ told, arrays }) {
       this.upperDim = told.sizes.upperDim;
-      this.layers = [0, 2, 4].map((n) => ({
+      const names = Object.keys(arrays).filter((name) => /^decoder\.layers\.\d+\.bias$/.test(name));
+      const places = names.map((name) => Number(name.split(".")[2])).sort((a, b) => a - b);
+      this.layers = places.map((n) => ({
         weight: weights(arrays, `decoder.layers.${n}.weight`),
         bias: arrays[`decoder.layers.${n}.bias`],
       }));
@@ -173,7 +177,7 @@ const Network = (() => {
           let sum = bias[row];
           const start = row * width + from;
           for (let n = 0; n < values.length; n++) sum += weight[start + n] * values[n];
-          found[row] = number < 2 ? Math.max(0, sum) : 1 / (1 + Math.exp(-sum));
+          found[row] = number < this.layers.length - 1 ? Math.max(0, sum) : 1 / (1 + Math.exp(-sum));
         }
         values = found;
         from = 0;

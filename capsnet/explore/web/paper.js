@@ -81,6 +81,7 @@ const Paper = (() => {
     canvas.addEventListener("keydown", (event) => {
       const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
       if (event.key === " ") {
+        if (event.repeat) return event.preventDefault();
         Object.assign(pen, { down: !(pen.keyboard && pen.down), keyboard: true });
         if (pen.down) stroke(pen, pen);
         else tell();
@@ -94,7 +95,8 @@ const Paper = (() => {
       show();
     });
     canvas.addEventListener("blur", () => {
-      if (pen.keyboard && pen.down) tell();
+      if (!pen.keyboard) return; // a pointer's stroke ends where the pointer is let go
+      if (pen.down) tell();
       Object.assign(pen, { keyboard: false, down: false });
       show();
     });
