@@ -90,7 +90,7 @@ def work(params: Params, name: str, arguments: argparse.Namespace, deadline: flo
     of_stage = [name, "--also", arguments.also, "--digits", arguments.digits]
     trained, model = folder / "trained.safetensors", folder / "network.safetensors"
     files = {"curve": folder / "training.csv", "metrics": folder / "training.json"}
-    if not trained.exists():
+    if not all(path.exists() for path in (trained, *files.values())):
         start(["stages.train", *of_stage, *options(files | {"model": trained})], deadline)
     round_off(trained, model)
     tables = {table: folder / f"{table}.csv" for table in score.TABLES}
@@ -153,7 +153,14 @@ def pack(name: str, model: Path, texts: list[Path], about: dict, packed: Path) -
         "network_md5": md5(model),
         "files": {path.name: path.read_text() for path in texts},
     }
+    about["seal"] = seal(about)
     replace_file(packed, json.dumps(about, indent=1).encode())
+
+
+def seal(about: dict) -> str:
+    """SHA-256 of all else that is told, tables included."""
+    rest = {key: value for key, value in about.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def take_all(params: Params, arguments: argparse.Namespace) -> None:
@@ -183,6 +190,11 @@ def take(params: Params, path: Path, arguments: argparse.Namespace) -> None:
         some = ", ".join(differ[:4]) + ", ..." * (len(differ) > 4)
         raise ValueError(f"{path}: trained with other {some}: take it at commit {about['commit']}")
     folder, model = Path("reports/study/runs") / name, Path("models/study") / f"{name}.safetensors"
+    kept = {key: about[key] for key in ("commit", "hardware", "sha256", "seal", "inputs")}
+    origin = json.dumps(kept, indent=1) + "\n"
+    if model.exists() and md5(model) == about["network_md5"] and there(folder, about, origin):
+        print(f"{name}: is here already")
+        return
     halves = model.with_suffix(".halves")
     replace_file(halves, data)
     told, tensors = checkpoint.read(halves)
@@ -192,10 +204,17 @@ def take(params: Params, path: Path, arguments: argparse.Namespace) -> None:
         raise ValueError(f"{path}: the network is not the one that was tested")
     for file, text in about["files"].items():
         replace_file(folder / Path(file).name, text.encode())
-    origin = {key: about[key] for key in ("commit", "hardware", "sha256", "inputs")}
-    replace_file(folder / "origin.json", (json.dumps(origin, indent=1) + "\n").encode())
+    replace_file(folder / "origin.json", origin.encode())
     log(name, folder, model, params, about)
     print(f"{name}: taken from {path}")
+
+
+def there(folder: Path, about: dict, origin: str) -> bool:
+    """Whether this very run was taken before, to its end."""
+    files = {Path(file).name: text for file, text in about["files"].items()}
+    files["origin.json"] = origin
+    paths = {folder / file: text for file, text in files.items()}
+    return all(path.exists() and path.read_text() == text for path, text in paths.items())
 
 
 def unpacked(path: Path) -> tuple[dict, bytes]:
@@ -203,7 +222,8 @@ def unpacked(path: Path) -> tuple[dict, bytes]:
     try:
         about = json.loads(path.read_text())
         data = b"".join(path.with_name(part).read_bytes() for part in about["parts"])
-        if hashlib.sha256(data).hexdigest() == about["sha256"]:
+        whole = hashlib.sha256(data).hexdigest() == about["sha256"]
+        if whole and seal(about) == about["seal"]:
             return about, data
     except (ValueError, KeyError, TypeError):
         pass

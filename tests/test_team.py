@@ -48,12 +48,12 @@ def as_postgres(folder: Path) -> list[str]:
 @contextmanager
 def database(folder: Path):
     """The address of an empty database of its own."""
-    found = sorted(glob("/usr/lib/postgresql/*/bin"))
+    found = [Path(each).parent for each in sorted(glob("/usr/lib/postgresql/*/bin/initdb"))]
     if not found or sys.platform != "linux":
         warnings.warn("no PostgreSQL here: the server is tested on SQLite", stacklevel=1)
         yield f"sqlite:///{folder}/team.db"
         return
-    data, port, programs = folder / "postgres", free_port(), Path(found[-1])
+    data, port, programs = folder / "postgres", free_port(), found[-1]
     data.mkdir()
     user = as_postgres(data)
 

@@ -133,9 +133,13 @@ def test_taken_in_it_is_the_network_that_was_tested(home, lent):
     with sqlite3.connect(home / "runs.db") as store:
         found = store.execute("select name, status from runs").fetchall()
     assert sorted(found) == [("pairs", "FINISHED"), ("wide", "FINISHED")]
+    code, told, error = programme(home, "--take", "gpu/runs")
+    assert code == 0 and told.count("is here already") == 2, error
+    with sqlite3.connect(home / "runs.db") as store:
+        assert len(store.execute("select name from runs").fetchall()) == 2
 
 
-def test_other_parameters_or_damage_are_refused_in_one_line(home):
+def test_other_parameters_or_damage_are_refused_in_one_line(home, lent):
     rows = yaml.safe_load((home / "rows.yaml").read_text())
     rows["runs"]["pairs"]["seed"] = 3
     (home / "rows.yaml").write_text(yaml.safe_dump(rows))
@@ -145,6 +149,11 @@ def test_other_parameters_or_damage_are_refused_in_one_line(home):
     shutil.copy(home / "gpu" / "runs" / "wide.1.bin", home / "gpu" / "runs" / "pairs.1.bin")
     code, told, error = programme(home, "--take", "gpu/runs")
     assert code == 1 and "not whole: bring them again" in error and error.count("\n") == 1
+    packed = home / "gpu" / "runs" / "pairs.json"
+    shutil.copy(lent / "gpu" / "runs" / "pairs.1.bin", packed.with_name("pairs.1.bin"))
+    packed.write_text(packed.read_text().replace("error", "terror", 1))  # a table, say
+    code, told, error = programme(home, "--take", "gpu/runs")
+    assert code == 1 and "not whole: bring them again" in error
     code, told, error = programme(home, "--take", "digits")
     assert code == 1 and error.startswith("gpu: digits: no packed run")
     assert not (home / "reports").exists() and not (home / "models").exists()
