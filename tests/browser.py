@@ -137,8 +137,8 @@ class Browser:
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key)
 
-    def picture(self, path: Path, whole: bool = True) -> None:
-        found = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
+    def picture(self, path: Path) -> None:
+        found = self.call("Page.captureScreenshot")
         path.write_bytes(base64.b64decode(found["data"]))
 
 
@@ -162,7 +162,7 @@ def main() -> None:
         height = arguments.height or browser.run("document.documentElement.scrollHeight")
         browser.resize(arguments.width, height)
         time.sleep(0.5)
-        browser.picture(arguments.shot, whole=arguments.height is None)
+        browser.picture(arguments.shot)
         print("asked:", [url[:60] for url in browser.asked], "said:", browser.said)
 
 

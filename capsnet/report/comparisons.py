@@ -23,8 +23,8 @@ from capsnet.runs import params_of, task_of
 
 ALIKE = 0.05  # share by which the computation of two trainings may differ and count as the same
 NAMES = {"capsnet": "CapsNet", "convnet": "ConvNet", "baseline": "baseline"}
-HOW = """No run here has another beside it: rows of several seeds are compared in
-[the study](study/study.md). To train one without agreement:
+HOW = """No run here has another beside it; rows of several seeds are compared in the study,
+`reports/study/study.md`. To train one without agreement:
 
 ```bash
 dvc exp run -S '+runs.once={task: multimnist, network: capsnet, iterations: 1}'
