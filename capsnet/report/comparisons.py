@@ -84,7 +84,7 @@ class Difference(NamedTuple):
         return f"; in the paper {self.published:.2f} times" if self.published else ""
 
     def __str__(self) -> str:
-        words = "more" if self.value > 0 else "less"
+        words = "more" if self.value > 0 else "fewer"
         return (
             f"{self.second}: {abs(self.value):.2f} points {words} errors than {self.first} "
             f"({self.low:+.2f} to {self.high:+.2f}; {self.of}: {self.verdict}), "
