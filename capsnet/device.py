@@ -29,11 +29,16 @@ def choose_device() -> torch.device:
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    torch.cuda.set_device(device)
-    # float32 means float32, also in convolutions; half precision is what autocast is for.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True  # every batch has the same shape: search once
+    return prepare(torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))))
+
+
+def prepare(device: torch.device) -> torch.device:
+    """The one place for the settings of a kind of device; a CPU needs none. Gives it back."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        # float32 means float32, also in convolutions; half precision is what autocast is for.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = True  # every batch has the same shape: search once
     return device
 
 

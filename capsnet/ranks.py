@@ -6,16 +6,20 @@ batch.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from capsnet.data.batches import Batch
+
+SILENCE = timedelta(minutes=5)  # of another process, until it counts as lost
+T = TypeVar("T")
 
 
 class Ranks(NamedTuple):
@@ -48,6 +52,13 @@ class Ranks(NamedTuple):
             distributed.all_reduce(values)
         return values
 
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What the first process makes, for all."""
+        made = [make() if self.first else None]
+        if self.size > 1:
+            distributed.broadcast_object_list(made)
+        return made[0]
+
     def gather(self, parts: list) -> list:
         """What all processes found, if the first has parts 0, m, 2m, ... of it and so on."""
         if self.size == 1:
@@ -69,10 +80,13 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield ALONE
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=SILENCE)
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size())
     except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
+            raise
         what = str(error).strip().partition("\n")[0]
         raise ValueError(f"another process was lost, start again to go on ({what:.200})") from None
     finally:

@@ -54,12 +54,15 @@ class SavedState:
         self._due = monotonic() + every
         self._warned = False
 
-    def load(self, model: nn.Module, optimizer: Adam) -> tuple[Progress, list[Facts]]:
-        """Put the saved state into both and give where it stood; without one, the very start.
+    def load(
+        self, model: nn.Module, optimizer: Adam, ranks: Ranks = ALONE
+    ) -> tuple[Progress, list[Facts]]:
+        """Put the saved state into both and give where it stood; without one, the very start. Of
+        several processes all get what the first finds, for machines may share no disk.
 
         Says on stdout what it found: this training's state, or what makes another's unfit.
         """
-        found = self._read()
+        found = ranks.from_first(self._read)
         if found is None:
             return Progress(), []
         told, tensors = found

@@ -54,7 +54,7 @@ def main() -> None:
         return
     deadline = monotonic() + 60 * arguments.minutes
     try:
-        measure(arguments, deadline)
+        measure(params, arguments, deadline)
         for name in params.runs:
             work(params, name, arguments, deadline)
     except TimeoutError:
@@ -63,10 +63,13 @@ def main() -> None:
     print(f"gpu: all is done: {arguments.out}")
 
 
-def measure(arguments: argparse.Namespace, deadline: float) -> None:
-    """Kernel and benchmark, once. Raises ValueError if the kernel is wrong: nothing more is worth
-    the time then.
+def measure(params: Params, arguments: argparse.Namespace, deadline: float) -> None:
+    """Kernel and benchmark, once; neither if the kernel is not to be used. Raises ValueError if it
+    is wrong: nothing more is worth the time then.
     """
+    if params.routing.implementation == "reference":
+        print("kernel: neither compared nor measured: routing.implementation is reference")
+        return
     table = arguments.out / "kernels.csv"
     if not table.exists():
         shapes = kernels.FEW if arguments.small else kernels.SHAPES
@@ -74,7 +77,10 @@ def measure(arguments: argparse.Namespace, deadline: float) -> None:
     worst = pd.read_csv(table)["difference"].max()
     print(f"kernel: differs from the reference by at most {worst:.1e} of the largest number")
     if not worst < kernels.LIMIT:
-        raise ValueError(f"{table}: wanted less than {kernels.LIMIT:g}; nothing else is measured")
+        raise ValueError(
+            f"{table}: wanted less than {kernels.LIMIT:g}: to go on without the kernel, set "
+            f"routing.implementation=reference"
+        )
     folder = arguments.out / "benchmark"
     if not (folder / "benchmark.md").exists():
         command = ["capsnet.benchmark", "--out", folder, "--profile", PROFILED]
@@ -83,10 +89,11 @@ def measure(arguments: argparse.Namespace, deadline: float) -> None:
 
 def work(params: Params, name: str, arguments: argparse.Namespace, deadline: float) -> None:
     """One run as far as the time goes: train, round, test, pack."""
-    packed, folder = arguments.out / "runs" / f"{name}.json", arguments.out / "work" / name
+    packed, inputs = arguments.out / "runs" / f"{name}.json", inputs_of_both(name, arguments)
     if packed.exists():
         return
-    about = {"inputs": inputs_of("train", name, arguments.digits, arguments.also)}
+    # What other code or parameters left half done is not gone on with.
+    folder = arguments.out / "work" / f"{name}-{digest(inputs)[:16]}"
     of_stage = [name, "--also", arguments.also, "--digits", arguments.digits]
     trained, model = folder / "trained.safetensors", folder / "network.safetensors"
     files = {"curve": folder / "training.csv", "metrics": folder / "training.json"}
@@ -104,9 +111,18 @@ def work(params: Params, name: str, arguments: argparse.Namespace, deadline: flo
     if not all(path.exists() for path in texts):
         start([stage, *of_stage, *options(outputs)], deadline)
     texts += files.values()
-    about |= {"commit": commit(), "hardware": describe(choose_device())}
+    about = {"inputs": inputs, "commit": commit(), "hardware": describe(choose_device())}
     pack(name, model, texts, about, packed)
     print(f"{name}: packed as {packed}")
+
+
+def inputs_of_both(name: str, arguments: argparse.Namespace) -> dict[str, str]:
+    """Of the training and of the test."""
+    return {
+        key: value
+        for stage in ("train", "evaluate")
+        for key, value in inputs_of(stage, name, arguments.digits, arguments.also).items()
+    }
 
 
 def options(values: dict[str, Path]) -> list[str | Path]:
@@ -159,13 +175,16 @@ def pack(name: str, model: Path, texts: list[Path], about: dict, packed: Path) -
 
 def seal(about: dict) -> str:
     """SHA-256 of all else that is told, tables included."""
-    rest = {key: value for key, value in about.items() if key != "seal"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return digest({key: value for key, value in about.items() if key != "seal"})
+
+
+def digest(told: dict) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def take_all(params: Params, arguments: argparse.Namespace) -> None:
-    """Raises ValueError at the first run that is not whole or was not trained with this code,
-    these parameters and this data; those before it are there.
+    """Raises ValueError at the first run that is not whole or was not trained and tested with this
+    code, these parameters and this data; those before it are there.
     """
     found = sorted(arguments.take.glob("*.json"))
     if not found:
@@ -179,8 +198,7 @@ def take(params: Params, path: Path, arguments: argparse.Namespace) -> None:
     name = about["run"]
     if name not in params.runs:
         raise ValueError(f"{path}: run {name!r} is not in {arguments.also}")
-    here = inputs_of("train", name, arguments.digits, arguments.also)
-    inputs = about["inputs"]
+    here, inputs = inputs_of_both(name, arguments), about["inputs"]
     differ = sorted(
         key
         for key in (inputs.keys() | here.keys()) - OF_THE_MACHINE
@@ -188,7 +206,7 @@ def take(params: Params, path: Path, arguments: argparse.Namespace) -> None:
     )
     if differ:
         some = ", ".join(differ[:4]) + ", ..." * (len(differ) > 4)
-        raise ValueError(f"{path}: trained with other {some}: take it at commit {about['commit']}")
+        raise ValueError(f"{path}: made with other {some}: take it at commit {about['commit']}")
     folder, model = Path("reports/study/runs") / name, Path("models/study") / f"{name}.safetensors"
     kept = {key: about[key] for key in ("commit", "hardware", "sha256", "seal", "inputs")}
     origin = json.dumps(kept, indent=1) + "\n"

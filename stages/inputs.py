@@ -7,6 +7,7 @@ import numba
 import torch
 import yaml
 
+from capsnet.data.archives import ARCHIVES
 from capsnet.tracking.values import md5
 
 ROOT = Path(__file__).resolve().parents[1]  # of the code that runs
@@ -14,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]  # of the code that runs
 
 def inputs_of(stage: str, run: str, digits: Path, also: Path | None = None) -> dict[str, str]:
     """Name -> value or MD5. params.yaml is that of the working directory, the sections of the file
-    `also` in the place of its own; `digits` is the data.
+    `also` in the place of its own; `digits` is the data, of which `train` takes the training split
+    and other stages the test.
     """
     tree = yaml.safe_load(Path("params.yaml").read_text())
     if also is not None:
@@ -32,4 +34,5 @@ def inputs_of(stage: str, run: str, digits: Path, also: Path | None = None) -> d
     code = [ROOT / path for path in entry["deps"] if path.startswith(("capsnet/", "stages/"))]
     files = [file for path in code for file in ([path] if path.is_file() else path.rglob("*.py"))]
     inputs |= {file.relative_to(ROOT).as_posix(): md5(file) for file in files}
-    return inputs | {f"digits/{file.name}": md5(file) for file in sorted(digits.glob("train*"))}
+    archives = ARCHIVES["train" if stage == "train" else "test"]
+    return inputs | {f"digits/{name}": md5(digits / name) for name in archives}

@@ -16,26 +16,30 @@ LOCK = Path("study/dvc.lock")
 
 
 def main() -> None:
-    ours, theirs = (side(number) for number in (2, 3))
-    twice = [
-        name for name in ours.keys() & theirs.keys() - {"report"} if ours[name] != theirs[name]
-    ]
+    before, ours, theirs = (side(number) for number in (1, 2, 3))
+    names = ours.keys() | theirs.keys()
+    changed = {name for name in names - {"report"} if ours.get(name) != theirs.get(name)}
+    by_us, by_them = (
+        {name for name in changed if side.get(name) != before.get(name)} for side in (ours, theirs)
+    )
+    twice = by_us & by_them
     if twice:
         raise ValueError(
             f"{LOCK}: both sides did {', '.join(sorted(twice))}: nothing is changed; choose a side "
             f"with `git checkout --ours {LOCK} reports/study` or --theirs"
         )
-    lock = {"schema": "2.0", "stages": theirs | ours}  # the report is made anew in any case
-    write_text(LOCK, yaml.safe_dump(lock, sort_keys=False))
-    print(
-        f"{LOCK}: {len(lock['stages'])} stages, {len(theirs.keys() - ours.keys())} of them theirs"
-    )
+    stages = ours | {name: theirs.get(name) for name in by_them}
+    stages = {name: stage for name, stage in stages.items() if stage is not None}
+    write_text(LOCK, yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False))
+    print(f"{LOCK}: {len(stages)} stages, {len(by_them)} of them theirs")
 
 
 def side(number: int) -> dict[str, object]:
-    """Stages of the file as it is on one side of the merge: 2 ours, 3 theirs."""
+    """Stages of the file as it was before the two sides parted (1), is with us (2) and them (3)."""
     command = ["git", "show", f":{number}:{LOCK}"]
     shown = subprocess.run(command, capture_output=True, text=True)
+    if shown.returncode != 0 and number == 1:  # neither side had the file then
+        return {}
     if shown.returncode != 0:
         raise ValueError(f"{LOCK}: no merge of two sides is under way: run `git pull` first")
     return yaml.safe_load(shown.stdout)["stages"]

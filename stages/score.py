@@ -21,7 +21,7 @@ from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.studies import errors
 from capsnet.studies.told_apart import told_apart
 from capsnet.tracking import track
-from stages.command import parser_of_a_run, run, start_with
+from stages.command import done_by, parser_of_a_run, run
 from stages.output import write_csv, write_json
 
 LISTED = 100_000  # examples, at most, that are told apart one by one: of 10M pairs the first
@@ -38,7 +38,8 @@ def judged_by_all(module: str, arguments: argparse.Namespace, further: Callable)
     first process goes on with `further`(subject, outcome, params, tracker) alone.
     """
     params = params_of(load_params(also=arguments.also), arguments.run)
-    start_with(params.launcher, module)
+    if done_by(params.launcher, module):
+        return
     used = used_parameters(params, arguments.run)
     device = choose_device()
     with joined(device) as ranks:

@@ -34,7 +34,7 @@ from capsnet.resume import SavedState, folder_of_states, only_one
 from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.tracking import Tracker, track
 from capsnet.training import Facts, fit
-from stages.command import parser_of_a_run, run, start_with
+from stages.command import done_by, parser_of_a_run, run
 from stages.inputs import ROOT, inputs_of
 from stages.output import write_csv, write_json
 from stages.recipe import adam, losses_of, network_arguments, schedule
@@ -56,7 +56,8 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, JSON")
     arguments = parser.parse_args()
     params = params_of(load_params(also=arguments.also), arguments.run)
-    start_with(params.launcher, "stages.train")
+    if done_by(params.launcher, "stages.train"):
+        return
     used = used_parameters(params, arguments.run)
     device = choose_device()
     with joined(device) as ranks:
@@ -107,7 +108,7 @@ def set_up(
     inputs = inputs_of("train", arguments.run, arguments.digits, arguments.also)
     inputs |= {"device": device.type, "precision": str(dtype), "processes": str(ranks.size)}
     saved = SavedState(folder_of_states(ROOT), arguments.run, inputs, every=params.train.save_every)
-    progress, rows = saved.load(model, optimizer)
+    progress, rows = saved.load(model, optimizer, ranks)
     begun, num_steps = progress.step, -(-task.training_examples // task.batch_size)
     if not ranks.first:  # other random numbers for other images: of dropout
         torch.manual_seed(seeded_generator(params.seed, ranks.rank, begun).initial_seed())
@@ -120,6 +121,7 @@ def set_up(
         image_size=task.image_size,
         max_shift=task.training_shift,
     )
+    stop_at_error = params.runs[arguments.run].stop_at_error
     check = partial(
         evaluation_batches,
         seed=params.evaluate.seed,
@@ -130,8 +132,9 @@ def set_up(
     )
 
     def examples(digits: Digits, last: bool) -> Iterable[Batch]:
-        """Of either error; in the last row of the curve as many as there are validation digits."""
-        few = len(validation) if last else min(CHECKED, len(validation))
+        """Of either error; where much hangs on it as many as there are validation digits."""
+        every = last or stop_at_error is not None
+        few = len(validation) if every else min(CHECKED, len(validation))
         return check(digits, num_examples=few)
 
     next(iter(examples(validation, False)), None)  # too few digits for a pair stop here, not later
@@ -150,7 +153,7 @@ def set_up(
         progress=progress,
         after_step=lambda now: saved.save_if_due(model, optimizer, now, rows, ranks),
     )
-    facts = until(facts, params.runs[arguments.run].stop_at_error)
+    facts = until(facts, stop_at_error)
     few = min(LIMITED, 10 * len(validation))  # a pair network has new pairs of the same digits
     validate = partial(check, validation, num_examples=few)
     return Training(model, sizes, facts, rows, saved, begun, len(training), validate, dtype)

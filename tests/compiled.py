@@ -2,9 +2,9 @@
 
     python -m tests.compiled
 
-records the launches of a forward and a backward pass and compiles them with Triton's own compiler
-and the ptxas that it brings. A line of JSON each: kernel, compute capability, registers and bytes
-of stack (spilled registers) of a thread, bytes of shared memory of a block.
+records the launches of passes there and back and compiles each that differs with Triton's own
+compiler and the ptxas that it brings. A line of JSON each: kernel, compute capability, registers
+and bytes of stack (spilled registers) of a thread, bytes of shared memory of a block.
 """
 
 import json
@@ -21,6 +21,14 @@ from triton.compiler import ASTSource
 from capsnet.nn import routing_triton
 
 CAPABILITIES = (80, 90)
+# Images, lower capsules, leaky, gradient: of a training, of both tests, of one image; by option.
+CALLS = (
+    (128, 1152, False, "all"),
+    (128, 3200, False, "all"),
+    (100, 3200, False, "all"),
+    (1, 1152, False, "all"),
+    (128, 1152, True, "last"),
+)
 KERNELS = ("_scan_kernel", "_gradient_kernel")
 SIXTEEN = [["tt.divisibility", 16]]  # what a launch finds out of its arguments
 
@@ -35,15 +43,17 @@ class Recorder:
         return lambda *args, **options: self.launches.append((self.kernel, args, options))
 
 
-def record(num_images: int, num_lower: int) -> list:
-    """The launches of one pass there and back, at the paper's sizes."""
+def record() -> list:
+    """The launches of passes there and back, at the paper's sizes."""
     launches: list = []
     for name in KERNELS:
         setattr(routing_triton, name, Recorder(getattr(routing_triton, name), launches))
-    lower = torch.zeros(num_images, num_lower, 8, requires_grad=True)
-    weight = torch.zeros(num_lower, 10, 8, 16, requires_grad=True)
-    bias = torch.zeros(10, 16, requires_grad=True)
-    routing_triton.RouteInTriton.apply(lower, weight, bias, 2, False, "all").sum().backward()
+    for num_images, num_lower, leaky, gradient in CALLS:
+        lower = torch.zeros(num_images, num_lower, 8, requires_grad=True)
+        weight = torch.zeros(num_lower, 10, 8, 16, requires_grad=True)
+        bias = torch.zeros(10, 16, requires_grad=True)
+        capsules = routing_triton.RouteInTriton.apply(lower, weight, bias, 2, leaky, gradient)
+        capsules.sum().backward()
     return launches
 
 
@@ -55,6 +65,8 @@ def source(kernel, args) -> ASTSource:
             kind, constants[(place,)] = "constexpr", value
         elif isinstance(value, torch.Tensor):
             kind, known[(place,)] = "*fp32", SIXTEEN
+        elif value == 1:  # Triton makes it a constant
+            kind, constants[(place,)] = "constexpr", value
         else:
             kind = "i32" if isinstance(value, int) else "fp32"
             if kind == "i32" and value % 16 == 0:
@@ -75,10 +87,14 @@ def needs(cubin: bytes) -> tuple[int, int]:
 
 
 def main() -> None:
-    for kernel, args, options in record(128, 1152):
+    each = {}
+    for kernel, args, options in record():
+        wanted = source(kernel, args)
+        each[wanted.hash(), repr(options)] = kernel, wanted, options
+    for kernel, wanted, options in each.values():
         for capability in CAPABILITIES:
             target = GPUTarget("cuda", capability, 32)
-            compiled = triton.compile(source(kernel, args), target=target, options=options)
+            compiled = triton.compile(wanted, target=target, options=options)
             registers, stack = needs(compiled.asm["cubin"])
             found = {"kernel": kernel.fn.__name__, "capability": capability}
             found |= {"registers": registers, "stack": stack, "shared": compiled.metadata.shared}

@@ -382,6 +382,23 @@ def test_ten_processes_create_the_store_at_once(tmp_path):
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
 
 
+def cut_off_while_making_the_store() -> None:
+    MlflowClient.create_experiment = lambda *_: os._exit(9)
+    with track("train", "cut_off", parameters={}) as tracker:
+        tracker.tag("a", 1)
+
+
+def test_a_store_that_was_left_half_made_is_made_again(tmp_path, capfd):
+    """As by Ctrl-C in the first seconds of the first run."""
+    process = FORK.Process(target=cut_off_while_making_the_store)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 9 and not (tmp_path / "mlflow.db").exists()
+    with track("train", "mnist", parameters={}):
+        pass
+    assert list(runs_of(tmp_path)) == ["mnist"] and capfd.readouterr().err == ""
+
+
 def test_first_run_of_a_fresh_process_says_nothing(tmp_path):
     """Not even while the database is made. torch is left out because its import takes seconds."""
     code = "import sys; sys.modules['torch'] = None\nfrom capsnet.tracking import track\n"

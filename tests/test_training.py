@@ -15,6 +15,7 @@ from capsnet.data.multimnist import sort_classes
 from capsnet.losses import margin_loss, sigmoid_loss, weighted_losses
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet
+from capsnet.resume import SavedState
 from capsnet.training import (
     PredictAndDecode,
     exponential,
@@ -93,15 +94,17 @@ class Waits(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("num_digits", [1, 2])
-def test_no_step_waits_for_its_device(num_digits, monkeypatch):
-    """Three steps with images and network on `meta`, where nothing can be read. A batch whose
-    digits are drawn on the host and copied there as usual would be found.
+def test_no_step_waits_for_its_device(num_digits, monkeypatch, tmp_path):
+    """Three steps with images and network on `meta`, where nothing can be read, no state due to be
+    saved. A batch whose digits are drawn on the host and copied there as usual would be found.
     """
     real = make_digits()
     digits = Digits(*(field.to("meta") for field in real))
     monkeypatch.setattr("capsnet.data.batches.sort_classes", lambda _: sort_classes(real.labels))
     monkeypatch.setattr("capsnet.training.autocast", lambda *_: nullcontext())
     model, task = make_model().to("meta"), TASK | {"num_digits": num_digits}
+    saved = SavedState(tmp_path, "run", {}, every=600)
+    optimizer = torch.optim.Adam(model.parameters(), foreach=True)  # `meta` has no fused one
     with Waits() as waits:
         batches = training_batches(digits, range(3), seed=1, batch_size=4, **task)
         facts = fit(
@@ -109,11 +112,12 @@ def test_no_step_waits_for_its_device(num_digits, monkeypatch):
             batches,
             num_steps=100,
             num_intervals=1,
-            optimizer=torch.optim.SGD(model.parameters()),
+            optimizer=optimizer,
             learning_rate=lambda step: 0.1,
             compute_losses=compute,
             validation_batches=lambda last: [],
             seen_batches=lambda last: [],
+            after_step=lambda now: saved.save_if_due(model, optimizer, now, []),
         )
         assert list(facts) == [] and waits.found == []
         torch.zeros(3).to("meta")

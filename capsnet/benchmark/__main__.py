@@ -43,7 +43,14 @@ from capsnet.benchmark.results import SHARE, derive, write
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.batches import training_batches
 from capsnet.data.mnist import Digits, load_digits
-from capsnet.device import choose_dtype, describe, keep_freed_memory, peak, restart_peak
+from capsnet.device import (
+    choose_dtype,
+    describe,
+    keep_freed_memory,
+    peak,
+    prepare,
+    restart_peak,
+)
 from capsnet.evaluation import predict
 from capsnet.files import replace_file
 from capsnet.networks import multiply_adds
@@ -118,7 +125,7 @@ def check(arguments: argparse.Namespace) -> Settings:
         if size < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {size}, wanted 1 or more")
     try:
-        device = torch.empty(0, device=arguments.device).device
+        device = prepare(torch.empty(0, device=arguments.device).device)
     except (RuntimeError, AssertionError) as error:  # as torch reports it
         raise ValueError(f"--device {arguments.device}: {error}") from None
     return Settings(device, choose_dtype(arguments.precision, device), **sizes)

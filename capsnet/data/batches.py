@@ -70,24 +70,28 @@ def evaluation_batches(
     num_digits: int,
     image_size: int,
     max_shift: int,
+    start: int = 0,
 ) -> Iterator[Batch]:
     """A fixed set of examples, the same for every run and machine and for every batch size.
 
     Example n has digit n (modulo the number of digits) as its first, so every digit is met equally
     often. A block of 1,000 is always drawn whole, from a generator seeded by its place: fewer
-    examples are the first of more. `batch_size` is for CPUs, where small batches are as fast and
-    take less memory; on other devices a batch is a whole block.
+    examples are the first of more, and those from `start`, a multiple of 1,000, come at once.
+    `batch_size` is for CPUs, where small batches are as fast and take less memory; on other devices
+    a batch is a whole block. Raises ValueError for another start.
     """
+    if start % EVALUATION_BLOCK:
+        raise ValueError(f"start is {start}, wanted a multiple of {EVALUATION_BLOCK}")
     classes = sort_classes(digits.labels)
     if digits.images.device.type != "cpu":
         batch_size = EVALUATION_BLOCK
-    for block in range(0, num_examples, EVALUATION_BLOCK):
+    for block in range(start, num_examples, EVALUATION_BLOCK):
         base = torch.arange(block, block + EVALUATION_BLOCK) % len(digits)
         generator = seeded_generator("evaluation", seed, block)
         whole = _draw(digits, classes, base, num_digits, image_size, max_shift, generator)
         end = min(EVALUATION_BLOCK, num_examples - block)
-        for start in range(0, end, batch_size):
-            yield Batch(*(field[start : min(start + batch_size, end)] for field in whole))
+        for first in range(0, end, batch_size):
+            yield Batch(*(field[first : min(first + batch_size, end)] for field in whole))
 
 
 def epoch_order(num_digits: int, start: int, count: int, seed: int) -> Tensor:

@@ -13,7 +13,8 @@ capsule at all) and `gradient="last"` (many reimplementations: the couplings cou
 the backward pass).
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -84,7 +85,7 @@ def route(
     Same arguments, value, gradients and errors as `route_reference`. Half precision is summed in
     float32; the result has the dtype of `lower_bip`. The faster way has no second derivatives; with
     `implementation` "reference" it is not used. Raises ValueError also if its kernel does not
-    start.
+    start, here or in the backward pass.
     """
     _check(lower_bip, weight_ijpd, num_iterations, bias_jd, gradient)
     if implementation not in IMPLEMENTATIONS:
@@ -98,14 +99,7 @@ def route(
     if implementation == "auto" and lower.numel() > 0:
         fastest = _fastest(lower.device.type, num_upper)  # the one place that chooses it
     if fastest:
-        try:
-            capsules_bjd = fastest.apply(lower, weight, bias, num_iterations, leaky, gradient)
-        except Exception as error:
-            what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}"
-            raise ValueError(
-                f"the routing kernel for {lower.device.type} did not start ({what}): "
-                f"set routing.implementation=reference"
-            ) from error
+        capsules_bjd = fastest.apply(lower, weight, bias, num_iterations, leaky, gradient)
     else:
         with _without_autocast(lower.device.type):  # it would sum in half precision
             capsules_bjd = route_reference(
@@ -212,6 +206,23 @@ def _coupling(logits: Tensor, leaky: bool) -> Tensor:
         logits = torch.nn.functional.pad(logits, (1, 0))
         return logits.softmax(dim=-1)[..., 1:]
     return logits.softmax(dim=-1)  # Eq. 3: over upper capsules j
+
+
+@contextmanager
+def kernel_of(device: str) -> Iterator[None]:
+    """Around the passes of a faster way: whatever stops its kernel, but too little memory, becomes
+    a ValueError that names the way out.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}"
+        raise ValueError(
+            f"the routing kernel for {device} did not start ({what}): "
+            f"set routing.implementation=reference"
+        ) from error
 
 
 def squash_gradient(s: Tensor, grad_capsules: Tensor, dim: int = -1) -> Tensor:

@@ -41,7 +41,7 @@ from capsnet.nn.lanes import (
     store_totals,
     subtract,
 )  # fmt: skip
-from capsnet.nn.routing import squash, squash_gradient
+from capsnet.nn.routing import kernel_of, squash, squash_gradient
 
 TILE = 8  # poses are padded to a multiple of this
 SHARES = 8  # of a scan, at least: parts of the lower capsules where the blocks of images are few
@@ -351,8 +351,8 @@ class RouteOnCPU(torch.autograd.Function):
     """
 
     @staticmethod
+    @kernel_of("cpu")
     def forward(ctx, lower_bip, weight_ijpd, bias_jd, num_iterations, leaky, gradient):
-
         ctx.leaky, ctx.gradient = leaky, gradient
         ctx.sizes = len(lower_bip), weight_ijpd.shape
         inputs = pack(lower_bip), pack_weight(weight_ijpd)
@@ -369,8 +369,8 @@ class RouteOnCPU(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @kernel_of("cpu")
     def backward(ctx, grad_capsules_bjd):
-
         *inputs, queries, sums = ctx.saved_tensors
         num_images, (_, _, lower_dim, upper_dim) = ctx.sizes
         through_couplings = ctx.gradient == "all"

@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from capsnet.nn.routing import squash, squash_gradient
+from capsnet.nn.routing import kernel_of, squash, squash_gradient
 
 # Numbers in one array over (i, b, j, d) that a program holds; a thread has 255 registers.
 SCAN_TILE = 5120  # the paper's 10 upper capsules of 16 for 32 images
@@ -315,6 +315,7 @@ class RouteInTriton(torch.autograd.Function):
     """The passes and their order, as in `routing_cpu.RouteOnCPU`, whose arguments it takes."""
 
     @staticmethod
+    @kernel_of("cuda")
     def forward(ctx, lower_bip, weight_ijpd, bias_jd, num_iterations, leaky, gradient):
         ctx.leaky, ctx.gradient = leaky, gradient
         even = 1 / (weight_ijpd.shape[1] + leaky)  # the couplings of pass 1
@@ -335,6 +336,7 @@ class RouteInTriton(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @kernel_of("cuda")
     def backward(ctx, grad_capsules_bjd):
         lower_ipb, weight, queries, sums = ctx.saved_tensors
         through_couplings = ctx.gradient == "all"

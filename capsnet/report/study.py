@@ -12,14 +12,8 @@ import pandas as pd
 
 from capsnet.figures.comparison import lines
 from capsnet.params import Params
-from capsnet.report.comparisons import (
-    Row,
-    differences,
-    differences_table,
-    interval_of,
-    rows_of,
-    rows_table,
-)
+from capsnet.report.comparisons import differences_table, rows_table
+from capsnet.report.rows import Row, differences, interval_of, rows_of
 from capsnet.report.tables import FEW, PAPER, Results, markdown
 from capsnet.runs import task_of
 

@@ -67,14 +67,17 @@ def connect(uri: str, database: Path | None) -> tuple[object, str]:
         database.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{database}.lock", timeout=60) if database is not None else nullcontext()
     with lock:
-        if database is not None:  # MLflow tries several times before it says locked or unwritable
+        if database is not None:
+            if not database.exists() or database.stat().st_size == 0:
+                make(database, MlflowClient)
+            # MLflow tries several times before it says locked or unwritable
             with closing(sqlite3.connect(database, timeout=5)) as probe:
                 probe.execute("BEGIN IMMEDIATE")
         client = MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is not None:
             return client, experiment.experiment_id
-        artifacts = (database.parent / "mlartifacts").as_uri() if database is not None else None
+        artifacts = artifacts_beside(database) if database is not None else None
         try:
             return client, client.create_experiment(EXPERIMENT, artifacts, EXPERIMENT_TAGS)
         except MlflowException:  # on a server another process was first
@@ -82,6 +85,21 @@ def connect(uri: str, database: Path | None) -> tuple[object, str]:
             if experiment is None:
                 raise
             return client, experiment.experiment_id
+
+
+def make(database: Path, client: type) -> None:
+    """A store with our experiment. It gets its name when it is whole: one that was left half made,
+    by Ctrl-C in its first seconds, could never be used again.
+    """
+    begun = database.with_name(f"{database.name}.new")
+    begun.unlink(missing_ok=True)
+    maker = client(tracking_uri=f"sqlite:///{begun}")
+    maker.create_experiment(EXPERIMENT, artifacts_beside(database), EXPERIMENT_TAGS)
+    begun.replace(database)
+
+
+def artifacts_beside(database: Path) -> str:
+    return (database.parent / "mlartifacts").as_uri()
 
 
 def training_run(client, experiment_id: str, checkpoint_md5: str) -> str | None:

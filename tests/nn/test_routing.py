@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from capsnet.nn import routing
+from capsnet.nn import routing, routing_cpu
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.layers import route_with
 from capsnet.nn.routing import route, route_reference, squash
@@ -320,22 +320,36 @@ def test_errors(routing, change, message):
         routing(**arguments)
 
 
-def test_a_kernel_that_does_not_start_is_a_line_that_names_the_fallback(monkeypatch):
-    class Broken(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, *_):
-            raise RuntimeError("no kernel image is available\nfor execution on the device")
+@pytest.mark.parametrize("broken", ["scan", "gradients"])  # there, and back
+def test_a_kernel_that_does_not_start_is_a_line_that_names_the_fallback(monkeypatch, broken):
+    def fail(*_):
+        raise RuntimeError("no kernel image is available\nfor execution on the device")
 
-    monkeypatch.setattr(routing, "_fastest", lambda *_: Broken)
-    lower, weight = torch.randn(2, 6, 4), torch.randn(6, 3, 4, 5)
-    with pytest.raises(ValueError) as error:
-        route(lower, weight, num_iterations=3)
-    assert "no kernel image is available): set routing.implementation=reference" in str(error.value)
-    assert "\n" not in str(error.value)
+    lower, weight = torch.randn(2, 6, 4, requires_grad=True), torch.randn(6, 3, 4, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(routing_cpu, broken, fail)
+        with pytest.raises(ValueError) as error:
+            route(lower, weight, num_iterations=3).sum().backward()
+    wanted = "no kernel image is available): set routing.implementation=reference"
+    assert wanted in str(error.value) and "\n" not in str(error.value)
     found = route(lower, weight, num_iterations=3, implementation="reference")
     assert_close(found, route_reference(lower, weight, num_iterations=3))
+
+
+def test_too_little_memory_is_not_the_kernels_fault(monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(routing_cpu, "scan", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        route(torch.randn(2, 6, 4), torch.randn(6, 3, 4, 5), num_iterations=3)
+
+
+def test_an_implementation_that_is_none():
     with pytest.raises(ValueError, match="implementation is 'fast', wanted one of auto, reference"):
-        route(lower, weight, num_iterations=3, implementation="fast")
+        route(
+            torch.randn(2, 6, 4), torch.randn(6, 3, 4, 5), num_iterations=3, implementation="fast"
+        )
 
 
 def test_a_network_can_be_told_to_route_by_the_reference(monkeypatch):

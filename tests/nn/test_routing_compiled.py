@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +15,9 @@ SHARED = 48 * 1024  # bytes of a block, everywhere without asking for more
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="no Triton for this system")
 def test_every_kernel_compiles_and_spills_no_register():
-    """Forward scan, backward scan and gradients, for compute capabilities 8.0 and 9.0."""
+    """Forward scan, backward scan and gradients, for compute capabilities 8.0 and 9.0, as training,
+    the tests, a single image and the options launch them.
+    """
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.compiled"],
@@ -26,11 +29,11 @@ def test_every_kernel_compiles_and_spills_no_register():
     )
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    kinds = [(each["kernel"], each["capability"]) for each in found]
-    assert sorted(kinds) == sorted(
-        (kernel, capability)
-        for kernel in ("_scan_kernel", "_scan_kernel", "_gradient_kernel")
-        for capability in (80, 90)
-    )
+    kinds = Counter((each["kernel"], each["capability"]) for each in found)
+    for capability in (
+        80,
+        90,
+    ):  # several each: Triton compiles anew where sizes divide by 16 or not
+        assert kinds["_scan_kernel", capability] >= 6 and kinds["_gradient_kernel", capability] >= 4
     for each in found:
         assert each["stack"] == 0 and each["registers"] <= 255 and each["shared"] <= SHARED, each

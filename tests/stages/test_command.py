@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from stages.command import run
 
@@ -30,6 +31,13 @@ def test_a_users_error_is_its_message(capsys):
         run(raising(ValueError("seed: got -1")), "train")
     assert stopped.value.code == 1
     assert capsys.readouterr().err == "train: seed: got -1\n"
+
+
+def test_a_full_gpu_is_its_message(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(raising(torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB")), "train")
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "train: CUDA out of memory. Tried 2 GiB\n"
 
 
 def test_a_bug_keeps_its_traceback():

@@ -6,6 +6,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -63,6 +65,11 @@ def lent(tmp_path_factory):
     return folder
 
 
+def work(folder, name):
+    [found] = (folder / "gpu" / "work").glob(f"{name}-*")
+    return found
+
+
 @pytest.fixture
 def home(lent, tmp_path):
     """Another machine, with the same data and parameters and what was packed."""
@@ -93,9 +100,34 @@ def test_an_evaluation_that_was_cut_off_is_made_again(lent):
     """Its headlines are written first, so that they say nothing of the tables that follow."""
     packed = lent / "gpu" / "runs" / "wide.json"
     packed.unlink()
-    (lent / "gpu" / "work" / "wide" / "robustness.csv").unlink()
+    (work(lent, "wide") / "robustness.csv").unlink()
     code, _, error = programme(lent)
     assert code == 0 and "robustness.csv" in json.loads(packed.read_text())["files"], error
+
+
+def test_a_training_that_is_cut_off_goes_on_in_the_next_call(tmp_path, monkeypatch, capfd):
+    make_workspace(tmp_path, steps=4000)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gpu, "LEAST_SECONDS", 0)
+    for name, value in (("PYTHONPATH", ROOT), ("DVC_ROOT", tmp_path), ("OMP_NUM_THREADS", 1)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    files = {name: tmp_path / name for name in ("model", "curve", "metrics")}
+    training = ["stages.train", "mnist", "--digits", "digits", *gpu.options(files)]
+    for _ in range(5):  # two calls, but where a machine is slow to begin
+        with pytest.raises(TimeoutError):
+            gpu.start(training, time.monotonic() + 12)
+        if "goes on after step" in capfd.readouterr().out:
+            break
+    else:
+        pytest.fail("no call went on where one before it was cut off")
+    assert not files["model"].exists()
+
+
+def test_without_the_kernel_it_is_neither_compared_nor_measured(capsys):
+    params = SimpleNamespace(routing=SimpleNamespace(implementation="reference"))
+    gpu.measure(params, None, 0.0)
+    assert "neither compared nor measured" in capsys.readouterr().out
 
 
 def test_a_large_network_is_packed_in_parts(tmp_path, monkeypatch):
@@ -122,12 +154,12 @@ def test_taken_in_it_is_the_network_that_was_tested(home, lent):
     assert code == 0 and told.count("taken from") == 2, error
     for name in RUNS:
         model = home / "models" / "study" / f"{name}.safetensors"
-        tested = lent / "gpu" / "work" / name / "network.safetensors"
+        tested = work(lent, name) / "network.safetensors"
         assert model.read_bytes() == tested.read_bytes()
         checkpoint.load(model)
         folder = home / "reports" / "study" / "runs" / name
         for file in ("training.csv", "metrics.json", "examples.csv"):
-            there = lent / "gpu" / "work" / name / file
+            there = work(lent, name) / file
             assert (folder / file).read_text() == there.read_text()
         assert json.loads((folder / "origin.json").read_text())["hardware"]
     with sqlite3.connect(home / "runs.db") as store:
@@ -145,7 +177,7 @@ def test_other_parameters_or_damage_are_refused_in_one_line(home, lent):
     (home / "rows.yaml").write_text(yaml.safe_dump(rows))
     code, told, error = programme(home, "--take", "gpu/runs")
     assert code == 1 and not told and error.count("\n") == 1
-    assert "pairs.json: trained with other runs.pairs: take it at commit" in error
+    assert "pairs.json: made with other runs.pairs: take it at commit" in error
     shutil.copy(home / "gpu" / "runs" / "wide.1.bin", home / "gpu" / "runs" / "pairs.1.bin")
     code, told, error = programme(home, "--take", "gpu/runs")
     assert code == 1 and "not whole: bring them again" in error and error.count("\n") == 1

@@ -3,20 +3,28 @@
 import os
 import shutil
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
+from pathlib import Path
+from time import monotonic
 
 import pandas as pd
 import pytest
 import safetensors.torch
 import torch
 import yaml
+from torch import distributed, nn
 
 from capsnet import checkpoint
 from capsnet.data.archives import ARCHIVES
 from capsnet.nn.capsnet import CapsNet
+from capsnet.ranks import joined
+from capsnet.resume import SavedState
+from capsnet.training import Progress
 from stages.score import TABLES
-from tests.interruption import ROOT, TIMES, make_workspace, start
+from tests.interruption import ROOT, TIMES, compare, make_workspace, start
 
 TORCHRUN = "torchrun --standalone --nproc-per-node"
 
@@ -29,6 +37,12 @@ def workspace(tmp_path):
     return tmp_path
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
 def change(folder, **sections) -> None:
     path = folder / "params.yaml"
     tree = yaml.safe_load(path.read_text())
@@ -37,20 +51,51 @@ def change(folder, **sections) -> None:
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 
-def test_two_processes_train_as_one_does(workspace):
-    """Every batch of 4 as two shares of 2: losses and errors of 20 steps, and the weights."""
+@pytest.fixture
+def one(workspace):
+    """What one process made of it."""
     assert start(workspace, "multimnist", "one").wait() == 0
-    change(workspace, launcher=f"{TORCHRUN} 2")
-    two = start(workspace, "multimnist", "two")
-    told = two.communicate(timeout=120)[0]
-    assert two.returncode == 0 and "2 x cpu" in told, told
-    curves = [pd.read_csv(workspace / f"{name}.csv").drop(columns=TIMES) for name in ("one", "two")]
+    return workspace
+
+
+def assert_as_one(folder: Path, name: str) -> None:
+    """Losses and errors of 20 steps, and the weights; the first process alone logs."""
+    curves = [pd.read_csv(folder / f"{each}.csv").drop(columns=TIMES) for each in ("one", name)]
     pd.testing.assert_frame_equal(*curves, rtol=1e-5)
     one, other = (
-        safetensors.torch.load_file(workspace / f"{n}.safetensors") for n in ("one", "two")
+        safetensors.torch.load_file(folder / f"{each}.safetensors") for each in ("one", name)
     )
-    for name in one:
-        torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5)
+    for weights in one:
+        torch.testing.assert_close(one[weights], other[weights], rtol=1e-4, atol=1e-5)
+    with sqlite3.connect(folder / f"{name}.db") as store:
+        assert store.execute("select status from runs").fetchall() == [("FINISHED",)]
+
+
+def test_two_processes_train_as_one_does(one):
+    """Every batch of 4 as two shares of 2."""
+    change(one, launcher=f"{TORCHRUN} 2")
+    two = start(one, "multimnist", "two")
+    told = two.communicate(timeout=120)[0]
+    assert two.returncode == 0 and told.count("2 x cpu") == 1, told
+    assert_as_one(one, "two")
+
+
+def test_two_machines_train_as_one_does(one):
+    """Two torchruns that share no disk: the first as `launcher`, the other as the README says."""
+    machines = f"torchrun --nnodes 2 --master-addr localhost --master-port {free_port()}"
+    other = one / "other"
+    shutil.copytree(one / "digits", other / "digits")
+    shutil.copy(one / "params.yaml", other)
+    change(one, launcher=f"{machines} --node-rank 0")
+    first = start(one, "multimnist", "first")
+    command = f"{machines} --node-rank 1 -m stages.train multimnist --digits digits"
+    files = "--model net --curve curve --metrics metrics"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    second = subprocess.run(f"{command} {files}".split(), cwd=other, env=environment, timeout=120)
+    told = first.communicate(timeout=120)[0]
+    assert first.returncode == second.returncode == 0 and "2 x cpu" in told, told
+    assert_as_one(one, "first")
+    assert {path.name for path in other.iterdir()} == {"digits", "params.yaml"}
 
 
 def test_two_processes_score_as_one_does(workspace):
@@ -79,40 +124,86 @@ def test_a_batch_that_cannot_be_shared_is_a_line(workspace):
     change(workspace, launcher=f"{TORCHRUN} 3")
     process = start(workspace, "mnist", "three")
     told = process.communicate(timeout=120)[0]
-    assert process.returncode != 0
-    assert "train: a batch of 4 images cannot be shared by 3 processes" in told
+    assert process.returncode == 1
+    lines = told.split("squared px")[1].splitlines()[1:]  # after the head of the table
+    wanted = "wanted a batch_size that 3 divides"
+    assert lines == [f"train: a batch of 4 images cannot be shared by 3 processes: {wanted}"]
 
 
-def test_a_launcher_that_is_none_is_a_line(workspace):
-    change(workspace, launcher="torchrunn --nproc-per-node 2")
+@pytest.mark.parametrize(
+    "launcher, wanted",
+    [
+        ("torchrunn --nproc-per-node 2", ", wanted python, or torchrun with its options"),
+        ("torchrun --nproc 2", ": torchrun: ambiguous option"),
+    ],
+)
+def test_a_launcher_that_is_none_is_a_line(workspace, launcher, wanted):
+    change(workspace, launcher=launcher)
     process = start(workspace, "mnist", "none")
     told = process.communicate(timeout=120)[0].strip()
     assert process.returncode == 1 and len(told.splitlines()) == 1
-    assert "launcher: got 'torchrunn --nproc-per-node 2'" in told
+    assert f"launcher: got {launcher!r}{wanted}" in told
 
 
 def test_a_lost_process_ends_the_training_and_it_goes_on(workspace):
-    """One of two is killed: the other says so, and the job ends. Started again, it goes on."""
+    """One of two is killed: the job ends with a line. Started again, it goes on, to the weights and
+    the curve that it would have had.
+    """
     change(workspace, launcher=f"{TORCHRUN} 2", optimizer={"intervals": 2})
     tree = yaml.safe_load((workspace / "params.yaml").read_text())
-    tree["tasks"]["mnist"]["training_examples"]["quick"] = 4 * 3000
+    tree["tasks"]["mnist"]["training_examples"]["quick"] = 4 * 300
     change(workspace, tasks=tree["tasks"])
-    job = start(workspace, "mnist", "job")
-    told = []
+    alone = start(workspace, "mnist", "alone")
+    alone.communicate(timeout=120)
+    job = start(workspace, "mnist", "killed")
     for line in job.stdout:
-        told.append(line)
         if "squared px" in line:
             break
     found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(job.pid)], capture_output=True)
     workers = sorted(map(int, found.stdout.split()))
-    while not [*(workspace / "job" / ".resume").glob("*/state.safetensors")]:
+    while not [*(workspace / "killed" / ".resume").glob("*/state.safetensors")]:
         assert job.poll() is None
     os.kill(workers[-1], signal.SIGKILL)
-    told.append(job.communicate(timeout=60)[0])
-    assert job.returncode != 0
-    ours = [line for line in "".join(told).splitlines() if line.startswith("train: ")]
-    assert ours and all("start again to go on" in line for line in ours), "".join(told)
-    again = start(workspace, "mnist", "job")
-    assert any("goes on after step" in line for line in again.stdout)
-    again.terminate()
-    again.communicate(timeout=60)
+    begun = monotonic()
+    [told] = [line for line in job.communicate(timeout=60)[0].splitlines() if "%" not in line]
+    assert job.returncode == 1 and monotonic() - begun < 60
+    assert told.startswith("train: ") and " was lost (" in told and "start again to go on" in told
+    again = start(workspace, "mnist", "killed")
+    assert "goes on after step" in again.communicate(timeout=120)[0]
+    compare(workspace)
+
+
+def loaded(rank: int, folder: Path) -> None:
+    """One of two processes, each with a folder of its own for states; only the first has one."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    os.environ |= {"MASTER_PORT": (folder / "port").read_text()}
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    with joined(torch.device("cpu")) as ranks:
+        saved = SavedState(folder / str(rank), "mnist", {}, every=0)
+        now = Progress(step=7)
+        saved.save_if_due(model, optimizer, now, [], ranks)
+        progress, _ = saved.load(model, optimizer, ranks)
+        found = ranks.gather([(progress.step, model.weight.detach())])
+    (one, first), (other, second) = found
+    assert one == other == 7 and torch.equal(first, second)
+
+
+def test_machines_that_share_no_disk_go_on_from_the_same_state(tmp_path):
+    (tmp_path / "port").write_text(str(free_port()))
+    torch.multiprocessing.spawn(loaded, (tmp_path,), nprocs=2)
+    assert not (tmp_path / "1").exists()
+
+
+def test_a_mistake_in_one_of_several_processes_is_no_lost_process(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    with pytest.raises(RuntimeError, match="shapes"), joined(torch.device("cpu")):
+        raise RuntimeError("shapes do not fit")
+    with pytest.raises(ValueError, match="another process was lost"), joined(torch.device("cpu")):
+        raise distributed.DistNetworkError("connection closed by peer")

@@ -5,6 +5,7 @@ import pytest
 
 from capsnet.params import Run, load_params
 from capsnet.report import comparisons, tables
+from capsnet.report import rows as compared
 from capsnet.report.tables import Results
 from stages.report import leading_runs
 
@@ -51,11 +52,11 @@ def test_seeds_become_a_row_with_its_t_interval():
         c={"task": "mnist", "seed": 3},
     )
     metrics = {name: measured(error) for name, error in zip("abc", (1.0, 2.0, 3.0), strict=True)}
-    rows = comparisons.rows_of(params, metrics | {"other": measured(20.0)})
+    rows = compared.rows_of(params, metrics | {"other": measured(20.0)})
     assert [len(row.runs) for row in rows] == [3, 1] and rows[0].name == "CapsNet, r = 3"
-    low, high, of = comparisons.interval_of(rows[0])
+    low, high, of = compared.interval_of(rows[0])
     assert (low, high) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-3)
-    assert of == "3 seeds" and comparisons.interval_of(rows[1]) == (19, 21, "examples")
+    assert of == "3 seeds" and compared.interval_of(rows[1]) == (19, 21, "examples")
     text = comparisons.rows_table(rows)
     assert "| 3 | **2.00** ± 1.00 | -0.48 to 4.48 (3 seeds) | 4.00 | 0.20 | 50 | 0.25" in text
 
@@ -68,16 +69,16 @@ def test_rows_of_the_same_seeds_are_paired():
             row_of("r = 3", [10, 20, 30]),
             row_of("r = 1", [1.0 * error for error in errors]),
         )
-        found = comparisons.difference(first, second)
+        found = compared.difference(first, second)
         assert found.value == pytest.approx(2) and found.sure == sure
         assert (found.low <= 0) != sure and found.of == "3 seeds, paired"
     assert str(found).startswith("r = 1: 2.00 points more errors than r = 3 (")
-    assert not comparisons.difference(row_of("a", [1.0, 2.0]), row_of("b", [1.5, 2.5])).sure
+    assert not compared.difference(row_of("a", [1.0, 2.0]), row_of("b", [1.5, 2.5])).sure
 
 
-def row_of(name: str, errors: list[float], right: list[int] = ()) -> comparisons.Row:
+def row_of(name: str, errors: list[float], right: list[int] = ()) -> compared.Row:
     runs = [measured(error, right=right) for error in errors]
-    return comparisons.Row(name, "mnist", 100, runs, list(range(len(runs))), (), None)
+    return compared.Row(name, "mnist", 100, runs, list(range(len(runs))), (), None)
 
 
 def test_one_network_each_is_compared_on_the_examples_that_both_saw():
@@ -87,13 +88,13 @@ def test_one_network_each_is_compared_on_the_examples_that_both_saw():
         first = [0] * (20 - worse) + [1] * worse + [1] * 80
         second = [1] * (20 - worse) + [0] * worse + [1] * 80
         one, other = row_of("a", [0.0], first), row_of("b", [0.0], second)
-        found = comparisons.difference(one, other)
+        found = compared.difference(one, other)
         assert found.value == pytest.approx(worse - (20 - worse)) and found.sure == sure
         assert found.of == "one network each, the same 100 examples"
         assert found.low < found.value < found.high
         assert ("sure of these two networks, not of others" in str(found)) == sure
-    assert comparisons.difference(one, row_of("c", [0.0], [1] * 99)) is None
-    same = comparisons.difference(one, one)
+    assert compared.difference(one, row_of("c", [0.0], [1] * 99)) is None
+    same = compared.difference(one, one)
     assert same.value == same.low == same.high == 0 and not same.sure
 
 
@@ -106,7 +107,7 @@ def test_only_rows_of_one_task_and_length_are_compared():
         control={"task": "multimnist", "network": "convnet", "peak": 0.002},
     )
     results = {name: measured(20.0, right=[1, 0]) for name in params.runs}
-    found = comparisons.differences(comparisons.rows_of(params, results))
+    found = compared.differences(compared.rows_of(params, results))
     assert [(one.first, one.second) for _, one in found] == [
         ("CapsNet, r = 3", "CapsNet, r = 1"),
         ("CapsNet, r = 3", "ConvNet, peak 0.002"),
@@ -125,7 +126,7 @@ def test_a_costlier_network_is_compared_at_equal_computation_too():
     results = {
         name: measured(20.0, right=[1, 0], multiply_adds=cost) for name, cost in costs.items()
     }
-    found = comparisons.differences(comparisons.rows_of(params, results))
+    found = compared.differences(compared.rows_of(params, results))
     assert [(alike, one.first, one.second) for alike, one in found] == [
         ("computation on multimnist, 300 images beside 600", "CapsNet, r = 3", "baseline"),
         ("600 images of multimnist", "CapsNet, r = 3", "baseline"),
