@@ -1,4 +1,6 @@
-"""Each command of README is run by a test or by CI, or stands here with the reason why not."""
+"""Each command of README is run by a test or by CI, or stands here with the reason why not; each
+result that it names is in the reports.
+"""
 
 import re
 from pathlib import Path
@@ -87,3 +89,14 @@ def test_what_runs_a_command_exists():
 def test_no_entry_without_a_command():
     for start in RUN_BY | NOT_RUN:
         assert any(command.startswith(start) for command in commands()), start
+
+
+def test_every_result_is_that_of_the_reports():
+    """What is bold in a table's row stands so in the report that it comes from."""
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if "| **" in line]
+    reports = (ROOT / "reports" / "summary.md", ROOT / "reports" / "study" / "study.md")
+    found = "".join(report.read_text() for report in reports)
+    results = [
+        result for row in rows for result in re.findall(r"\*\*[\d.]+\*\*(?: ± [\d.]+)?", row)
+    ]
+    assert len(results) > 5 and not [result for result in results if result not in found]
