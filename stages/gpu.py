@@ -71,11 +71,12 @@ def measure(params: Params, arguments: argparse.Namespace, deadline: float) -> N
         print("kernel: neither compared nor measured: routing.implementation is reference")
         return
     table = arguments.out / "kernels.csv"
-    if not table.exists() or not worst(table) < kernels.LIMIT:
+    if not table.exists() or not difference(table) < kernels.LIMIT:
         shapes = kernels.FEW if arguments.small else kernels.SHAPES
         write_csv(table, kernels.compare(choose_device(), shapes))
-    print(f"kernel: differs from the reference by at most {worst(table):.1e} of the largest number")
-    if not worst(table) < kernels.LIMIT:
+    worst = difference(table)
+    print(f"kernel: differs from the reference by at most {worst:.1e} of the largest number")
+    if not worst < kernels.LIMIT:
         raise ValueError(
             f"{table}: wanted less than {kernels.LIMIT:g}: to go on without the kernel, set "
             f"routing.implementation=reference"
@@ -86,7 +87,8 @@ def measure(params: Params, arguments: argparse.Namespace, deadline: float) -> N
         start([*command, *(SMALL if arguments.small else [])], deadline)
 
 
-def worst(table: Path) -> float:
+def difference(table: Path) -> float:
+    """The largest in a table of kernels."""
     return pd.read_csv(table)["difference"].max()
 
 
