@@ -138,6 +138,8 @@ def contradictions(params: "Params") -> Iterator[str]:
     rate = params.chosen_budget.learning_rate
     if rate.floor > rate.peak:
         yield f"budgets.{params.budget}.learning_rate.floor: higher than its peak"
+    if not re.fullmatch(r"python|torchrun [^'\"]+", params.launcher):
+        yield f"launcher: got {params.launcher!r}, wanted python, or torchrun with its options"
     if not params.runs:
         yield "runs: got none, wanted at least one"
     for name in (

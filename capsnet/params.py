@@ -161,7 +161,7 @@ class Params(Section):
     routing: Routing
     loss: Loss
     optimizer: Optimizer
-    launcher: Annotated[str, Field(min_length=1)]
+    launcher: str
     train: Train
     evaluate: Evaluate
     perturb: Perturb

@@ -59,6 +59,11 @@ class Ranks(NamedTuple):
             distributed.broadcast_object_list(made)
         return made[0]
 
+    def agree(self, what: str, value: object) -> None:
+        """Raises ValueError if it is not the same in all processes."""
+        if any(other != value for other in self.gather([value])):
+            raise ValueError(f"the processes have different {what}: give all machines the same")
+
     def gather(self, parts: list) -> list:
         """What all processes found, if the first has parts 0, m, 2m, ... of it and so on."""
         if self.size == 1:
@@ -81,13 +86,14 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         yield ALONE
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=SILENCE)
     try:
+        distributed.init_process_group(backend, timeout=SILENCE)
         yield Ranks(distributed.get_rank(), distributed.get_world_size())
     except RuntimeError as error:
-        if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
+        if not isinstance(error, distributed.DistError) and "gloo" not in str(error).lower():
             raise
         what = str(error).strip().partition("\n")[0]
         raise ValueError(f"another process was lost, start again to go on ({what:.200})") from None
     finally:
-        distributed.destroy_process_group()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()

@@ -5,14 +5,14 @@ order, also if it is several processes.
 import argparse
 import logging
 import os
-import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 ALSO = "file whose sections stand for those of params.yaml, as the study's"
 
@@ -41,17 +41,33 @@ def run(stage: Callable[[], None], name: str) -> None:
     try:
         stage()
     except users_errors() as error:
-        if "TORCHELASTIC_ERROR_FILE" in os.environ:  # one of several, whose parent says it
-            from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
-            get_error_handler().record_exception(error)
-            sys.exit(1)
-        for line in str(error).splitlines() or [type(error).__name__]:
-            print(f"{name}: {line}", file=sys.stderr)
+        if not told_by_parent(error):
+            for line in str(error).splitlines() or [type(error).__name__]:
+                print(f"{name}: {line}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
+        if not of_several():
+            print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def of_several() -> bool:
+    """Whether this is a process that torchrun started."""
+    return bool(os.environ.get("TORCHELASTIC_ERROR_FILE"))
+
+
+def told_by_parent(error: Exception) -> bool:
+    """Leave the error where torchrun takes it from, if there is one to take it."""
+    if not of_several():
+        return False
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which comes when another one fails, too
+    try:
+        get_error_handler().record_exception(error)
+    except OSError:  # the disk is full, perhaps
+        return False
+    return True
 
 
 def users_errors() -> tuple[type[Exception], ...]:
@@ -73,36 +89,46 @@ def done_by(launcher: str, module: str) -> bool:
     """Run this stage in the processes that `launcher` starts, a torchrun, and wait for them; False
     for `python` and in one of them: run it here.
 
-    Raises ValueError for another program, and if one process is lost or fails: with its message.
+    Raises ValueError if torchrun cannot start them, and if one is lost or fails: with its message.
     """
     if launcher == "python" or "WORLD_SIZE" in os.environ:
         return False
-    program, *options = shlex.split(launcher)
-    if program != "torchrun":
-        raise ValueError(
-            f"params.yaml: launcher: got {launcher!r}, wanted python, or torchrun with its options"
-        )
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args
     from torch.distributed.run import run as run_processes
 
     logging.disable()  # torchrun would tell of each process; from here on this one only waits
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until torchrun has its own handler
     words = StringIO()
     try:
         with redirect_stderr(words):
-            arguments = parse_args([*options, "-m", module, *sys.argv[1:]])
-    except SystemExit:
-        why = words.getvalue().strip().partition("error: ")[2]
-        raise ValueError(f"params.yaml: launcher: got {launcher!r}: torchrun: {why}") from None
-    try:
+            arguments = parse_args([*launcher.split()[1:], "-m", module, *sys.argv[1:]])
         run_processes(arguments)
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if isinstance(failure.message, dict):
-            raise ValueError(failure.message["message"].partition(": ")[2]) from None
-        how = failure.signal_name() if failure.exitcode < 0 else f"exit code {failure.exitcode}"
-        raise ValueError(f"process {rank} was lost ({how}): start again to go on") from None
+        raise ValueError(first_cause(error.failures)) from None
     except SignalException as signalled:
+        if signalled.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
         sys.exit(128 + signalled.sigval)
+    except (Exception, SystemExit) as error:  # of torchrun itself: options, a port that is taken
+        why = words.getvalue().partition("error: ")[2] or f"{type(error).__name__}: {error}"
+        why = why.strip().partition("\n")[0]
+        raise ValueError(f"params.yaml: launcher: got {launcher!r}: torchrun: {why}") from None
     return True
+
+
+def first_cause(failures: Mapping[int, Any]) -> str:
+    """What torchrun's first failure said; those who only lost another process are asked last."""
+
+    def order(rank: int) -> tuple[bool, int]:
+        lost = "another process was lost" in str(failures[rank].message)  # as capsnet.ranks says
+        return lost, failures[rank].timestamp
+
+    rank = min(failures, key=order)
+    failure = failures[rank]
+    if isinstance(failure.message, dict):
+        return failure.message["message"].partition(": ")[2]
+    if failure.exitcode < 0:
+        return f"process {rank} was lost ({failure.signal_name()}): start again to go on"
+    return f"process {rank} ended with exit code {failure.exitcode}"

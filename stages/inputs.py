@@ -21,10 +21,15 @@ def inputs_of(stage: str, run: str, digits: Path, also: Path | None = None) -> d
     tree = yaml.safe_load(Path("params.yaml").read_text())
     if also is not None:
         tree |= yaml.safe_load(also.read_text())
-    entry = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["do"]
+    stages = {
+        name: entry
+        for file in ("study/dvc.yaml", "dvc.yaml")  # `score` is only in the first
+        for name, entry in yaml.safe_load((ROOT / file).read_text())["stages"].items()
+    }
+    entry = stages[stage]["do"]
     names = {"${budget}": tree["budget"], "${key}": run, "${item.task}": tree["runs"][run]["task"]}
     inputs = {"torch": str(torch.__version__), "numba": numba.__version__}
-    for path in entry["params"]:
+    for path in filter(lambda path: isinstance(path, str), entry["params"]):
         for name, value in names.items():
             path = path.replace(name, value)
         value = tree

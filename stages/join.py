@@ -31,7 +31,7 @@ def main() -> None:
     stages = ours | {name: theirs.get(name) for name in by_them}
     stages = {name: stage for name, stage in stages.items() if stage is not None}
     write_text(LOCK, yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False))
-    print(f"{LOCK}: {len(stages)} stages, {len(by_them)} of them theirs")
+    print(f"{LOCK}: {len(stages)} stages, {len(by_them & stages.keys())} of them theirs")
 
 
 def side(number: int) -> dict[str, object]:

@@ -21,6 +21,7 @@ from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.studies import errors
 from capsnet.studies.told_apart import told_apart
 from capsnet.tracking import track
+from capsnet.tracking.values import md5
 from stages.command import done_by, parser_of_a_run, run
 from stages.output import write_csv, write_json
 
@@ -43,6 +44,7 @@ def judged_by_all(module: str, arguments: argparse.Namespace, further: Callable)
     used = used_parameters(params, arguments.run)
     device = choose_device()
     with joined(device) as ranks:
+        ranks.agree(f"networks in {arguments.model}", md5(arguments.model))
         if not ranks.first:
             subject = subject_of(params, arguments, device)
             subject.judge(num_examples_of(params, arguments, subject), ranks)

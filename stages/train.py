@@ -107,6 +107,7 @@ def set_up(
     optimizer = adam(model, params)
     inputs = inputs_of("train", arguments.run, arguments.digits, arguments.also)
     inputs |= {"device": device.type, "precision": str(dtype), "processes": str(ranks.size)}
+    ranks.agree("code, parameters, digits or versions", inputs)
     saved = SavedState(folder_of_states(ROOT), arguments.run, inputs, every=params.train.save_every)
     progress, rows = saved.load(model, optimizer, ranks)
     begun, num_steps = progress.step, -(-task.training_examples // task.batch_size)

@@ -21,13 +21,16 @@ from triton.compiler import ASTSource
 from capsnet.nn import routing_triton
 
 CAPABILITIES = (80, 90)
-# Images, lower capsules, leaky, gradient: of a training, of both tests, of one image; by option.
+# Images, lower capsules, iterations, leaky, gradient: of a training, of a GPU's test and a CPU's,
+# of one image; without agreement; by option.
 CALLS = (
-    (128, 1152, False, "all"),
-    (128, 3200, False, "all"),
-    (100, 3200, False, "all"),
-    (1, 1152, False, "all"),
-    (128, 1152, True, "last"),
+    (128, 1152, 3, False, "all"),
+    (128, 3200, 3, False, "all"),
+    (1000, 1152, 3, False, "all"),
+    (100, 3200, 3, False, "all"),
+    (1, 1152, 3, False, "all"),
+    (128, 1152, 1, False, "all"),
+    (128, 1152, 3, True, "last"),
 )
 KERNELS = ("_scan_kernel", "_gradient_kernel")
 SIXTEEN = [["tt.divisibility", 16]]  # what a launch finds out of its arguments
@@ -48,12 +51,12 @@ def record() -> list:
     launches: list = []
     for name in KERNELS:
         setattr(routing_triton, name, Recorder(getattr(routing_triton, name), launches))
-    for num_images, num_lower, leaky, gradient in CALLS:
+    for num_images, num_lower, iterations, leaky, gradient in CALLS:
         lower = torch.zeros(num_images, num_lower, 8, requires_grad=True)
         weight = torch.zeros(num_lower, 10, 8, 16, requires_grad=True)
         bias = torch.zeros(10, 16, requires_grad=True)
-        capsules = routing_triton.RouteInTriton.apply(lower, weight, bias, 2, leaky, gradient)
-        capsules.sum().backward()
+        options = iterations, leaky, gradient
+        routing_triton.RouteInTriton.apply(lower, weight, bias, *options).sum().backward()
     return launches
 
 
@@ -65,11 +68,11 @@ def source(kernel, args) -> ASTSource:
             kind, constants[(place,)] = "constexpr", value
         elif isinstance(value, torch.Tensor):
             kind, known[(place,)] = "*fp32", SIXTEEN
-        elif value == 1:  # Triton makes it a constant
+        elif value == 1 and not parameter.do_not_specialize:  # Triton makes it a constant
             kind, constants[(place,)] = "constexpr", value
         else:
             kind = "i32" if isinstance(value, int) else "fp32"
-            if kind == "i32" and value % 16 == 0:
+            if kind == "i32" and value % 16 == 0 and not parameter.do_not_specialize:
                 known[(place,)] = SIXTEEN
         signature[parameter.name] = kind
     return ASTSource(kernel, signature, constants, known)

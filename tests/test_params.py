@@ -97,6 +97,7 @@ RATE = "budgets/laptop/learning_rate"
             {"task": "mnist", "network": "capsnet", "stop_at_error": 1, "validation_fraction": 0},
             "runs.short.stop_at_error: there are no validation digits to look at",
         ),
+        ("launcher", "mpirun -n 2", "launcher: got 'mpirun -n 2', wanted python, or torchrun with"),
         ("data/affnist", 1, "data.affnist: got 1, wanted text"),
         ("data/mirrors", [], "data.mirrors: got [], wanted a list [..., ...] of at least one"),
         ("augment", {"mnist_shift": 2}, "augment: unknown key, allowed are seed, budget"),

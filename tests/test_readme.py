@@ -1,4 +1,6 @@
-"""Each command of README is run by a test or by CI, or stands here with the reason why not."""
+"""Each command of README is run by a test or by CI, or stands here with the reason why not; each
+result that it names is in the reports.
+"""
 
 import re
 from pathlib import Path
@@ -87,3 +89,14 @@ def test_what_runs_a_command_exists():
 def test_no_entry_without_a_command():
     for start in RUN_BY | NOT_RUN:
         assert any(command.startswith(start) for command in commands()), start
+
+
+def test_every_result_is_that_of_the_reports():
+    """What is bold in a row of a table stands so in the report that it comes from."""
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if "| **" in line]
+    reports = (ROOT / "reports" / "summary.md", ROOT / "reports" / "study" / "study.md")
+    found = "".join(report.read_text() for report in reports).replace("**", "")
+    results = [re.search(r"\*\*([\d.]+)\*\*((?: ± [\d.]+)?)", row).groups() for row in rows]
+    assert len(results) > 5
+    for mean, spread in results:
+        assert re.search(rf"(?<![\d.]){re.escape(mean + spread)}(?![\d.])", found), mean

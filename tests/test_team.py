@@ -34,15 +34,15 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def as_postgres(folder: Path) -> list[str]:
-    """How to run PostgreSQL's programs: it refuses to be root."""
+def as_postgres(folder: Path) -> dict[str, str]:
+    """Whose PostgreSQL's programs are to be: it refuses to be root."""
     if os.getuid() != 0:
-        return []
+        return {}
     for place in (folder, *folder.parents):  # pytest lets nobody else in
         with suppress(PermissionError):
             place.chmod(place.stat().st_mode | 0o711)
     shutil.chown(folder, "postgres")
-    return ["runuser", "-u", "postgres", "--"]
+    return {"user": "postgres", "group": "postgres"}
 
 
 @contextmanager
@@ -55,11 +55,11 @@ def database(folder: Path):
         return
     data, port, programs = folder / "postgres", free_port(), found[-1]
     data.mkdir()
-    user = as_postgres(data)
+    owner = as_postgres(data)
 
     def call(program: str, *options: str) -> None:
-        subprocess.run([*user, str(programs / program), *options], check=True, cwd=data,
-                       stdout=subprocess.DEVNULL)  # fmt: skip
+        subprocess.run([str(programs / program), *options], check=True, cwd=data,
+                       stdout=subprocess.DEVNULL, **owner)  # fmt: skip
 
     call("initdb", "-D", str(data / "db"), "-U", "capsnet", "--auth=trust")
     settings = f"-p {port} -k {data} -h 127.0.0.1"

@@ -1,8 +1,8 @@
 """The control that isolates capsules: the CapsNet of the paper without squash, votes and routing.
 
 Not of the paper: the same two convolutions, with a ReLU each, and one linear layer in place of the
-capsules' matrices (as many weights). What it keeps is that a class is a vector, its length the
-score, and that the decoder draws a digit from it.
+capsules' matrices (as many weights, at the start PyTorch's, which are smaller). What it keeps is
+that a class is a vector, its length the score, and that the decoder draws a digit from it.
 """
 
 from collections.abc import Sequence

@@ -13,6 +13,7 @@ capsule at all) and `gradient="last"` (many reimplementations: the couplings cou
 the backward pass).
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
@@ -215,9 +216,11 @@ def kernel_of(device: str) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
+        if re.search("(out of|not enough|allocate) memory", str(error)):  # as a host says it
+            raise
         what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}"
         raise ValueError(
             f"the routing kernel for {device} did not start ({what}): "

@@ -160,7 +160,7 @@ def _scan_kernel(
         tl.store(sums_ptr + vectors + j * UPPER_DIM, total, mask=vectors_mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_passes"])  # code for one pass alone spilled on 8.0
 def _gradient_kernel(
     lower_ptr, weight_ptr, queries_ptr, grad_sums_ptr, grad_lower_ptr, grad_weight_ptr,
     num_images, num_lower, num_passes, even,

@@ -27,7 +27,11 @@ def rows_table(rows: list[Row]) -> str:
     for row in rows:
         low, high, of = interval_of(row)
         validation = [run.headline["validation_error"] for run in row.runs]
-        spread = f" ± {stdev(row.errors):.2f}" if len(row.runs) > 1 else ""
+        spread, apart = (
+            f" ± {stdev(each):.2f}" if len(each) > 1 else ""
+            for each in (row.errors, row.told_apart)
+        )
+        told_apart = f"{mean(row.told_apart):.2f}{apart}" if row.told_apart else "-"
         speed = mean(run.headline["images_per_second"] for run in row.runs)
         lines.append(
             {
@@ -38,6 +42,7 @@ def rows_table(rows: list[Row]) -> str:
                 "test error %": f"**{mean(row.errors):.2f}**{spread}",
                 "95 % interval": f"{low:.2f} to {high:.2f} ({of})",
                 "validation error %": "-" if None in validation else f"{mean(validation):.2f}",
+                "told apart %": told_apart,
                 "GMAC": f"{row.multiply_adds / 1e9:.2f}",
                 "images/s": f"{speed:.0f}",
                 "paper %": row.paper or "-",

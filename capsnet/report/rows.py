@@ -11,6 +11,7 @@ from statistics import mean
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from capsnet.params import Params
 from capsnet.report.tables import Results, place_in_paper, published
@@ -39,6 +40,13 @@ class Row(NamedTuple):
     def multiply_adds(self) -> float:
         """Of a prediction for one image, without the decoder."""
         return float(self.runs[0].tables["training"]["multiply_adds"].iloc[-1])
+
+    @property
+    def told_apart(self) -> list[float]:
+        """Percent of one digit's own pixels that its reconstruction draws brighter, by network."""
+        tables = [run.tables.get("told_apart", pd.DataFrame({"measure": []})) for run in self.runs]
+        found = [table[table["measure"] == "pixels_told_apart"] for table in tables]
+        return [float(of_all["value"].iloc[0]) for of_all in found if len(of_all)]
 
     @property
     def computation(self) -> float:
@@ -178,16 +186,16 @@ def differences(rows: list[Row]) -> list[tuple[str, Difference]]:
     """
     ordered = sorted(rows, key=_kind)
     leaders = [next(alike) for _, alike in groupby(ordered, key=_kind)]
-    found = []
+    of_one_length, of_two = [], []
     for row in ordered:
         for leader in leaders:
             images = f"{row.examples:,} images"
             if _kind(row) == _kind(leader) and row is not leader:
-                found.append((f"{images} of {row.task}", difference(leader, row)))
+                of_one_length.append((f"{images} of {row.task}", difference(leader, row)))
             elif _cheaper(leader, row):
                 words = f"computation on {row.task}, {images} beside {leader.examples:,}"
-                found.append((words, difference(leader, row)))
-    return [(words, one) for words, one in found if one is not None]
+                of_two.append((words, difference(leader, row)))
+    return [(words, one) for words, one in of_one_length + of_two if one is not None]
 
 
 def _kind(row: Row) -> tuple[str, int]:

@@ -151,22 +151,29 @@ def routing(results: Results, params: Params) -> str:
             f"digit's capsule is made of. Its length is {length[0]:.2f}, the error "
             f"{error[0]:.2f} %; {more}"
         )
+    of_last = table[(table["measure"] == "error") & (table["iteration"] == trained)].iloc[0]
+    stopped = " or ".join(f"{each:.2f}" for each in error[:last])
+    moves = [
+        f"{what} {'grows' if values[last] > values[first] else 'shrinks'} from "
+        f"{values[first]:.3g} to {values[last]:.3g}{unit}"
+        for what, values, first, unit in (
+            ("that change", change, 0, ""),
+            ("what it differs by from the one before", between, 1, ""),
+            ("the change of a coupling", moved, 1, " points"),
+        )
+    ]
     return (
-        f"Weighed by what each vote contributes to it, the coupling to the capsule of a digit that "
-        f"is there goes from {share[0]:.0f} to {share[last]:.0f} % over the {trained} iterations "
-        f"(the largest coupling of an image from {largest[0]:.0f} to {largest[last]:.0f} %), its "
-        f"length from {length[0]:.2f} to {length[last]:.2f}; {votes[last]:.0f} votes then carry "
-        f"80 % of it, {votes[0]:.0f} before any agreement. The rest nearly cancel: all votes that "
-        f"point its way add {pull[last]:.0f} % of it, the others take {pull[last] - 100:.0f} % "
-        f"away. Had the network stopped after one iteration its error would be {error[0]:.2f} %, "
-        f"as trained it is {error[last]:.2f} %, "
-        f"{more} By Procedure 1 a logit changes by vote times capsule, so more the longer the "
-        f"capsule: {change[0]:.4f} in iteration 1, {change[last]:.4f} in iteration {trained}. "
-        f"From one iteration to the next that change itself differs by {between[1]:.4f} in "
-        f"iteration 2 and {between[last]:.4f} in iteration {trained}, a coupling by "
-        f"{moved[1]:.2f} and {moved[last]:.2f} points. Figure A.1 of the paper is said to be the "
-        "mean change of a logit, and to shrink; by Procedure 1 that grows with the capsules' "
-        "lengths, so what shrinks there must be another of these."
+        f"Each vote weighed by what it adds to the capsule of a digit that is there, the coupling "
+        f"to that capsule goes from {share[0]:.0f} to {share[last]:.0f} % over the {trained} "
+        f"iterations (the largest one of an image from {largest[0]:.0f} to {largest[last]:.0f} %), "
+        f"the capsule's length from {length[0]:.2f} to {length[last]:.2f}. At first "
+        f"{votes[0]:.0f} votes carry 80 % of it, in the end {votes[last]:.0f}. All votes that "
+        f"point its way add {pull[last]:.0f} % of it, the others, which so weigh less than "
+        f"nothing, take {pull[last] - 100:.0f} % away. As trained the error is {error[last]:.2f} % "
+        f"({of_last['low']:.1f} to {of_last['high']:.1f}), stopped earlier {stopped} %; {more} "
+        f"By Procedure 1 a logit changes by vote times capsule. Over the iterations "
+        f"{moves[0]}, {moves[1]}, {moves[2]}. Figure A.1 of the paper is said to be the mean "
+        "change of a logit, and to shrink; which of these it shows is not known."
     )
 
 
@@ -208,8 +215,9 @@ def pairs(results: Results, params: Params) -> str:
     table = group(results, "pair")
     worst, best = table.loc[table["error"].idxmax()], table.loc[table["error"].idxmin()]
     return (
-        f"Hardest to tell apart are {worst['name']} ({worst['error']:.0f} % wrong), easiest "
-        f"{best['name']} ({best['error']:.0f} %)."
+        f"Among the hardest to tell apart are {worst['name']} ({worst['error']:.0f} % wrong), "
+        f"among the easiest {best['name']} ({best['error']:.0f} %): the ends of {len(table)} pairs "
+        f"with about {table['examples'].median():.0f} examples each, which chance has a hand in."
     )
 
 

@@ -69,7 +69,7 @@ def connect(uri: str, database: Path | None) -> tuple[object, str]:
     with lock:
         if database is not None:
             if not database.exists() or database.stat().st_size == 0:
-                make(database, MlflowClient)
+                make_store(database, MlflowClient)
             # MLflow tries several times before it says locked or unwritable
             with closing(sqlite3.connect(database, timeout=5)) as probe:
                 probe.execute("BEGIN IMMEDIATE")
@@ -87,7 +87,7 @@ def connect(uri: str, database: Path | None) -> tuple[object, str]:
             return client, experiment.experiment_id
 
 
-def make(database: Path, client: type) -> None:
+def make_store(database: Path, client: type) -> None:
     """A store with our experiment. It gets its name when it is whole: one that was left half made,
     by Ctrl-C in its first seconds, could never be used again.
     """

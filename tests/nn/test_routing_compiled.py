@@ -30,10 +30,8 @@ def test_every_kernel_compiles_and_spills_no_register():
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     kinds = Counter((each["kernel"], each["capability"]) for each in found)
-    for capability in (
-        80,
-        90,
-    ):  # several each: Triton compiles anew where sizes divide by 16 or not
-        assert kinds["_scan_kernel", capability] >= 6 and kinds["_gradient_kernel", capability] >= 4
+    for capability in (80, 90):  # anew where sizes divide by 16 or not, for one image, by option
+        assert kinds["_scan_kernel", capability] >= 6
+        assert kinds["_gradient_kernel", capability] >= 4
     for each in found:
         assert each["stack"] == 0 and each["registers"] <= 255 and each["shared"] <= SHARED, each

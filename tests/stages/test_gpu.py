@@ -96,17 +96,27 @@ def test_what_is_packed_is_small_and_another_call_has_nothing_to_do(lent):
     assert code == 0 and len(told.splitlines()) == 2 and not error
 
 
+def test_what_other_parameters_packed_is_not_all_done(lent):
+    """Another epsilon for the optimizer: the runs are begun anew, for which there is no time."""
+    before = (lent / "params.yaml").read_text()
+    (lent / "params.yaml").write_text(before.replace("epsilon: 1.0e-08", "epsilon: 1.0e-07"))
+    assert (lent / "params.yaml").read_text() != before
+    code, told, error = programme(lent, "--minutes", "0.5")
+    (lent / "params.yaml").write_text(before)
+    assert code == 0 and "start again to go on" in told, error
+
+
 def test_an_evaluation_that_was_cut_off_is_made_again(lent):
     """Its headlines are written first, so that they say nothing of the tables that follow."""
     packed = lent / "gpu" / "runs" / "wide.json"
     packed.unlink()
-    (work(lent, "wide") / "robustness.csv").unlink()
+    next(work(lent, "wide").glob("*/robustness.csv")).unlink()
     code, _, error = programme(lent)
     assert code == 0 and "robustness.csv" in json.loads(packed.read_text())["files"], error
 
 
 def test_a_training_that_is_cut_off_goes_on_in_the_next_call(tmp_path, monkeypatch, capfd):
-    make_workspace(tmp_path, steps=4000)
+    make_workspace(tmp_path, steps=40_000)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(gpu, "LEAST_SECONDS", 0)
     for name, value in (("PYTHONPATH", ROOT), ("DVC_ROOT", tmp_path), ("OMP_NUM_THREADS", 1)):
@@ -159,7 +169,7 @@ def test_taken_in_it_is_the_network_that_was_tested(home, lent):
         checkpoint.load(model)
         folder = home / "reports" / "study" / "runs" / name
         for file in ("training.csv", "metrics.json", "examples.csv"):
-            there = work(lent, name) / file
+            [there] = work(lent, name).rglob(file)
             assert (folder / file).read_text() == there.read_text()
         assert json.loads((folder / "origin.json").read_text())["hardware"]
     with sqlite3.connect(home / "runs.db") as store:

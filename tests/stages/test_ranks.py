@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -23,6 +24,7 @@ from capsnet.nn.capsnet import CapsNet
 from capsnet.ranks import joined
 from capsnet.resume import SavedState
 from capsnet.training import Progress
+from stages.command import first_cause
 from stages.score import TABLES
 from tests.interruption import ROOT, TIMES, compare, make_workspace, start
 
@@ -135,6 +137,7 @@ def test_a_batch_that_cannot_be_shared_is_a_line(workspace):
     [
         ("torchrunn --nproc-per-node 2", ", wanted python, or torchrun with its options"),
         ("torchrun --nproc 2", ": torchrun: ambiguous option"),
+        ("torchrun --max-restarts -1", ": torchrun: AssertionError: max_restarts must be"),
     ],
 )
 def test_a_launcher_that_is_none_is_a_line(workspace, launcher, wanted):
@@ -167,7 +170,7 @@ def test_a_lost_process_ends_the_training_and_it_goes_on(workspace):
     begun = monotonic()
     [told] = [line for line in job.communicate(timeout=60)[0].splitlines() if "%" not in line]
     assert job.returncode == 1 and monotonic() - begun < 60
-    assert told.startswith("train: ") and " was lost (" in told and "start again to go on" in told
+    assert told.startswith("train: ") and " was lost" in told and "start again to go on" in told
     again = start(workspace, "mnist", "killed")
     assert "goes on after step" in again.communicate(timeout=120)[0]
     compare(workspace)
@@ -177,6 +180,7 @@ def loaded(rank: int, folder: Path) -> None:
     """One of two processes, each with a folder of its own for states; only the first has one."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
     os.environ |= {"MASTER_PORT": (folder / "port").read_text()}
+    torch.manual_seed(rank)
     model = nn.Linear(2, 2)
     optimizer = torch.optim.Adam(model.parameters())
     model(torch.ones(1, 2)).sum().backward()
@@ -187,6 +191,9 @@ def loaded(rank: int, folder: Path) -> None:
         saved.save_if_due(model, optimizer, now, [], ranks)
         progress, _ = saved.load(model, optimizer, ranks)
         found = ranks.gather([(progress.step, model.weight.detach())])
+        ranks.agree("steps", progress.step)
+        with pytest.raises(ValueError, match="the processes have different ranks: give all"):
+            ranks.agree("ranks", ranks.rank)
     (one, first), (other, second) = found
     assert one == other == 7 and torch.equal(first, second)
 
@@ -197,10 +204,21 @@ def test_machines_that_share_no_disk_go_on_from_the_same_state(tmp_path):
     assert not (tmp_path / "1").exists()
 
 
+def test_the_cause_is_told_and_not_who_noticed():
+    """Both fail in the same second, as torchrun counts."""
+    noticed = "another process was lost, start again to go on"
+    failures = {
+        rank: SimpleNamespace(timestamp=1, exitcode=1, message={"message": f"ValueError: {what}"})
+        for rank, what in enumerate((noticed, "the disk is full"))
+    }
+    assert first_cause(failures) == "the disk is full"
+    failures[1] = SimpleNamespace(timestamp=2, exitcode=1, message="To enable traceback see ...")
+    assert first_cause(failures) == "process 1 ended with exit code 1"
+
+
 def test_a_mistake_in_one_of_several_processes_is_no_lost_process(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(distributed, "init_process_group", lambda *_, **__: None)
-    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
     monkeypatch.setattr(distributed, "get_rank", lambda: 0)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     with pytest.raises(RuntimeError, match="shapes"), joined(torch.device("cpu")):

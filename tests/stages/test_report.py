@@ -52,13 +52,19 @@ def test_seeds_become_a_row_with_its_t_interval():
         c={"task": "mnist", "seed": 3},
     )
     metrics = {name: measured(error) for name, error in zip("abc", (1.0, 2.0, 3.0), strict=True)}
+    for results, value in zip(metrics.values(), (80.0, 81.0, 82.0), strict=True):
+        table = {"measure": ["squared_error", "pixels_told_apart"], "value": [1.0, value]}
+        results.tables["told_apart"] = pd.DataFrame(table)
     rows = compared.rows_of(params, metrics | {"other": measured(20.0)})
     assert [len(row.runs) for row in rows] == [3, 1] and rows[0].name == "CapsNet, r = 3"
     low, high, of = compared.interval_of(rows[0])
     assert (low, high) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-3)
     assert of == "3 seeds" and compared.interval_of(rows[1]) == (19, 21, "examples")
     text = comparisons.rows_table(rows)
-    assert "| 3 | **2.00** ± 1.00 | -0.48 to 4.48 (3 seeds) | 4.00 | 0.20 | 50 | 0.25" in text
+    assert (
+        "| 3 | **2.00** ± 1.00 | -0.48 to 4.48 (3 seeds) | 4.00 | 81.00 ± 1.00 | 0.20 | 50 | 0.25"
+        in text
+    )
 
 
 def test_rows_of_the_same_seeds_are_paired():
@@ -128,8 +134,8 @@ def test_a_costlier_network_is_compared_at_equal_computation_too():
     }
     found = compared.differences(compared.rows_of(params, results))
     assert [(alike, one.first, one.second) for alike, one in found] == [
-        ("computation on multimnist, 300 images beside 600", "CapsNet, r = 3", "baseline"),
         ("600 images of multimnist", "CapsNet, r = 3", "baseline"),
+        ("computation on multimnist, 300 images beside 600", "CapsNet, r = 3", "baseline"),
     ]
 
 
