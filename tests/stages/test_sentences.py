@@ -82,12 +82,12 @@ def test_reconstructions_stand_beside_what_needs_no_network():
             ("pixels_by_means", "all", 70.0),
         ],
         columns=["measure", "name", "value"],
-    ).assign(low=81.0, high=83.0)
+    ).assign(low=81.0, high=83.0, examples=1000)
     words = sentences.reconstructions(*of(told_apart=table))
     assert "the brighter one in 82.0 % (81.0 to 83.0); a coin reaches 50 %" in words
     assert "the mean picture of each class 70.0 %" in words
     assert words.endswith("need no network: nothing 84.6, half of the image 34.6.")
-    assert "39.4 squared pixels off per digit" in words
+    assert "39.4 squared pixels off per digit on average of 1,000 test examples" in words
     assert "coin" not in sentences.reconstructions(*of("mnist", told_apart=table))
 
 
