@@ -38,16 +38,16 @@ reconstruction is the brighter one. images/s is of machines that did other work 
 AFFNIST = """The paper's two, trained until they erred on 0.77 % and 0.78 % of shifted digits, erred
 on 21 % (CapsNet) and 34 % (CNN) of affNIST."""
 PAPER_PAIRS = 60_000_000  # of its training set (section 6); how many were shown is not published
-TABLE_1 = """Of several lengths the one of which most rows of the task are here, so that its rows
-compare. At any length but the paper's these are not its conditions."""
+TABLE_1 = """Of several lengths of a budget the one of which it has most rows of the task, for
+its rows to compare. At any length but the paper's these are not its conditions."""
 
 
 def study(
     series: list[tuple[Params, dict[str, Results]]], drawn: Path, here: Path
 ) -> Iterator[str]:
     """The parts of the report, from the runs of each series that were measured."""
-    each = [rows_of(params, measured) for params, measured in series]
-    rows = [row for some in each for row in some]
+    each = {params.budget: rows_of(params, measured) for params, measured in series}
+    rows = [row for some in each.values() for row in some]
     yield "# Does routing matter? The study"
     yield READ
     for params, measured in series:
@@ -72,14 +72,14 @@ def study(
             "Bars: against length as in the table; by overlap from the lowest to the highest "
             "network of the row, or where there is one its own 95 % interval."
         )
-        drawn_rows = next(some for some in each if some)  # those of one budget
-        for name, (title, table, x_label, y_label) in figures_of(drawn_rows).items():
-            path = drawn / f"{name}.png"
-            lines(table, path, title=title, x_label=x_label, y_label=y_label)
-            yield f"![{title}]({Path(os.path.relpath(path, here)).as_posix()})"
+        for budget, some in each.items():
+            for name, (title, table, x_label, y_label) in figures_of(some).items():
+                path = drawn / f"{name}_{budget}.png"
+                lines(table, path, title=title, x_label=x_label, y_label=y_label)
+                yield f"![{title}]({Path(os.path.relpath(path, here)).as_posix()})"
     yield "## Table 1 of the paper"
     yield TABLE_1
-    yield table_1(rows)
+    yield table_1(each)
     yield "## affNIST"
     yield from affnist(rows)
 
@@ -102,8 +102,10 @@ def longest(series: list[tuple[Params, dict[str, Results]]]) -> str:
 
 def figures_of(rows: list[Row]) -> dict[str, tuple[str, pd.DataFrame, str, str]]:
     """Name -> title, table (name, place, value, low, high), and the words at the axes: of the
-    first row's task, and but for the first figure of its length.
+    first row's task, and but for the first figure of its length. Of no rows none.
     """
+    if not rows:
+        return {}
     share = "shared ink, of the smaller digit's"
     rows = [row for row in rows if row.task == rows[0].task]
     examples = rows[0].examples
@@ -172,28 +174,31 @@ def affnist(rows: list[Row]) -> Iterator[str]:
     yield AFFNIST
 
 
-def table_1(rows: list[Row]) -> str:
-    """Every row of the paper's table, with what stands in its place here, or "not run"."""
+def table_1(each: dict[str, list[Row]]) -> str:
+    """Every row of the paper's table, with what each budget has in its place, or "not run"."""
     table = []
     for place, paper in PAPER.items():
         network, iterations, reconstruction, task = place
-        lengths = [row.examples for row in rows if row.task == task and row.place in PAPER]
-        length = max(lengths, key=lambda one: (lengths.count(one), one), default=0)
-        ours = "not run"
-        for row in rows:
-            if row.place == place and row.examples == length:
-                spread = f" ± {stdev(row.errors):.2f}" if len(row.runs) > 1 else ""
-                of = f"n = {len(row.runs)}, {row.examples:,} images"
-                ours = f"{mean(row.errors):.2f}{spread} ({of})"
         yes = {True: "yes", False: "no", None: "-"}[reconstruction]
-        table.append(
-            {
-                "method": network,
-                "routing": f"r = {iterations}" if iterations else "-",
-                "reconstruction": yes,
-                "task": task,
-                "paper %": paper,
-                "here %": ours,
-            }
-        )
+        line = {
+            "method": network,
+            "routing": f"r = {iterations}" if iterations else "-",
+            "reconstruction": yes,
+            "task": task,
+            "paper %": paper,
+        }
+        for budget, rows in each.items():
+            line[f"here %, budget `{budget}`"] = in_place(place, rows)
+        table.append(line)
     return markdown(table)
+
+
+def in_place(place: tuple, rows: list[Row]) -> str:
+    """What these rows have in that place of the paper's table."""
+    lengths = [row.examples for row in rows if row.task == place[-1] and row.place in PAPER]
+    length = max(lengths, key=lambda one: (lengths.count(one), one), default=0)
+    for row in rows:
+        if row.place == place and row.examples == length:
+            spread = f" ± {stdev(row.errors):.2f}" if len(row.runs) > 1 else ""
+            return f"{mean(row.errors):.2f}{spread} (n = {len(row.runs)}, {row.examples:,} images)"
+    return "not run"

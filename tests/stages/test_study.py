@@ -6,6 +6,7 @@ from capsnet.params import Run, load_params
 from capsnet.report.study import study, table_1
 from capsnet.report.tables import Results
 
+BUDGET = load_params().budget
 RANGES = ["0 to 20 %", "20 to 40 %", "40 to 60 %"]
 
 
@@ -25,13 +26,13 @@ def results(name: str, error: float) -> Results:
     return Results(name, headline, tables)
 
 
-def params_with_runs():
+def params_with_runs(also=None):
     alike = {"task": "multimnist", "network": "capsnet", "examples": 1000}
     runs = {f"r3_seed{seed}": {**alike, "seed": seed} for seed in (1, 2, 3)}
     runs |= {f"r1_seed{seed}": {**alike, "iterations": 1, "seed": seed} for seed in (1, 2, 3)}
     runs |= {"long": {**alike, "examples": 4000}, "control": {**alike, "network": "convnet"}}
     runs |= {"later": {**alike, "network": "baseline"}}
-    params = load_params()
+    params = load_params(also=also)
     budget = params.chosen_budget.model_copy(update={"source": "mnist"})
     settings = {name: Run(**run) for name, run in runs.items()}
     return params.model_copy(update={"runs": settings, "budgets": {params.budget: budget}})
@@ -56,11 +57,27 @@ def test_the_study_reports_what_is_done_and_names_what_is_not(tmp_path):
     )
     assert sum("not run" in line for line in text.splitlines()) == 6
     drawn = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert drawn == {"length.png", "overlap.png", "pixels.png"}
+    assert drawn == {f"{name}_{BUDGET}.png" for name in ("length", "overlap", "pixels")}
     assert all(f"](figures/{name})" in text for name in drawn)
 
 
 def test_a_study_of_nothing_yet(tmp_path):
     text = "\n".join(study([(params_with_runs(), {})], tmp_path, tmp_path))
     assert "0 of 9 networks" in text and "## Rows" not in text and not list(tmp_path.iterdir())
-    assert table_1([]).count("not run") == 8
+    assert table_1({"laptop": [], "paper": []}).count("not run") == 16
+
+
+def test_each_budget_has_its_figures_and_its_place_in_table_1(tmp_path):
+    """However many networks of the other there are, or how much longer they were trained."""
+    (tmp_path / "night.yaml").write_text("budget: night")
+    short, long = params_with_runs(), params_with_runs(tmp_path / "night.yaml")
+    errors = [{"r3_seed1": 30.0, "r3_seed2": 31.0, "r1_seed1": 33.0}, {"long": 5.0}]
+    measured = [{name: results(name, error) for name, error in some.items()} for some in errors]
+    series = list(zip((short, long), measured, strict=True))
+    text = "\n".join(study(series, tmp_path / "figures", tmp_path))
+    assert f"| paper % | here %, budget `{BUDGET}` | here %, budget `night` |" in text
+    assert "30.50 ± 0.71 (n = 2, 1,000 images) | 5.00 (n = 1, 4,000 images) |" in text
+    assert "33.00 (n = 1, 1,000 images) | not run |" in text
+    names = ("length", "overlap", "pixels")
+    drawn = {f"{name}_{budget}.png" for name in names for budget in (BUDGET, "night")}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == drawn
