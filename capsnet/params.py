@@ -173,13 +173,15 @@ class Params(Section):
 
 def load_params(path: Path = Path("params.yaml"), also: Path | None = None) -> Params:
     """Read and check the whole file, sections of the file `also` in the place of its own. Raises
-    ValueError with one line per mistake.
+    ValueError with one line per mistake; it is one if the two budgets want other digits, for there
+    is one folder of them.
     """
-    found = with_text_keys(read_yaml(path))
+    found, root = with_text_keys(read_yaml(path)), None
     if also is not None:
+        root = load_params(path)
         own = with_text_keys(read_yaml(also))
-        if not isinstance(found, Mapping) or not isinstance(own, Mapping):
-            raise ValueError(f"{path} and {also}: wanted sections in both")
+        if not isinstance(own, Mapping):
+            raise ValueError(f"{also}: wanted sections")
         found, path = {**found, **own}, also
     mistakes = list(unknown_budget(found))
     try:
@@ -188,6 +190,12 @@ def load_params(path: Path = Path("params.yaml"), also: Path | None = None) -> P
         mistakes += told(error, Params)
     if not mistakes:
         mistakes += contradictions(params)
+        wanted = params.chosen_budget.source
+        if root and (downloaded := root.chosen_budget.source) != wanted:
+            mistakes.append(
+                f"budget: {params.budget} wants digits of {wanted}, but at budget {root.budget} of "
+                f"params.yaml {downloaded}'s are downloaded: change one of the two"
+            )
     if mistakes:
         raise ValueError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return params

@@ -7,7 +7,6 @@ study, `--take FOLDER` checks what was packed and puts it there.
 """
 
 import argparse
-import hashlib
 import json
 import subprocess
 import sys
@@ -30,8 +29,8 @@ from stages import evaluate, score
 from stages.command import run
 from stages.inputs import inputs_of
 from stages.output import write_csv
+from stages.packing import digest, pack, round_off, unpacked
 
-MOST_BYTES = 2**24  # of a packed file
 LEAST_SECONDS = 45  # a piece of work is not begun with less time left
 PROFILED = 0.6  # a step that reaches a smaller share of a plain product's speed leaves a profile
 SMALL = ["--batch-size", "2", "--rounds", "1", "--conv-channels", "4", "--primary-types", "1"]
@@ -160,41 +159,6 @@ def start(command: list, deadline: float) -> None:
         raise ValueError(f"{command[0]} ended with exit code {process.returncode}")
 
 
-def round_off(trained: Path, model: Path) -> None:
-    """The network with its weights as 16 bits hold them: what is tested is what is packed."""
-    told, tensors = checkpoint.read(trained)
-    checkpoint.write(model, told, {key: each.half().float() for key, each in tensors.items()})
-
-
-def pack(name: str, model: Path, texts: list[Path], about: dict, packed: Path) -> None:
-    """The weights in 16 bits as numbered parts, then the rest as one JSON file that names them."""
-    told, tensors = checkpoint.read(model)
-    halves = model.with_name("halves.safetensors")
-    checkpoint.write(halves, told, {key: each.half() for key, each in tensors.items()})
-    data, parts = halves.read_bytes(), []
-    for begin in range(0, len(data), MOST_BYTES):
-        parts.append(f"{name}.{1 + len(parts)}.bin")
-        replace_file(packed.with_name(parts[-1]), data[begin : begin + MOST_BYTES])
-    about |= {
-        "run": name,
-        "parts": parts,
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "network_md5": md5(model),
-        "files": {path.name: path.read_text() for path in texts},
-    }
-    about["seal"] = seal(about)
-    replace_file(packed, json.dumps(about, indent=1).encode())
-
-
-def seal(about: dict) -> str:
-    """SHA-256 of all else that is told, tables included."""
-    return digest({key: value for key, value in about.items() if key != "seal"})
-
-
-def digest(told: dict) -> str:
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
 def take_all(params: Params, arguments: argparse.Namespace) -> None:
     """Raises ValueError at the first run that is not whole or was not trained and tested with this
     code, these parameters and this data; those before it are there.
@@ -250,19 +214,6 @@ def there(folder: Path, about: dict, origin: str) -> bool:
     files["origin.json"] = origin
     paths = {folder / file: text for file, text in files.items()}
     return all(path.exists() and path.read_text() == text for path, text in paths.items())
-
-
-def unpacked(path: Path) -> tuple[dict, bytes]:
-    """What `pack` wrote. Raises ValueError if it is not whole."""
-    try:
-        about = json.loads(path.read_text())
-        data = b"".join(path.with_name(part).read_bytes() for part in about["parts"])
-        whole = hashlib.sha256(data).hexdigest() == about["sha256"]
-        if whole and seal(about) == about["seal"]:
-            return about, data
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise ValueError(f"{path} or its .bin files are not whole: bring them again")
 
 
 def log(name: str, folder: Path, model: Path, params: Params, about: dict) -> None:

@@ -188,6 +188,19 @@ def test_every_budget_is_sound(tmp_path, budget):
     assert all(task_of(params, run).batch_size > 0 for run in params.runs)
 
 
+def test_a_study_of_other_digits_than_were_downloaded_stops(tmp_path):
+    """Else what is left of the quick budget would train on scikit-learn's, as if on MNIST."""
+    tree, also = yaml.safe_load((ROOT / "params.yaml").read_text()), tmp_path / "study.yaml"
+    for root, of_study, said in (("quick", "laptop", True), ("laptop", "night", False)):
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree | {"budget": root}))
+        also.write_text(yaml.safe_dump({"budget": of_study}))
+        if said:
+            with pytest.raises(ValueError, match="laptop wants digits of mnist, but at budget"):
+                load_params(tmp_path / "params.yaml", also)
+        else:
+            assert load_params(tmp_path / "params.yaml", also).budget == of_study
+
+
 def test_a_budget_and_a_run_may_have_their_own_numbers(tmp_path):
     params = load_changed(tmp_path, "budgets/laptop/optimizer", {"beta2": 0.99})
     assert params_of(params, "mnist").optimizer.beta2 == 0.99 and params.optimizer.beta2 == 0.999

@@ -32,10 +32,13 @@ def comparison(table: pd.DataFrame, path: Path, *, title: str) -> None:
         axes.grid(visible=True, axis="x")
 
 
-def lines(table: pd.DataFrame, path: Path, *, title: str, x_label: str, y_label: str) -> None:
+def lines(
+    table: pd.DataFrame, path: Path, *, title: str, x_label: str, y_label: str, least: float = 0
+) -> None:
     """A line for each `name` through (place, value) with low to high; places are numbers or words.
 
-    Lines are moved apart a little, so that intervals do not hide each other.
+    The axis of values begins at `least`, or at the smallest value where that is less. Lines are
+    moved apart a little, so that intervals do not hide each other.
     """
     places = list(dict.fromkeys(table["place"]))
     words = isinstance(places[0], str)
@@ -58,6 +61,7 @@ def lines(table: pd.DataFrame, path: Path, *, title: str, x_label: str, y_label:
             axes.set_xticks([], minor=True)
             axes.set_xlim(min(places) / 1.3, max(places) * 1.3)  # or one place would fill the width
         axes.set(xlabel=x_label, ylabel=y_label)
-        axes.set_ylim(0, 1.1 * np.nanmax(table[["value", "high"]]))
+        low = np.nanmin([least, *table["value"], *table["low"]])
+        axes.set_ylim(low, low + 1.1 * (np.nanmax(table[["value", "high"]]) - low))
         axes.grid(visible=True)
-        axes.legend(loc="lower left")  # errors and shares lie far from zero
+        axes.legend(loc="lower left")  # errors and shares lie far from the least

@@ -41,13 +41,14 @@ def reconstructions(results: Results, params: Params) -> str:
     squared = table[table["measure"] == "squared_error"].set_index("name")["value"]
     pixels = table[(table["measure"] == "pixels_told_apart") & (table["name"] == "all")]
     error, beside = squared["network"], squared.drop("network")
+    of = f"{table.loc[table['name'] == 'network', 'examples'].item():,} test examples"
     trivial = ", ".join(f"{name} {value:.1f}" for name, value in beside.items())
     if num_digits(results, params) == 1:
         return (
             "Each digit from its own capsule, as in Figure 3 of the paper: smooth versions that "
             f"keep the shape; failures at the end, from the capsules of the label and of the "
             f"prediction. From the label's capsule they are {error:.1f} squared pixels off on "
-            f"average; answers that need no network: {trivial}."
+            f"average of {of}; answers that need no network: {trivial}."
         )
     share = pixels.iloc[0]
     blurred = table.loc[table["measure"] == "pixels_by_means", "value"].item()
@@ -58,7 +59,7 @@ def reconstructions(results: Results, params: Params) -> str:
         f"brighter one in {share['value']:.1f} % ({share['low']:.1f} to "
         f"{share['high']:.1f}); a coin reaches 50 %, and the mean picture of each class "
         f"{blurred:.1f} %. From the labels' capsules, found or not, the "
-        f"reconstructions are {error:.1f} squared pixels off per digit on average; "
+        f"reconstructions are {error:.1f} squared pixels off per digit on average of {of}; "
         f"answers that need no network: {trivial}."
     )
 

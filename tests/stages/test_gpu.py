@@ -18,7 +18,7 @@ from capsnet import checkpoint
 from capsnet.benchmark import kernels
 from capsnet.data.archives import ARCHIVES
 from capsnet.nn.capsnet import CapsNet
-from stages import gpu
+from stages import gpu, packing
 from tests.interruption import ROOT, make_workspace
 
 RUNS = {
@@ -145,18 +145,18 @@ def test_a_large_network_is_packed_in_parts(tmp_path, monkeypatch):
     sizes = dict(image_size=28, conv_channels=4, primary_types=1, decoder_sizes=[8])
     trained, model = tmp_path / "trained.safetensors", tmp_path / "network.safetensors"
     checkpoint.save(CapsNet(**sizes), trained, network="capsnet", arguments=sizes)
-    gpu.round_off(trained, model)
-    gpu.pack("net", model, [], {}, tmp_path / "net.json")
+    packing.round_off(trained, model)
+    packing.pack("net", model, [], {}, tmp_path / "net.json")
     parts = list(tmp_path.glob("net.*.bin"))
     assert len(parts) > 1 and all(part.stat().st_size <= 1000 for part in parts)
-    _, data = gpu.unpacked(tmp_path / "net.json")
+    _, data = packing.unpacked(tmp_path / "net.json")
     (tmp_path / "halves").write_bytes(data)
     halves = checkpoint.load(tmp_path / "halves").float().state_dict()
     for name, tensor in checkpoint.load(model).state_dict().items():
         assert torch.equal(tensor, halves[name])
     parts[0].write_bytes(parts[0].read_bytes()[::-1])
     with pytest.raises(ValueError, match="not whole: bring them again"):
-        gpu.unpacked(tmp_path / "net.json")
+        packing.unpacked(tmp_path / "net.json")
 
 
 def test_taken_in_it_is_the_network_that_was_tested(home, lent):
