@@ -36,7 +36,7 @@ def routing(table: pd.DataFrame, path: Path, *, title: str, trained: int) -> Non
         change = _line(logits, table, "logit_change", BLUE, "by this iteration: |u . v|")
         _line(logits, table, "logit_change_change", ORANGE, "difference from the one before")
         logits.set(ylabel="mean |change| of a logit", ylim=(0, None))
-        logits.set_title(f"Logits change by {_from_to(change[:trained], '.4f')} (for Figure A.1)")
+        logits.set_title(f"Logits change by {_from_to(change[:trained], '.4f')} (Figure A.1)")
         _line(changes, table, "coupling_change", BLUE)
         changes.set(ylabel="mean |change| of a coupling (%)", ylim=(0, None))
         changes.set_title("Couplings against those before")
