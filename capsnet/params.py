@@ -171,10 +171,12 @@ class Params(Section):
         return self.budgets[self.budget]
 
 
-def load_params(path: Path = Path("params.yaml"), also: Path | None = None) -> Params:
+def load_params(
+    path: Path = Path("params.yaml"), also: Path | None = None, *, same_digits: bool = True
+) -> Params:
     """Read and check the whole file, sections of the file `also` in the place of its own. Raises
     ValueError with one line per mistake; it is one if the two budgets want other digits, for there
-    is one folder of them.
+    is one folder of them, but where that is not read (`same_digits` false).
     """
     found, root = with_text_keys(read_yaml(path)), None
     if also is not None:
@@ -191,7 +193,7 @@ def load_params(path: Path = Path("params.yaml"), also: Path | None = None) -> P
     if not mistakes:
         mistakes += contradictions(params)
         wanted = params.chosen_budget.source
-        if root and (downloaded := root.chosen_budget.source) != wanted:
+        if same_digits and root and (downloaded := root.chosen_budget.source) != wanted:
             mistakes.append(
                 f"budget: {params.budget} wants digits of {wanted}, but at budget {root.budget} of "
                 f"params.yaml {downloaded}'s are downloaded: change one of the two"

@@ -26,7 +26,7 @@ def main() -> None:
     needed = ("training.json", "metrics.json", *(f"{table}.csv" for table in TABLES))
     series = []
     for also in arguments.also:
-        params, measured = load_params(also=also), {}
+        params, measured = load_params(also=also, same_digits=False), {}
         for name in params.runs:
             folder = arguments.runs / name
             if all((folder / file).exists() for file in needed):

@@ -197,6 +197,7 @@ def test_a_study_of_other_digits_than_were_downloaded_stops(tmp_path):
         if said:
             with pytest.raises(ValueError, match="laptop wants digits of mnist, but at budget"):
                 load_params(tmp_path / "params.yaml", also)
+            assert load_params(tmp_path / "params.yaml", also, same_digits=False)
         else:
             assert load_params(tmp_path / "params.yaml", also).budget == of_study
 

@@ -141,7 +141,7 @@ def test_without_the_kernel_it_is_neither_compared_nor_measured(capsys):
 
 
 def test_a_large_network_is_packed_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu, "MOST_BYTES", 1000)
+    monkeypatch.setattr(packing, "MOST_BYTES", 1000)
     sizes = dict(image_size=28, conv_channels=4, primary_types=1, decoder_sizes=[8])
     trained, model = tmp_path / "trained.safetensors", tmp_path / "network.safetensors"
     checkpoint.save(CapsNet(**sizes), trained, network="capsnet", arguments=sizes)
