@@ -47,7 +47,9 @@ def study(
     series: list[tuple[Params, dict[str, Results]]], drawn: Path, here: Path
 ) -> Iterator[str]:
     """The parts of the report, from the runs of each series that were measured."""
-    each = {params.budget: rows_of(params, measured) for params, measured in series}
+    each: dict[str, list[Row]] = {}  # by budget: two series may have one
+    for params, measured in series:
+        each.setdefault(params.budget, []).extend(rows_of(params, measured))
     rows = [row for some in each.values() for row in some]
     yield "# Does routing matter? The study"
     yield READ

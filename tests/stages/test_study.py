@@ -81,3 +81,13 @@ def test_each_budget_has_its_figures_and_its_place_in_table_1(tmp_path):
     names = ("length", "overlap", "pixels")
     drawn = {f"{name}_{budget}.png" for name in names for budget in (BUDGET, "night")}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == drawn
+
+
+def test_two_series_of_one_budget_are_both_reported(tmp_path):
+    params = params_with_runs()
+    errors = [{"r3_seed1": 30.0}, {"r1_seed1": 33.0}]
+    series = [(params, {name: results(name, error) for name, error in e.items()}) for e in errors]
+    text = "\n".join(study(series, tmp_path / "figures", tmp_path))
+    assert "| 5.2 | 30.00 (n = 1, 1,000 images) |" in text
+    assert "| 7.5 | 33.00 (n = 1, 1,000 images) |" in text
+    assert "CapsNet, r = 1: 3.00 points more errors than CapsNet, r = 3" in text
