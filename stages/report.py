@@ -6,7 +6,6 @@ Every sentence is made from the numbers of this very run (`capsnet.report.senten
 """
 
 import argparse
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from capsnet.figures.robustness import robustness_curves
 from capsnet.networks import NETWORKS
 from capsnet.params import Params, load_params
 from capsnet.report.comparisons import controls
+from capsnet.report.sections import SECTIONS, TABLES, perturbation_grids, relative, shown
 from capsnet.report.sentences import FINDINGS
 from capsnet.report.tables import Results, read_results, results_table, training_table
 from capsnet.runs import task_of
@@ -22,32 +22,7 @@ from stages.command import run
 from stages.output import write_text
 
 SOURCES = {"mnist": "MNIST", "scikit-learn": "scikit-learn's 1,797 digits"}
-SECTIONS = {  # heading -> files within a run's folder
-    "What the capsules reconstruct": ["figures/reconstructions.png"],
-    "What each dimension of a capsule means": [
-        "perturbation/overview.png",
-        "perturbation/effects.png",
-        "perturbation/usual_overview.png",
-    ],
-    "What routing does": ["figures/routing.png", "figures/couplings.png"],
-    "Where the errors are": ["figures/overlap.png", "figures/pairs.png", "figures/confusion.png"],
-    "Are lengths probabilities?": ["figures/calibration.png"],
-    "Training": ["figures/training.png"],
-}
 AFFINE = "Under affine transformations"
-TABLES = (
-    "training",
-    "errors",
-    "confusion",
-    "routing",
-    "robustness",
-    "calibration",
-    "counts",
-    "told_apart",
-    "examples",
-    "perturbation",
-    "usual",
-)
 
 
 def main() -> None:
@@ -129,12 +104,6 @@ def abstract(params: Params, measured: dict[str, Results], source: str) -> str:
     )
 
 
-def shown(path: Path, results: Results, params: Params, here: Path) -> str:
-    """A picture under the sentence of what it shows."""
-    sentence, name = FINDINGS[path.name](results, params), results.name
-    return f"**{name}.** {sentence}\n\n![{name}: {path.stem}]({relative(path, here)})"
-
-
 def robustness(
     params: Params, measured: dict[str, Results], runs: Path, drawn: Path, here: Path
 ) -> Iterator[str]:
@@ -154,20 +123,6 @@ def robustness(
         picture = runs / name / "figures" / "affine.png"
         if picture.exists() and name in leading_runs(params):
             yield shown(picture, measured[name], params, here)
-
-
-def perturbation_grids(folder: Path, name: str, here: Path) -> str:
-    """Figure 4 of every digit, folded away: ten large grids."""
-    grids = sorted((folder / "perturbation").glob("digit_*.png"))
-    if not grids:
-        return ""
-    pictures = [f"![{grid.stem.replace('_', ' ')}]({relative(grid, here)})" for grid in grids]
-    head = f"<details><summary>{name}: every dimension of every digit (Figure 4)</summary>"
-    return "\n\n".join([head, *pictures, "</details>"])
-
-
-def relative(path: Path, here: Path) -> str:
-    return Path(os.path.relpath(path, here)).as_posix()
 
 
 if __name__ == "__main__":

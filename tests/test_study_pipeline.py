@@ -55,7 +55,11 @@ def test_the_study_trains_what_is_missing_and_a_clone_needs_no_weights(repositor
     study.write_text(yaml.safe_dump({"budget": "quick", "runs": runs}, sort_keys=False))
     output = ran(repository.dvc("repro", "study/dvc.yaml"))
     names = ("train@r3_seed1", "train@night", "score@r3_seed1", "score@night", "show@night")
-    assert {f"study/dvc.yaml:{name}" for name in (*names, "report")} <= output
+    assert {f"study/dvc.yaml:{name}" for name in (*names, "tell@night", "report")} <= output
+    told = (repository.folder / "reports" / "study" / "night.md").read_text()
+    assert "# night: capsnet on multimnist, 64 images shown" in told
+    assert "One pass, so every coupling is even" in told
+    assert "](night/figures/routing.png)" in told
     for figure in ("figures/reconstructions.png", "perturbation/usual_overview.png"):
         assert (repository.folder / "reports" / "study" / "night" / figure).is_file()
     runs["r3_seed2"] = {**alike, "seed": 2}

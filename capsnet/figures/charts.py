@@ -89,7 +89,7 @@ def error_by_overlap(table: pd.DataFrame, path: Path, *, title: str) -> None:
         axes.set_xticks(position, names)
         axes.set_xlim(-0.6, len(table) - 0.4)
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("overlap of the two digits (%); below it, the number of pairs")
+        axes.set_xlabel("shared ink, in % of the smaller digit's; below it, the number of pairs")
         axes.set_ylabel("error (%), with 95 % interval")
         axes.grid(visible=True, axis="y")
 

@@ -1,5 +1,7 @@
 """Runs side by side: the error of each with its interval, and what the paper has for it."""
 
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -33,20 +35,29 @@ def comparison(table: pd.DataFrame, path: Path, *, title: str) -> None:
 
 
 def lines(
-    table: pd.DataFrame, path: Path, *, title: str, x_label: str, y_label: str, least: float = 0
+    table: pd.DataFrame,
+    path: Path,
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    styled: Sequence[str],
+    least: float = 0,
 ) -> None:
     """A line for each `name` through (place, value) with low to high; places are numbers or words.
 
-    The axis of values begins at `least`, or at the smallest value where that is less. Lines are
-    moved apart a little, so that intervals do not hide each other.
+    Its place in `styled` gives a name its colour, which so is the same in every figure. The axis of
+    values begins at `least`, or at the smallest value where that is less. Lines are moved apart a
+    little, so that intervals do not hide each other.
     """
     places = list(dict.fromkeys(table["place"]))
     words = isinstance(places[0], str)
     names = list(dict.fromkeys(table["name"]))
+    styles = dict(zip(styled, cycle(STYLES), strict=False))
     with chart(path, height=860, title=title) as figure:
         axes = figure.subplots()
         for number, name in enumerate(names):
-            rows, (color, form) = table[table["name"] == name], STYLES[number % len(STYLES)]
+            rows, (color, form) = table[table["name"] == name], styles[name]
             apart = number - (len(names) - 1) / 2
             x = [places.index(place) for place in rows["place"]] if words else rows["place"]
             x = np.asarray(x) + 0.04 * apart if words else np.asarray(x) * 1.015**apart
@@ -64,4 +75,4 @@ def lines(
         low = np.nanmin([least, *table["value"], *table["low"]])
         axes.set_ylim(low, low + 1.1 * (np.nanmax(table[["value", "high"]]) - low))
         axes.grid(visible=True)
-        axes.legend(loc="lower left")  # errors and shares lie far from the least
+        axes.legend(loc="lower left", ncols=2)  # errors and shares lie far from the least

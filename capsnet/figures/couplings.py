@@ -29,23 +29,23 @@ CONTRAST = 4  # the power of a share that is drawn: the couplings differ by litt
 def routing(table: pd.DataFrame, path: Path, *, title: str, trained: int) -> None:
     """Rows (iteration, measure, value, low, high), measures as the study of the routing has them.
 
-    Six panels over the iterations; a line marks those that the network was `trained` with.
+    Six panels over the iterations; bands: 95 % intervals, a line: those that the network was
+    `trained` with.
     """
     with chart(path, height=1700, title=title) as figure:
         logits, changes, couplings, votes, lengths, errors = figure.subplots(3, 2).flat
         change = _line(logits, table, "logit_change", BLUE, "by this iteration: |u . v|")
         _line(logits, table, "logit_change_change", ORANGE, "difference from the one before")
         logits.set(ylabel="mean |change| of a logit", ylim=(0, None))
-        logits.set_title(f"Logits change by {_from_to(change[:trained], '.4f')} (Figure A.1)")
+        logits.set_title(f"Logits change by {_from_to(change[:trained], '.4f')}")
         _line(changes, table, "coupling_change", BLUE)
-        changes.set(ylabel="mean |change| of a coupling (%)", ylim=(0, None))
+        changes.set(ylabel="mean |change| of a coupling (points)", ylim=(0, None))
         changes.set_title("Couplings against those before")
         found = _line(couplings, table, "contributed_coupling", BLUE, "by contribution")
         _line(couplings, table, "largest_coupling", GREEN, "the largest")
-        _line(couplings, table, "own_coupling", ORANGE, "by place")
-        couplings.axhline(100 / NUM_CLASSES, color=GREY, ls="--", lw=0.8, label="even")
-        room = 1.5 * couplings.get_ylim()[1]  # for the legend
-        couplings.set(ylabel="coupling to a digit that is there (%)", ylim=(0, room))
+        _line(couplings, table, "own_coupling", ORANGE, "at its place")
+        couplings.axhline(100 / NUM_CLASSES, color=GREY, ls="--", lw=0.8)  # even
+        couplings.set(ylabel="coupling to a digit that is there (%)", ylim=(0, 104))
         couplings.set_title(f"Couplings by contribution: {_from_to(found[:trained], '.0f')} %")
         number = _line(votes, table, "votes", BLUE)
         votes.set(ylabel="votes that carry 80 % of a capsule", ylim=(0, None))
@@ -57,12 +57,13 @@ def routing(table: pd.DataFrame, path: Path, *, title: str, trained: int) -> Non
         errors.set(ylabel="error if one stopped here (%)", ylim=(0, None))
         errors.set_title(f"Error: {_from_to(error[:trained], '.2f')} %")
         for axes in (logits, changes, couplings, votes, lengths, errors):
-            axes.axvline(trained, color=GREY, ls=":", lw=0.8, label="as trained")
+            label = None if axes is couplings else "as trained"
+            axes.axvline(trained, color=GREY, ls=":", lw=0.8, label=label)
             axes.set_xlabel("iteration")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(visible=True)
         logits.legend()
-        couplings.legend(ncols=2, loc="upper left")
+        couplings.legend(loc="center right", bbox_to_anchor=(1, 0.37))
         errors.legend(loc="lower right")
 
 

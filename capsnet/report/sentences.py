@@ -13,7 +13,11 @@ from capsnet.runs import params_of, task_of
 from capsnet.studies.effects import clearest
 
 PAPER_MEASURES = ("thickness", "slant", "width", "horizontal_centre", "vertical_centre")
-LONG = 10_000_000  # images shown: the paper's own trainings are of this order and longer
+LONG = 10_000_000  # images shown: the authors' own trainings are of this order and longer
+LENGTHS = {  # of the authors, by the digits in an image
+    1: "The authors' README has a training of 38.4M digits.",
+    2: "The paper's training set has 60M pairs.",
+}
 UNITS = {"slant": "degrees", "horizontal_centre": "px", "vertical_centre": "px"}
 
 
@@ -30,10 +34,11 @@ def training(results: Results, params: Params) -> str:
     if last["validation_error"] == last["validation_error"]:  # not NaN
         sentence += (
             f". Of the validation examples {last['validation_error']:.2f} % are wrong at the end, "
-            f"of training digits shown in the same way {last['training_error']:.2f} %"
+            f"of training digits shown in the same way {last['training_error']:.2f} % (the last "
+            "points are of all validation digits and as many others, the earlier ones of fewer)"
         )
-    longer = curve["examples"].iloc[-1] < LONG
-    return sentence + (". The paper trained far longer." if longer else ".")
+    longer = last["examples"] < LONG
+    return f"{sentence}." + (f" {LENGTHS[num_digits(results, params)]}" if longer else "")
 
 
 def reconstructions(results: Results, params: Params) -> str:
@@ -111,8 +116,8 @@ def usual_overview(results: Results, params: Params) -> str:
         f"deviations either way {named} of "
         f"{len(wide.drop_duplicates(['digit', 'dimension']))} dimensions change a measure visibly; "
         f"the largest effects there are {largest(table)}. Called a translation is only what keeps "
-        "its shape (85 % of the ink shared where both ends fit best): by that "
-        f"{len(moves.drop_duplicates())} dimensions stand out."
+        "its shape (85 % of the ink shared where both ends fit best): of those there are "
+        f"{len(moves.drop_duplicates())}."
     )
 
 
@@ -195,7 +200,8 @@ def couplings(results: Results, params: Params) -> str:
 
 def overlap(results: Results, params: Params) -> str:
     table, apart = group(results, "overlap"), results.tables["told_apart"]
-    table = table[table["examples"] >= FEW]
+    share = 100 * table["examples"] / table["examples"].sum()
+    table = table.assign(share=share)[table["examples"] >= FEW]
     boxes = apart.loc[apart["measure"] == "box_overlap", "value"].item()
     sentence = (
         f"Of the smaller of the digits' bounding boxes {boxes:.0f} % is covered on average (the "
@@ -203,12 +209,12 @@ def overlap(results: Results, params: Params) -> str:
     )
     if len(table) < 2:
         return sentence + "There are too few pairs to say how the error grows with the overlap."
-    first, last = table.iloc[0], table.iloc[-1]
+    first, last, most = table.iloc[0], table.iloc[-1], table.loc[table["share"].idxmax()]
     grows = "grows" if last["error"] > first["error"] else "does not grow"
     return sentence + (
-        f"The error {grows} with their shared ink: {first['error']:.1f} % where {first['name']} of "
-        f"the smaller digit's is covered, {last['error']:.1f} % at {last['name']} (ranges with at "
-        f"least {FEW} pairs)."
+        f"Ink is shared less, in {most['share']:.0f} % of the pairs {most['name']} of the smaller "
+        f"digit's. The error {grows} with it: {first['error']:.1f} % at {first['name']}, "
+        f"{last['error']:.1f} % at {last['name']} (ranges with at least {FEW} pairs)."
     )
 
 

@@ -34,7 +34,8 @@ digits in the same order, as far as they saw as many, so the differences are pai
 that both rows have; where that is one, over the test examples (McNemar). "Sure" is at 95 % for one
 comparison, not for all of them together. GMAC: billions of multiply-adds for one image, without the
 decoder. Told apart: of the pixels that one digit alone has inked, those on which its own
-reconstruction is the brighter one. images/s is of machines that did other work too."""
+reconstruction is the brighter one. images/s is of several machines that did other
+work too: it compares no networks."""
 AFFNIST = """The paper's two, trained until they erred on 0.77 % and 0.78 % of shifted digits, erred
 on 21 % (CapsNet) and 34 % (CNN) of affNIST."""
 COIN = 50  # percent of the pixels it tells apart
@@ -72,14 +73,16 @@ def study(
             yield differences_table(found)
         yield "## Figures"
         yield (
-            "Bars: against length as in the table; by overlap from the lowest to the highest "
-            "network of the row, or where there is one its own 95 % interval. A coin tells "
-            f"{COIN} % of the pixels apart."
+            "Bars: against length as in the table; by overlap from the lowest to the highest end "
+            "of the 95 % intervals of the row's networks, of the test examples in that range. A "
+            f"coin tells {COIN} % of the pixels apart."
         )
+        names = list(dict.fromkeys(row.name for row in rows))
         for budget, some in each.items():
             for name, (title, table, x_label, y_label) in figures_of(some).items():
                 path, least = drawn / f"{name}_{budget}.png", COIN if name == "pixels" else 0
-                lines(table, path, title=title, x_label=x_label, y_label=y_label, least=least)
+                words = {"title": title, "x_label": x_label, "y_label": y_label}
+                lines(table, path, **words, styled=names, least=least)
                 yield f"![{title}]({Path(os.path.relpath(path, here)).as_posix()})"
     yield "## Table 1 of the paper"
     yield TABLE_1
@@ -135,27 +138,24 @@ def figures_of(rows: list[Row]) -> dict[str, tuple[str, pd.DataFrame, str, str]]
             "test error (%)",
         )
     }
-    title = f"Test error by overlap, {examples:,} images"
+    title = f"Test error by overlap, after {examples:,} training images"
     found["overlap"] = (title, pd.concat(overlap), share, "test error (%)")
-    title = f"Pixels of one digit alone that its own capsule draws brighter, {examples:,} images"
+    title = f"Pixels told apart by overlap, after {examples:,} training images"
     found["pixels"] = (title, pd.concat(pixels), share, "pixels told apart (%)")
     return {name: figure for name, figure in found.items() if len(figure[1])}
 
 
 def by_overlap(row: Row, table: str, group: tuple[str, str], value: str) -> pd.DataFrame:
-    """Mean over the row's networks for each range of overlap with at least FEW examples, with the
-    lowest and highest of them, or where there is one its interval.
+    """Mean over the row's networks for each range of overlap with at least FEW examples, from the
+    lowest to the highest end of their intervals.
     """
     column, wanted = group
     tables = [run.tables[table] for run in row.runs]
     ranges = pd.concat(one[(one[column] == wanted) & (one["name"] != "all")] for one in tables)
-    ranges = ranges[ranges["examples"] >= FEW]
-    found = ranges.groupby("name", sort=False)[value].agg(["mean", "min", "max"]).reset_index()
-    if len(row.runs) == 1:
-        low, high = ("low", "high") if value == "value" else (f"{value}_low", f"{value}_high")
-        found["min"], found["max"] = ranges[low].to_numpy(), ranges[high].to_numpy()
-    found.columns = ["place", "value", "low", "high"]
-    return found.assign(name=row.name)
+    ranges = ranges[ranges["examples"] >= FEW].groupby("name", sort=False)
+    low, high = ("low", "high") if value == "value" else (f"{value}_low", f"{value}_high")
+    found = ranges.agg(**{"value": (value, "mean"), "low": (low, "min"), "high": (high, "max")})
+    return found.reset_index(names="place").assign(name=row.name)
 
 
 def affnist(rows: list[Row]) -> Iterator[str]:

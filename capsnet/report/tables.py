@@ -34,12 +34,15 @@ class Results(NamedTuple):
     tables: dict[str, pd.DataFrame]
 
 
-def read_results(folder: Path, tables: Iterable[str]) -> Results:
-    """What a run's folder holds: the headlines of its training and evaluation, and these tables."""
-    headline: dict[str, float | None] = {}
-    for file in ("training.json", "metrics.json"):
-        headline |= json.loads((folder / file).read_text())[folder.name]
-    found = {table: pd.read_csv(folder / f"{table}.csv") for table in tables}
+def read_results(folder: Path, tables: Iterable[str], training: Path | None = None) -> Results:
+    """What a run's folder holds: the headlines of its training and evaluation, and these tables.
+    What is of its training may be in a folder of its own.
+    """
+    training, headline = training or folder, {}
+    for path in (training / "training.json", folder / "metrics.json"):
+        headline |= json.loads(path.read_text())[folder.name]
+    places = {table: training if table == "training" else folder for table in tables}
+    found = {table: pd.read_csv(place / f"{table}.csv") for table, place in places.items()}
     return Results(folder.name, headline, found)
 
 

@@ -59,8 +59,8 @@ def test_one_pass_is_not_told_as_routing():
 @pytest.mark.parametrize(
     ("last", "examples", "words"),
     [
-        (30.0, FEW, "The error grows with their shared ink: 20.0 % where 0 to 20 % of"),
-        (15.0, FEW, "The error does not grow with their shared ink: 20.0 %"),
+        (30.0, FEW, "0 to 20 % of the smaller digit's. The error grows with it: 20.0 % at"),
+        (15.0, FEW, "The error does not grow with it: 20.0 %"),
         (30.0, FEW - 1, "There are too few pairs to say"),
     ],
 )
@@ -103,7 +103,7 @@ def test_how_much_of_figure_4_is_beyond_real_digits(deviations, words):
     found = sentences.usual_overview(*of(usual=usual, perturbation=usual))
     assert f"is {deviations:.1f} of them: {words}" in found
     assert "1 of 2 dimensions change a measure visibly" in found
-    assert found.endswith("by that 1 dimensions stand out.")
+    assert found.endswith("of those there are 1.")
     alone = usual.assign(limit=float("nan"))
     assert "not known" in sentences.usual_overview(*of(usual=alone, perturbation=usual))
 
@@ -124,7 +124,9 @@ def test_a_short_training_is_called_one():
     curve = pd.DataFrame(curve | {"validation_error": [20.0, 12.0], "training_error": [18.0, 11.0]})
     words = sentences.training(*of(training=curve))
     assert "in the last interval still by 50 %. Of the validation examples 12.00 % are" in words
-    assert "shown in the same way 11.00 %. The paper trained far longer." in words
+    assert "shown in the same way 11.00 % (the last points are of all" in words
+    assert words.endswith("The paper's training set has 60M pairs.")
+    assert sentences.training(*of("mnist", training=curve)).endswith("of 38.4M digits.")
     curve["examples"] = [1000, sentences.LONG]
     curve["validation_error"] = float("nan")
     assert sentences.training(*of(training=curve)).endswith("still by 50 %.")

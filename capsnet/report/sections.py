@@ -1,0 +1,54 @@
+"""What was measured of a run, by question: figures under the sentences that say what they show."""
+
+import os
+from pathlib import Path
+
+from capsnet.params import Params
+from capsnet.report.sentences import FINDINGS
+from capsnet.report.tables import Results
+
+SECTIONS = {  # heading -> files within a run's folder
+    "What the capsules reconstruct": ["figures/reconstructions.png"],
+    "What each dimension of a capsule means": [
+        "perturbation/overview.png",
+        "perturbation/effects.png",
+        "perturbation/usual_overview.png",
+    ],
+    "What routing does": ["figures/routing.png", "figures/couplings.png"],
+    "Where the errors are": ["figures/overlap.png", "figures/pairs.png", "figures/confusion.png"],
+    "Are lengths probabilities?": ["figures/calibration.png"],
+    "Training": ["figures/training.png"],
+}
+TABLES = (
+    "training",
+    "errors",
+    "confusion",
+    "routing",
+    "robustness",
+    "calibration",
+    "counts",
+    "told_apart",
+    "examples",
+    "perturbation",
+    "usual",
+)
+
+
+def shown(path: Path, results: Results, params: Params, here: Path) -> str:
+    """A picture under the sentence of what it shows."""
+    sentence, name = FINDINGS[path.name](results, params), results.name
+    return f"**{name}.** {sentence}\n\n![{name}: {path.stem}]({relative(path, here)})"
+
+
+def perturbation_grids(folder: Path, name: str, here: Path) -> str:
+    """Figure 4 of every digit, folded away: ten large grids."""
+    grids = sorted((folder / "perturbation").glob("digit_*.png"))
+    if not grids:
+        return ""
+    pictures = [f"![{grid.stem.replace('_', ' ')}]({relative(grid, here)})" for grid in grids]
+    head = f"<details><summary>{name}: every dimension of every digit (Figure 4)</summary>"
+    return "\n\n".join([head, *pictures, "</details>"])
+
+
+def relative(path: Path, here: Path) -> str:
+    return Path(os.path.relpath(path, here)).as_posix()
