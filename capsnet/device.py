@@ -25,11 +25,18 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 def choose_device() -> torch.device:
     """A CUDA device where there is one, else the CPU. For stages: they alone choose.
 
-    It is the first device, or in a process that torchrun started the one of its own number.
+    It is the first device, or in a process that torchrun started the one of its own number; raises
+    ValueError if there are fewer.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return prepare(torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))))
+    number, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if number >= count:
+        raise ValueError(
+            f"launcher: this machine has {count} GPU(s), none for process {number}: wanted "
+            f"--nproc-per-node {count} or fewer"
+        )
+    return prepare(torch.device("cuda", number))
 
 
 def prepare(device: torch.device) -> torch.device:

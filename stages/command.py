@@ -95,15 +95,12 @@ def done_by(launcher: str, module: str) -> bool:
         return False
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import parse_args
     from torch.distributed.run import run as run_processes
 
     logging.disable()  # torchrun would tell of each process; from here on this one only waits
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until torchrun has its own handler
-    words = StringIO()
+    arguments = torchrun_arguments(launcher, module)
     try:
-        with redirect_stderr(words):
-            arguments = parse_args([*launcher.split()[1:], "-m", module, *sys.argv[1:]])
         run_processes(arguments)
     except ChildFailedError as error:
         raise ValueError(first_cause(error.failures)) from None
@@ -111,11 +108,26 @@ def done_by(launcher: str, module: str) -> bool:
         if signalled.sigval == signal.SIGINT:
             raise KeyboardInterrupt from None
         sys.exit(128 + signalled.sigval)
-    except (Exception, SystemExit) as error:  # of torchrun itself: options, a port that is taken
-        why = words.getvalue().partition("error: ")[2] or f"{type(error).__name__}: {error}"
-        why = why.strip().partition("\n")[0]
-        raise ValueError(f"params.yaml: launcher: got {launcher!r}: torchrun: {why}") from None
+    except (Exception, SystemExit) as error:  # of torchrun itself: a port that is taken
+        raise refused(launcher, f"{type(error).__name__}: {error}") from None
     return True
+
+
+def torchrun_arguments(launcher: str, module: str) -> argparse.Namespace:
+    """Raises ValueError if torchrun does not know them."""
+    from torch.distributed.run import parse_args
+
+    words = StringIO()
+    try:
+        with redirect_stderr(words):
+            return parse_args([*launcher.split()[1:], "-m", module, *sys.argv[1:]])
+    except SystemExit:
+        raise refused(launcher, words.getvalue().partition("error: ")[2]) from None
+
+
+def refused(launcher: str, why: str) -> ValueError:
+    why = why.strip().partition("\n")[0]
+    return ValueError(f"params.yaml: launcher: got {launcher!r}: torchrun: {why}")
 
 
 def first_cause(failures: Mapping[int, Any]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from time import monotonic
 
 import pandas as pd
+import torch
 
 from capsnet import checkpoint
 from capsnet.benchmark import kernels
@@ -27,14 +28,14 @@ from capsnet.tracking.tags import commit
 from capsnet.tracking.values import md5
 from stages import evaluate, score
 from stages.command import run
-from stages.inputs import inputs_of
-from stages.output import write_csv
+from stages.inputs import ROOT, inputs_of
 from stages.packing import digest, pack, round_off, unpacked
 
 LEAST_SECONDS = 45  # a piece of work is not begun with less time left
 PROFILED = 0.6  # a step that reaches a smaller share of a plain product's speed leaves a profile
 SMALL = ["--batch-size", "2", "--rounds", "1", "--conv-channels", "4", "--primary-types", "1"]
-OF_THE_MACHINE = {"torch", "numba"}  # inputs that may differ where results are taken
+OF_THE_MACHINE = {"torch", "numba", "routing.implementation"}  # may differ where runs are taken
+MEASURED = ("capsnet/nn", "capsnet/benchmark", "capsnet/device.py")  # code that is
 
 
 def main() -> None:
@@ -44,6 +45,8 @@ def main() -> None:
     parser.add_argument("--digits", type=Path, default=Path("data/digits"))
     parser.add_argument("--out", type=Path, default=Path("gpu"), help="folder (default: gpu)")
     parser.add_argument("--minutes", type=float, default=9.5, help="to work for (default: 9.5)")
+    words = "names, comma between: these alone, in this order (default: all)"
+    parser.add_argument("--runs", type=lambda names: names.split(","), metavar="NAMES", help=words)
     parser.add_argument("--small", action="store_true", help="kernels and benchmark at toy size")
     parser.add_argument("--take", type=Path, metavar="FOLDER", help="of packed runs: take them in")
     arguments = parser.parse_args()
@@ -51,44 +54,57 @@ def main() -> None:
     if arguments.take is not None:
         take_all(params, arguments)
         return
-    deadline = monotonic() + 60 * arguments.minutes
+    names = arguments.runs or list(params.runs)
+    for name in names:
+        if name not in params.runs:
+            raise ValueError(f"--runs: got {name!r}, wanted some of {', '.join(params.runs)}")
+    deadline, failed = monotonic() + 60 * arguments.minutes, []
     try:
         measure(params, arguments, deadline)
-        for name in params.runs:
-            work(params, name, arguments, deadline)
+        for name in names:
+            try:
+                work(params, name, arguments, deadline)
+            except (ValueError, OSError) as error:  # the others may do
+                print(f"{name}: {error}", file=sys.stderr)
+                failed.append(name)
     except TimeoutError:
         print(f"gpu: {arguments.minutes:g} minutes are over; start again to go on")
         return
+    if failed:
+        raise ValueError(f"all else is done, but not {', '.join(failed)}: see above")
     print(f"gpu: all is done: {arguments.out}")
 
 
 def measure(params: Params, arguments: argparse.Namespace, deadline: float) -> None:
-    """Kernel and benchmark, once; neither if the kernel is not to be used. Raises ValueError if it
-    is wrong: nothing more is worth the time then.
+    """Kernel and benchmark, once for this code and card; neither if the kernel is not to be used.
+    Raises ValueError if it is wrong: nothing more is worth the time then.
     """
     if params.routing.implementation == "reference":
         print("kernel: neither compared nor measured: routing.implementation is reference")
         return
-    table = arguments.out / "kernels.csv"
-    if not table.exists() or not difference(table) < kernels.LIMIT:
-        shapes = kernels.FEW if arguments.small else kernels.SHAPES
-        write_csv(table, kernels.compare(choose_device(), shapes))
-    worst = difference(table)
+    folder = arguments.out / "measured" / digest(measured(arguments.small))[:16]
+    table, small = folder / "kernels.csv", ["--small"] if arguments.small else []
+    if not kernels.is_whole(table, small=arguments.small):
+        start(["capsnet.benchmark.kernels", "--out", table, *small], deadline)
+    worst = kernels.worst(table)
     print(f"kernel: differs from the reference by at most {worst:.1e} of the largest number")
     if not worst < kernels.LIMIT:
         raise ValueError(
             f"{table}: wanted less than {kernels.LIMIT:g}: to go on without the kernel, set "
             f"routing.implementation=reference"
         )
-    folder = arguments.out / "benchmark"
     if not (folder / "benchmark.md").exists():
         command = ["capsnet.benchmark", "--out", folder, "--profile", PROFILED]
         start([*command, *(SMALL if arguments.small else [])], deadline)
 
 
-def difference(table: Path) -> float:
-    """The largest in a table of kernels."""
-    return pd.read_csv(table)["difference"].max()
+def measured(small: bool) -> dict[str, str]:
+    """What kernel and benchmark depend on."""
+    code = [ROOT / path for path in MEASURED]
+    files = [file for path in code for file in ([path] if path.is_file() else path.rglob("*.py"))]
+    about = {file.relative_to(ROOT).as_posix(): md5(file) for file in files}
+    card = describe(choose_device())
+    return about | {"card": card, "torch": str(torch.__version__), "small": str(small)}
 
 
 def work(params: Params, name: str, arguments: argparse.Namespace, deadline: float) -> None:
@@ -160,14 +176,20 @@ def start(command: list, deadline: float) -> None:
 
 
 def take_all(params: Params, arguments: argparse.Namespace) -> None:
-    """Raises ValueError at the first run that is not whole or was not trained and tested with this
-    code, these parameters and this data; those before it are there.
+    """Every packed run that is whole and was trained and tested with this code, these parameters
+    and this data. Raises ValueError with what was refused; the others are taken.
     """
     found = sorted(arguments.take.glob("*.json"))
     if not found:
         raise ValueError(f"{arguments.take}: no packed run, wanted <run>.json and its .bin files")
+    refused = []
     for path in found:
-        take(params, path, arguments)
+        try:
+            take(params, path, arguments)
+        except ValueError as error:
+            refused.append(str(error))
+    if refused:
+        raise ValueError("\ngpu: ".join(refused))
 
 
 def take(params: Params, path: Path, arguments: argparse.Namespace) -> None:

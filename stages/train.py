@@ -134,9 +134,10 @@ def set_up(
 
     def examples(digits: Digits, last: bool) -> Iterable[Batch]:
         """Of either error; where much hangs on it as many as there are validation digits."""
+        many = len(validation) or min(CHECKED, len(training))  # none: of the training digits alone
         every = last or stop_at_error is not None
-        few = len(validation) if every else min(CHECKED, len(validation))
-        return check(digits, num_examples=few)
+        few = many if every else min(CHECKED, many)
+        return check(digits, num_examples=few) if len(digits) > 0 else []
 
     next(iter(examples(validation, False)), None)  # too few digits for a pair stop here, not later
     facts = fit(

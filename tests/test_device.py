@@ -1,10 +1,13 @@
-"""The machine's memory: what is freed stays at hand."""
+"""The machine: what is freed stays at hand, and no process takes a GPU that is not there."""
 
 import platform
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from capsnet.device import choose_device
 
 CODE = """
 import resource
@@ -25,3 +28,11 @@ def test_a_large_array_is_not_mapped_anew_each_time():
     """
     finished = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
     assert int(finished.stdout) < 3 * 16_384, finished
+
+
+def test_more_processes_than_gpus_is_a_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(ValueError, match=r"has 4 .* none for process 4: .* --nproc-per-node 4"):
+        choose_device()

@@ -338,8 +338,10 @@ def test_exceptions_of_the_stage_pass_unchanged(root, error, status):
         assert run.data.tags["error"] == "ValueError: bad"
 
 
-def test_run_of_a_killed_process_is_closed_by_the_next(root):
-    """SIGKILL leaves a run RUNNING; one that lives, and one of another name, are left alone."""
+def test_run_of_a_killed_process_is_closed_by_the_next(root, monkeypatch):
+    """SIGKILL leaves a run RUNNING; one that lives, one of another name, and those that another
+    machine of the same name looks at, are left alone.
+    """
     started, finish = FORK.Barrier(2), FORK.Event()
     process = FORK.Process(target=train_in_the_background, args=("mnist", started, finish))
     with (
@@ -353,10 +355,16 @@ def test_run_of_a_killed_process_is_closed_by_the_next(root):
         started.wait(60)
         process.kill()
         process.join()
+        client = client_of(root)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(tracking_tags, "machine", lambda: "another")
+            with track("train", "mnist", parameters={}) as third:
+                third.tag("open", True)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        runs = client.search_runs([experiment.experiment_id])
+        assert [run.info.status for run in runs].count("RUNNING") == 3
         with track("train", "mnist", parameters={}) as second:
             second.tag("open", True)
-            client = client_of(root)
-            experiment = client.get_experiment_by_name(EXPERIMENT)
             runs = client.search_runs([experiment.experiment_id])
             status = {run.data.tags["process.id"]: run.info for run in runs}
             assert [run.info.status for run in runs].count("RUNNING") == 3

@@ -114,13 +114,15 @@ def training_run(client, experiment_id: str, checkpoint_md5: str) -> str | None:
 
 
 def close_abandoned(client, experiment_id: str, tags: Mapping[str, str]) -> None:
-    """End as KILLED the RUNNING runs of this stage and host whose process is gone (SIGKILL)."""
+    """End as KILLED the RUNNING runs of this stage and machine whose process is gone (SIGKILL)."""
     running = client.search_runs(
         [experiment_id],
         f"attributes.status = 'RUNNING' and tags.\"dvc.stage\" = '{tags['dvc.stage']}' "
         f"and tags.\"process.host\" = '{tags['process.host']}'",
     )
     for run in running:
+        if run.data.tags.get("process.machine") != tags.get("process.machine"):
+            continue  # another of the same name: its processes cannot be seen from here
         started = run.info.start_time
         if is_alive(int(run.data.tags["process.id"]), started / 1000):
             continue

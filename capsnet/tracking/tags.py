@@ -5,6 +5,7 @@ import os
 import platform
 import socket
 import subprocess
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,7 @@ def tags_of(stage: str, run: str) -> dict[str, str]:
         "dvc.exp_baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
         "process.id": str(os.getpid()),
         "process.host": socket.gethostname(),
+        "process.machine": machine(),
         "python.version": platform.python_version(),
     }
     with suppress(Exception):  # no user name in some containers
@@ -54,6 +56,12 @@ def tags_of(stage: str, run: str) -> dict[str, str]:
             tags["hardware.gpu"] = torch.cuda.get_device_name()
     tags = {name: value for name, value in tags.items() if value}
     return {"mlflow.note.content": note(stage, run, tags)} | tags
+
+
+def machine() -> str | None:
+    """A number of its own for each machine, of which several may have one name; None: unknown."""
+    address = uuid.getnode()
+    return None if address >> 40 & 1 else f"{address:012x}"  # 1: made up, and anew in each process
 
 
 def note(stage: str, run: str, tags: Mapping[str, str]) -> str:

@@ -18,6 +18,7 @@ from capsnet import checkpoint
 from capsnet.benchmark import kernels
 from capsnet.data.archives import ARCHIVES
 from capsnet.nn.capsnet import CapsNet
+from capsnet.params import load_params
 from stages import gpu, packing
 from tests.interruption import ROOT, make_workspace
 
@@ -57,12 +58,17 @@ def lent(tmp_path_factory):
     tree["budgets"]["quick"] |= {"test_pairs": 10, "study_examples": 2}
     (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     (folder / "rows.yaml").write_text(yaml.safe_dump({"budget": "quick", "runs": RUNS}))
-    code, told, error = programme(folder, "--minutes", "0.5")
+    code, told, error = programme(folder, "--minutes", "0.9")  # the kernel alone, or the benchmark
     assert code == 0 and "start again to go on" in told, error
-    assert (folder / "gpu" / "kernels.csv").exists() and not (folder / "gpu" / "runs").exists()
+    assert measured(folder, "kernels.csv").exists() and not (folder / "gpu" / "runs").exists()
     code, told, error = programme(folder)
     assert code == 0 and "gpu: all is done" in told, error
     return folder
+
+
+def measured(folder, name):
+    [found] = (folder / "gpu" / "measured").glob(f"*/{name}")
+    return found
 
 
 def work(folder, name):
@@ -81,10 +87,22 @@ def home(lent, tmp_path):
 
 
 def test_every_way_of_the_kernel_is_compared(lent):
-    table = pd.read_csv(lent / "gpu" / "kernels.csv")
-    assert len(table) == 4 * len(kernels.FEW) * len(kernels.WAYS)
-    assert table["difference"].max() < kernels.LIMIT and table["same_bits"].all()
-    assert (lent / "gpu" / "benchmark" / "benchmark.md").exists()
+    path = measured(lent, "kernels.csv")
+    assert kernels.is_whole(path, small=True) and not kernels.is_whole(path, small=False)
+    assert kernels.worst(path) < kernels.LIMIT and pd.read_csv(path)["same_bits"].all()
+    assert measured(lent, "benchmark.md").exists()
+
+
+def test_without_validation_digits_the_curve_has_the_error_on_those_trained_on(lent):
+    curve = pd.read_csv(work(lent, "pairs") / "training.csv")
+    assert curve["training_error"].notna().all() and curve["validation_error"].isna().all()
+
+
+def test_one_gradient_that_is_no_number_is_a_wrong_kernel(lent, tmp_path):
+    table = pd.read_csv(measured(lent, "kernels.csv"))
+    table.loc[3, "difference"] = float("nan")
+    table.to_csv(tmp_path / "kernels.csv", index=False)
+    assert not kernels.worst(tmp_path / "kernels.csv") < kernels.LIMIT
 
 
 def test_what_is_packed_is_small_and_another_call_has_nothing_to_do(lent):
@@ -94,6 +112,34 @@ def test_what_is_packed_is_small_and_another_call_has_nothing_to_do(lent):
     assert "robustness.csv" in about["files"]
     code, told, error = programme(lent)
     assert code == 0 and len(told.splitlines()) == 2 and not error
+    code, told, error = programme(lent, "--runs", "wide,narrow")
+    assert code == 1 and error == "gpu: --runs: got 'narrow', wanted some of pairs, wide\n"
+
+
+def test_what_other_code_or_another_card_measured_is_not_gone_by(monkeypatch):
+    before = gpu.measured(small=False)
+    assert "capsnet/nn/routing_triton.py" in before and "capsnet/device.py" in before
+    monkeypatch.setattr(gpu, "describe", lambda device: "another card")
+    after = gpu.measured(small=False)
+    assert before != after and gpu.measured(small=True) != after
+
+
+def test_a_run_that_fails_does_not_keep_the_others_from_theirs(tmp_path, monkeypatch, capsys):
+    rows = {"budget": load_params().budget, "runs": RUNS}
+    (tmp_path / "rows.yaml").write_text(yaml.safe_dump(rows))
+    done = []
+
+    def work(params, name, *_):
+        if name == "pairs":
+            raise ValueError("the loss is not finite")
+        done.append(name)
+
+    monkeypatch.setattr(gpu, "measure", lambda *_: None)
+    monkeypatch.setattr(gpu, "work", work)
+    monkeypatch.setattr(sys, "argv", ["gpu", "--also", str(tmp_path / "rows.yaml")])
+    with pytest.raises(ValueError, match="all else is done, but not pairs: see above"):
+        gpu.main()
+    assert done == ["wide"] and capsys.readouterr().err == "pairs: the loss is not finite\n"
 
 
 def test_what_other_parameters_packed_is_not_all_done(lent):
@@ -124,9 +170,9 @@ def test_a_training_that_is_cut_off_goes_on_in_the_next_call(tmp_path, monkeypat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
     files = {name: tmp_path / name for name in ("model", "curve", "metrics")}
     training = ["stages.train", "mnist", "--digits", "digits", *gpu.options(files)]
-    for _ in range(5):  # two calls, but where a machine is slow to begin
+    for call in range(1, 6):  # two, but where a machine is slow to begin
         with pytest.raises(TimeoutError):
-            gpu.start(training, time.monotonic() + 12)
+            gpu.start(training, time.monotonic() + 10 * call)
         if "goes on after step" in capfd.readouterr().out:
             break
     else:
@@ -186,8 +232,11 @@ def test_other_parameters_or_damage_are_refused_in_one_line(home, lent):
     rows["runs"]["pairs"]["seed"] = 3
     (home / "rows.yaml").write_text(yaml.safe_dump(rows))
     code, told, error = programme(home, "--take", "gpu/runs")
-    assert code == 1 and not told and error.count("\n") == 1
+    assert code == 1 and error.count("\n") == 1 and told == "wide: taken from gpu/runs/wide.json\n"
     assert "pairs.json: made with other runs.pairs: take it at commit" in error
+    shutil.rmtree(home / "reports")
+    shutil.rmtree(home / "models")
+    (home / "gpu" / "runs" / "wide.json").unlink()
     shutil.copy(home / "gpu" / "runs" / "wide.1.bin", home / "gpu" / "runs" / "pairs.1.bin")
     code, told, error = programme(home, "--take", "gpu/runs")
     assert code == 1 and "not whole: bring them again" in error and error.count("\n") == 1

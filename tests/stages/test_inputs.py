@@ -33,4 +33,4 @@ def test_each_changed_input_shows(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs.torch, "__version__", "0")
     after = inputs_of("train", "mnist", tmp_path / "digits")
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"routing", "digits/train-labels-idx1-ubyte.gz", "torch"}
+    assert changed == {"routing.iterations", "digits/train-labels-idx1-ubyte.gz", "torch"}
