@@ -64,7 +64,7 @@ def main() -> None:
         for name in names:
             try:
                 work(params, name, arguments, deadline)
-            except (ValueError, OSError) as error:  # the others may do
+            except ValueError as error:  # the others may do
                 print(f"{name}: {error}", file=sys.stderr)
                 failed.append(name)
     except TimeoutError:
