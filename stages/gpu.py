@@ -35,7 +35,7 @@ LEAST_SECONDS = 45  # a piece of work is not begun with less time left
 PROFILED = 0.6  # a step that reaches a smaller share of a plain product's speed leaves a profile
 SMALL = ["--batch-size", "2", "--rounds", "1", "--conv-channels", "4", "--primary-types", "1"]
 OF_THE_MACHINE = {"torch", "numba", "routing.implementation"}  # may differ where runs are taken
-MEASURED = ("capsnet/nn", "capsnet/benchmark", "capsnet/device.py")  # code that is
+MEASURED = ("capsnet/nn", "capsnet/benchmark", "capsnet/device.py")  # code behind the numbers
 
 
 def main() -> None:
