@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from capsnet.mistakes import contradictions, only_chosen, told, unknown_budget, with_text_keys
 
@@ -136,6 +136,10 @@ class Loss(Section):
 
 class Train(Section):
     save_every: Annotated[float, between(0, 86400)]
+    # YAML 1.1 reads `off` as false, YAML 1.2 as text.
+    cuda_graph: Annotated[
+        Literal["auto", "off"], BeforeValidator(lambda value: "off" if value is False else value)
+    ]
 
 
 class Evaluate(Section):

@@ -16,8 +16,6 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from capsnet.data.batches import Batch
-
 SILENCE = timedelta(minutes=5)  # of another process, until it counts as lost
 T = TypeVar("T")
 
@@ -32,15 +30,15 @@ class Ranks(NamedTuple):
     def first(self) -> bool:
         return self.rank == 0
 
-    def share(self, batch: Batch) -> Batch:
-        """The images of this process; raises ValueError if not all get as many."""
-        if len(batch) % self.size:
+    def share(self, draws: Tensor) -> Tensor:
+        """The part [b / m, ...] of this process; raises ValueError if not all get as many."""
+        if len(draws) % self.size:
             raise ValueError(
-                f"a batch of {len(batch)} images cannot be shared by {self.size} processes: "
+                f"a batch of {len(draws)} images cannot be shared by {self.size} processes: "
                 f"wanted a batch_size that {self.size} divides"
             )
-        size = len(batch) // self.size
-        return Batch(*(field[self.rank * size : (self.rank + 1) * size] for field in batch))
+        size = len(draws) // self.size
+        return draws[self.rank * size : (self.rank + 1) * size]
 
     def together(self, module: nn.Module) -> nn.Module:
         """The module, its gradients the means over all processes."""

@@ -78,8 +78,7 @@ class SavedState:
             optimizer.state[parameter] = {"step": step} | moments
         restore_random_state(tensors)
         rows = [Facts(*row) for row in told["rows"]]
-        losses = tensors["losses"].to(next(model.parameters()).device)
-        progress = Progress(**told["progress"], losses=list(losses))
+        progress = Progress(**told["progress"], loss_sums=tensors["loss_sums"])
         print(f"{self._run}: goes on after step {progress.step:,}, saved before it was interrupted")
         return progress, rows
 
@@ -101,9 +100,9 @@ class SavedState:
         tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         for n, parameter in enumerate(model.parameters()):
             tensors |= {f"adam.{n}.{k}": value for k, value in optimizer.state[parameter].items()}
-        tensors["losses"] = torch.stack(progress.losses) if progress.losses else torch.empty(0, 4)
+        tensors["loss_sums"] = progress.loss_sums
         if all(tensor.isfinite().all() for tensor in tensors.values()):
-            counts = {name: value for name, value in vars(progress).items() if name != "losses"}
+            counts = {name: value for name, value in vars(progress).items() if name != "loss_sums"}
             told = {"inputs": self._inputs, "progress": counts, "rows": rows}
             try:
                 checkpoint.write(self._path, told, tensors | random_state())

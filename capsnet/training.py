@@ -1,14 +1,14 @@
-"""The training loop: a generator of facts. It writes no file, prints nothing, knows no MLflow."""
+"""The training loop: a generator of facts. It writes no file and knows no MLflow."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from math import cos, pi
+from math import cos, isfinite, pi
 from time import perf_counter
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -21,6 +21,7 @@ from capsnet.nn.capsnet import Prediction
 from capsnet.ranks import ALONE, Ranks
 
 UNREAD_STEPS = 1000  # at most, before a device is asked for the losses
+WARM_UP_STEPS = 10  # run eagerly before the step is captured: kernels compile, buffers appear
 ComputeLosses = Callable[[Prediction, Tensor | None, Batch], Losses]
 Examples = Callable[[bool], Iterable[Batch]]  # told whether it is the last interval
 
@@ -32,11 +33,11 @@ class Progress:
     """
 
     step: int = 0  # steps done
-    examples: int = 0  # images shown in the intervals that are done
+    examples: int = 0  # images shown in them
     seconds: float = 0.0  # since the start, all included
-    interval_seconds: float = 0.0  # of training alone, in the interval that is not done
-    sizes: list[int] = field(default_factory=list)  # images of each of its steps
-    losses: list[Tensor] = field(default_factory=list)  # of each, left on the device
+    interval_examples: int = 0  # of the interval that is not done
+    interval_seconds: float = 0.0  # the same, of training alone
+    loss_sums: Tensor | None = None  # the same, of each part of Losses, float64 on the device
 
 
 class Facts(NamedTuple):
@@ -56,8 +57,9 @@ class Facts(NamedTuple):
 
 def fit(
     model: nn.Module,
-    batches: Iterable[Batch],
+    draws: Iterable[Tensor],
     *,
+    compose: Callable[[Tensor], Batch],
     num_steps: int,
     num_intervals: int,
     optimizer: Optimizer,
@@ -69,56 +71,162 @@ def fit(
     ranks: Ranks = ALONE,
     progress: Progress | None = None,
     after_step: Callable[[Progress], None] = lambda progress: None,
+    cuda_graph: bool = False,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> Iterator[Facts]:
-    """Train on the batches and yield the facts of each of `num_intervals` intervals.
+    """Train and yield the facts of each of `num_intervals` intervals.
 
-    `learning_rate` maps a step (from 0) to a rate; `dtype` bfloat16 means autocast. In training the
-    decoder sees the capsules of the true labels. Both errors of an interval are measured at its
-    end, on `validation_batches` and, of the digits trained on, `seen_batches`. Of several `ranks`
-    each takes its share of all batches, and all yield the same. `progress` is where to go on; the
-    batches are then those that are left. `after_step` is called when a step and what
-    belongs to it is done. Raises ValueError if a loss is not finite: on a CPU, where looking costs
-    nothing, before the weights change, elsewhere within `UNREAD_STEPS`, for the loop does not wait
-    for a device.
+    `compose` makes a batch of each of the `draws`. `learning_rate` maps a step (from 0) to a rate;
+    `dtype` bfloat16 means autocast. In training the decoder sees the capsules of the true labels.
+    Both errors of an interval are measured at its end, on `validation_batches` and, of the digits
+    trained on, `seen_batches`. Of several `ranks` each takes its share of all batches, and all
+    yield the same. `progress` is where to go on; the draws are then those that are left.
+    `after_step` is called when a step and what belongs to it is done. `cuda_graph` replays the step
+    as a CUDA graph, see `TrainingStep`; `warn` takes a line if that fails. Raises ValueError if a
+    loss is not finite: on a CPU before the weights change, elsewhere within `UNREAD_STEPS`, for
+    the loop does not wait for a device.
     """
     now = progress or Progress()
     ends = {round(num_steps * (n + 1) / num_intervals) for n in range(num_intervals)}
     error_on = partial(error_of, model, dtype=dtype, ranks=ranks)
     both = ranks.together(PredictAndDecode(model))
+    step = TrainingStep(both, optimizer, compose, compute_losses, dtype, ranks, now)
+    if cuda_graph:
+        step.capture_after(WARM_UP_STEPS, warn)
     start = perf_counter() - now.seconds
     model.train()
     lap = perf_counter()
-    for step, batch in enumerate(batches, now.step):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step)
-        losses = forward_losses(both, ranks.share(batch), compute_losses, dtype)
-        now.losses.append(ranks.sum(torch.stack(losses).detach()) / ranks.size)
-        now.sizes.append(len(batch))
-        unread = 1 if batch.images.device.type == "cpu" else UNREAD_STEPS
-        if (step + 1) % unread == 0:
-            read_losses(now.losses[-unread:], step)
-        optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        optimizer.step()
-        now.step = step + 1
-        losses_of_steps = read_losses(now.losses, step) if now.step in ends else None
+    for drawn in draws:
+        rate = learning_rate(now.step)
+        set_learning_rate(optimizer, rate)
+        step(ranks.share(drawn))
+        now.step += 1
+        now.examples += len(drawn)
+        now.interval_examples += len(drawn)
+        ended = now.step in ends
+        if ended or now.step % UNREAD_STEPS == 0:
+            means = check_finite(now.loss_sums / now.interval_examples, f"by step {now.step}")
         now.interval_seconds += perf_counter() - lap
-        if losses_of_steps is not None:
-            now.examples += sum(now.sizes)
+        if ended:
             yield Facts(
                 now.step,
                 now.examples,
-                *np.average(losses_of_steps, axis=0, weights=now.sizes).tolist(),
+                *means,
                 validation_error=error_on(validation_batches(now.step == num_steps)),
                 training_error=error_on(seen_batches(now.step == num_steps)),
-                learning_rate=learning_rate(step),
-                images_per_second=sum(now.sizes) / now.interval_seconds,
+                learning_rate=rate,
+                images_per_second=now.interval_examples / now.interval_seconds,
                 seconds=perf_counter() - start,
             )
-            now.losses, now.sizes, now.interval_seconds = [], [], 0.0
+            now.interval_examples, now.interval_seconds = 0, 0.0
+            now.loss_sums.zero_()
         now.seconds = perf_counter() - start
         after_step(now)
         lap = perf_counter()
+
+
+class TrainingStep:
+    """One step: compose the batch, forward, backward, update; losses are summed on the device.
+
+    After `capture_after` the step is captured as a CUDA graph and replayed from then on: the host
+    launches one graph instead of some 300 kernels. What changes from step to step lies in tensors
+    that stay in place: the draws [b, k, 3], the sums of the losses and the optimizer's learning
+    rate. All draws then have one shape.
+    """
+
+    def __init__(
+        self,
+        both: nn.Module,
+        optimizer: Optimizer,
+        compose: Callable[[Tensor], Batch],
+        compute_losses: ComputeLosses,
+        dtype: torch.dtype,
+        ranks: Ranks,
+        progress: Progress,
+    ) -> None:
+        self.both, self.optimizer, self.compose = both, optimizer, compose
+        self.compute_losses, self.dtype, self.ranks = compute_losses, dtype, ranks
+        self.progress = progress
+        self.device = next(both.parameters()).device
+        if progress.loss_sums is None:
+            size = len(Losses._fields)
+            progress.loss_sums = torch.zeros(size, dtype=torch.float64, device=self.device)
+        else:
+            progress.loss_sums = progress.loss_sums.to(self.device)
+        self.drawn: Tensor | None = None
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.steps_to_capture = -1
+
+    def capture_after(self, num_steps: int, warn: Callable[[str], None]) -> None:
+        """Capture the step after so many, on CUDA and in a single process; elsewhere do nothing. If
+        the capture fails, `warn` gets one line and the training goes on without.
+        """
+        if self.device.type == "cuda" and self.ranks.size == 1:
+            self.steps_to_capture, self.warn = num_steps, warn
+
+    def __call__(self, drawn: Tensor) -> None:
+        if self.drawn is None:
+            self.drawn = torch.empty_like(drawn, device=self.device)
+        # Not blocking, or every step would wait until the device has done the one before it.
+        drawn = drawn.pin_memory() if self.device.type == "cuda" else drawn
+        self.drawn.copy_(drawn, non_blocking=True)
+        if self.graph is not None:
+            self.graph.replay()
+        elif self.steps_to_capture < 0:
+            self._run()
+        elif self.steps_to_capture > 0:
+            self.steps_to_capture -= 1
+            with aside(self.device):
+                self._run()
+        else:
+            self._capture()
+
+    def _run(self) -> None:
+        batch = self.compose(self.drawn)
+        losses = forward_losses(self.both, batch, self.compute_losses, self.dtype)
+        values = torch.stack(losses).detach()
+        if self.ranks.size > 1:
+            values = self.ranks.sum(values) / self.ranks.size
+        if self.device.type == "cpu":  # elsewhere looking would wait for the device
+            check_finite(values, f"at step {self.progress.step + 1}")
+        self.progress.loss_sums += values.double() * (len(batch) * self.ranks.size)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        self.optimizer.step()
+
+    def _capture(self) -> None:
+        """Capturing runs nothing: the captured step is then replayed."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._run()
+        except (RuntimeError, ValueError) as error:  # ValueError: of a routing kernel
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}"
+            self.warn(f"the step is not captured as a CUDA graph: {reason}")
+            self.steps_to_capture = -1
+            self._run()
+        else:
+            self.graph = graph
+            graph.replay()
+
+
+@contextmanager
+def aside(device: torch.device) -> Iterator[None]:
+    """On another stream, as the steps before a capture are to run (PyTorch, "CUDA graphs")."""
+    stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        yield
+    current.wait_stream(stream)
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """In place where it is a tensor, as a captured step reads it."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 class PredictAndDecode(nn.Module):
@@ -143,17 +251,16 @@ def forward_losses(
     return compute_losses(prediction, reconstructions, batch)
 
 
-def read_losses(history: list[Tensor], last_step: int) -> np.ndarray:
-    """Losses of the steps up to `last_step` as float64 [steps, parts of Losses], all finite."""
-    values = torch.stack(history).double().cpu().numpy()
-    bad_rows, bad_columns = np.nonzero(~np.isfinite(values[:, 1:]))  # the total follows its parts
-    if len(bad_rows) > 0:
-        row, column = bad_rows[0], 1 + bad_columns[0]
-        raise ValueError(
-            f"{Losses._fields[column]} loss is {values[row, column]} "
-            f"at step {last_step - len(values) + row + 2}: "
-            f"lower the budget's learning_rate.peak or set optimizer.precision=float32"
-        )
+def check_finite(losses: Tensor, when: str) -> list[float]:
+    """The values of Losses or of their means; raises ValueError if one is not finite."""
+    values = losses.tolist()
+    parts = [*zip(Losses._fields, values, strict=True)][1:]  # the total follows its parts
+    for name, value in parts:
+        if not isfinite(value):
+            raise ValueError(
+                f"{name} loss is {value} {when}: lower the budget's learning_rate.peak or "
+                f"set optimizer.precision=float32"
+            )
     return values
 
 

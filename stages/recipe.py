@@ -55,9 +55,16 @@ def losses_of(params: Params, network: str, task: TaskNumbers) -> ComputeLosses:
 
 
 def adam(model: torch.nn.Module, params: Params) -> torch.optim.Adam:
+    """On CUDA its learning rate is a tensor, so that a captured step can be given another one."""
     betas = (params.optimizer.beta1, params.optimizer.beta2)
+    device = next(model.parameters()).device
+    on_cuda = {"lr": torch.tensor(0.0, device=device), "capturable": True}
     return torch.optim.Adam(
-        model.parameters(), betas=betas, eps=params.optimizer.epsilon, fused=True
+        model.parameters(),
+        betas=betas,
+        eps=params.optimizer.epsilon,
+        fused=True,
+        **(on_cuda if device.type == "cuda" else {}),
     )
 
 

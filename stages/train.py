@@ -21,7 +21,13 @@ import torch
 from tqdm import tqdm
 
 from capsnet.checkpoint import save
-from capsnet.data.batches import Batch, evaluation_batches, seeded_generator, training_batches
+from capsnet.data.batches import (
+    Batch,
+    compose_batch,
+    evaluation_batches,
+    seeded_generator,
+    training_draws,
+)
 from capsnet.data.mnist import Digits, load_digits, split_validation
 from capsnet.device import choose_device, choose_dtype, keep_freed_memory
 from capsnet.evidence import evidence_limit
@@ -113,13 +119,12 @@ def set_up(
     begun, num_steps = progress.step, -(-task.training_examples // task.batch_size)
     if not ranks.first:  # other random numbers for other images: of dropout
         torch.manual_seed(seeded_generator(params.seed, ranks.rank, begun).initial_seed())
-    batches = training_batches(
+    draws = training_draws(
         training,
         progress_bar(begun, num_steps, arguments.run, silent=not ranks.first),
         seed=params.seed,
         batch_size=task.batch_size,
         num_digits=task.num_digits,
-        image_size=task.image_size,
         max_shift=task.training_shift,
     )
     stop_at_error = params.runs[arguments.run].stop_at_error
@@ -142,7 +147,8 @@ def set_up(
     next(iter(examples(validation, False)), None)  # too few digits for a pair stop here, not later
     facts = fit(
         model,
-        batches,
+        draws,
+        compose=partial(compose_batch, training, image_size=task.image_size),
         num_steps=num_steps,
         num_intervals=min(num_steps, params.optimizer.intervals),
         optimizer=optimizer,
@@ -154,6 +160,8 @@ def set_up(
         ranks=ranks,
         progress=progress,
         after_step=lambda now: saved.save_if_due(model, optimizer, now, rows, ranks),
+        cuda_graph=params.train.cuda_graph == "auto",
+        warn=lambda message: print(f"{arguments.run}: {message}", file=sys.stderr),
     )
     facts = until(facts, stop_at_error)
     few = min(LIMITED, 10 * len(validation))  # a pair network has new pairs of the same digits

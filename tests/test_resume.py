@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from capsnet import checkpoint
-from capsnet.data.batches import evaluation_batches, training_batches
+from capsnet.data.batches import compose_batch, evaluation_batches, training_draws
 from capsnet.data.mnist import Digits
 from capsnet.losses import margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet
@@ -66,7 +66,8 @@ def train(make_model, folder, stop_after=None, inputs=INPUTS, every=0.0):
 
     for row in fit(
         model,
-        training_batches(digits, steps, seed=1, batch_size=4, **TASK),
+        training_draws(digits, steps, seed=1, batch_size=4, num_digits=2, max_shift=2),
+        compose=partial(compose_batch, digits, image_size=TASK["image_size"]),
         num_steps=STEPS,
         num_intervals=INTERVALS,
         optimizer=optimizer,

@@ -41,7 +41,7 @@ from capsnet.benchmark.contestants import (
 )
 from capsnet.benchmark.results import SHARE, derive, write
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.data.batches import training_batches
+from capsnet.data.batches import compose_batch, training_draws
 from capsnet.data.mnist import Digits, load_digits
 from capsnet.device import (
     choose_dtype,
@@ -64,7 +64,7 @@ LARGEST_VOTES = 3 * 2**29  # bytes; the reference stores them, several times ove
 
 
 class Task(NamedTuple):
-    """What a batch is drawn with, in the words of `training_batches`."""
+    """What a batch is drawn with, in the words of `capsnet.data.batches`."""
 
     num_digits: int
     image_size: int  # pixels
@@ -146,15 +146,17 @@ def sizes_of(task: Task, settings: Settings) -> dict[str, int]:
 def make_subject(task: Task, settings: Settings, digits: Digits) -> Subject:
     model = CapsNet(**sizes_of(task, settings)).to(settings.device)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    draw = partial(training_batches, digits, count(), seed=1, **task._asdict())
-    return Subject(model, optimizer, draw, settings.dtype)
+    sizes = task._asdict()
+    compose = partial(compose_batch, digits, image_size=sizes.pop("image_size"))
+    draw = partial(training_draws, digits, count(), seed=1, **sizes)
+    return Subject(model, optimizer, draw, compose, settings.dtype)
 
 
 def measure(name: str, subject: Subject, settings: Settings) -> dict[str, list[float]]:
     """Every measure of one task, by round."""
     print(f"{name}: {settings.rounds} rounds", file=sys.stderr)
     model, dtype, device = subject.model, subject.dtype, settings.device
-    batches = subject.draw(batch_size=settings.batch_size)
+    batches = map(subject.compose, subject.draw(batch_size=settings.batch_size))
     images = next(batches).images
     routing = settings.batch_size, model.digit.weight.shape, device
     plain, num_products = product(device, dtype)

@@ -33,11 +33,12 @@ class Contestant(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """A network in training; `draw(batch_size=...)` gives an endless row of batches."""
+    """A network in training; `draw(batch_size=...)` gives endlessly what `compose` takes."""
 
     model: CapsNet
     optimizer: torch.optim.Adam
-    draw: Callable[..., Iterator[Batch]]
+    draw: Callable[..., Iterator[Tensor]]
+    compose: Callable[[Tensor], Batch]
     dtype: torch.dtype
 
 
@@ -81,14 +82,15 @@ def training(subject: Subject, batch_size: int) -> Contestant:
     The loop waits for a GPU only where an interval ends, so there a call is several steps.
     """
     num_steps = 1 if subject.model.digit.weight.device.type == "cpu" else GPU_STEPS
-    batches = subject.draw(batch_size=batch_size)
-    return Contestant(partial(train, subject, batches, num_steps), num_steps)
+    draws = subject.draw(batch_size=batch_size)
+    return Contestant(partial(train, subject, draws, num_steps), num_steps)
 
 
-def train(subject: Subject, batches: Iterator[Batch], num_steps: int) -> Facts:
+def train(subject: Subject, draws: Iterator[Tensor], num_steps: int) -> Facts:
     facts = fit(
         subject.model,
-        islice(batches, num_steps),
+        islice(draws, num_steps),
+        compose=subject.compose,
         num_steps=num_steps,
         num_intervals=1,
         optimizer=subject.optimizer,

@@ -15,7 +15,14 @@ from torch import Generator, Tensor
 
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.mnist import Digits
-from capsnet.data.multimnist import Composition, draw_partners, place, sort_classes
+from capsnet.data.multimnist import (
+    Classes,
+    Composition,
+    draw_partners,
+    draw_shifts,
+    place,
+    sort_classes,
+)
 
 EVALUATION_BLOCK = 1000  # examples drawn together; part of the protocol: it decides the test pairs
 
@@ -40,25 +47,37 @@ def seeded_generator(*key: int | str) -> Generator:
     return Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def training_batches(
+def training_draws(
     digits: Digits,
     steps: Iterable[int],
     *,
     seed: int,
     batch_size: int,
     num_digits: int,
-    image_size: int,
     max_shift: int,
-) -> Iterator[Batch]:
-    """The batches of these numbers (from 0), each whatever was drawn before it.
+) -> Iterator[Tensor]:
+    """What `compose_batch` needs for the batches of these numbers (from 0): int64 [b, k, 3] on the
+    CPU, of each digit its place in `digits` and its shift (down, right).
 
     Each epoch meets every digit once as the first digit, in a new order.
     """
     classes = sort_classes(digits.labels)
     for step in steps:
         base = epoch_order(len(digits), step * batch_size, batch_size, seed)
-        generator = seeded_generator("batch", seed, step)
-        yield _draw(digits, classes, base, num_digits, image_size, max_shift, generator)
+        yield _draw(classes, base, num_digits, max_shift, seeded_generator("batch", seed, step))
+
+
+def compose_batch(digits: Digits, draws: Tensor, *, image_size: int) -> Batch:
+    """The images of `draws` int64 [b, k, 3], on the device of the digits."""
+    return to_batch(place(*digits, draws[..., 0], draws[..., 1:], image_size))
+
+
+def training_batches(
+    digits: Digits, steps: Iterable[int], *, image_size: int, **task: int
+) -> Iterator[Batch]:
+    """The batches of `training_draws`, which takes the same arguments."""
+    for draws in training_draws(digits, steps, **task):
+        yield compose_batch(digits, draws, image_size=image_size)
 
 
 def evaluation_batches(
@@ -88,7 +107,8 @@ def evaluation_batches(
     for block in range(start, num_examples, EVALUATION_BLOCK):
         base = torch.arange(block, block + EVALUATION_BLOCK) % len(digits)
         generator = seeded_generator("evaluation", seed, block)
-        whole = _draw(digits, classes, base, num_digits, image_size, max_shift, generator)
+        draws = _draw(classes, base, num_digits, max_shift, generator)
+        whole = compose_batch(digits, draws, image_size=image_size)
         end = min(EVALUATION_BLOCK, num_examples - block)
         for first in range(0, end, batch_size):
             yield Batch(*(field[first : min(first + batch_size, end)] for field in whole))
@@ -118,7 +138,9 @@ def to_batch(composition: Composition) -> Batch:
     return Batch(canvases.unsqueeze(1) / 255, targets, sources / 255, labels)
 
 
-def _draw(digits, classes, base, num_digits, image_size, max_shift, generator) -> Batch:
+def _draw(
+    classes: Classes, base: Tensor, num_digits: int, max_shift: int, generator: Generator
+) -> Tensor:
     others = [draw_partners(classes, base, generator) for _ in range(num_digits - 1)]
     index = torch.stack([base, *others], dim=1)
-    return to_batch(place(*digits, index, image_size, max_shift, generator))
+    return torch.cat([index.unsqueeze(-1), draw_shifts(index, max_shift, generator)], dim=-1)

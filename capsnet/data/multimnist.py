@@ -43,7 +43,7 @@ def compose(
     """
     index = torch.stack([base, draw_partners(sort_classes(labels), base, generator)], dim=1)
     canvas_size = images.shape[-1] + 2 * max_shift
-    return place(images, labels, index, canvas_size, max_shift, generator)
+    return place(images, labels, index, draw_shifts(index, max_shift, generator), canvas_size)
 
 
 def sort_classes(labels: Tensor) -> Classes:
@@ -70,24 +70,24 @@ def draw_partners(classes: Classes, base: Tensor, generator: Generator) -> Tenso
     return classes.order[position + (position >= classes.starts[base_class]) * block]
 
 
+def draw_shifts(index: Tensor, max_shift: int, generator: Generator) -> Tensor:
+    """A shift (down, right) in pixels for each digit of `index` [b, k]: int64 [b, k, 2], drawn
+    evenly from -max_shift..max_shift where the generator lives.
+    """
+    size = (*index.shape, 2)
+    return torch.randint(
+        -max_shift, max_shift + 1, size, generator=generator, device=generator.device
+    )
+
+
 def place(
-    images: Tensor,
-    labels: Tensor,
-    index: Tensor,
-    canvas_size: int,
-    max_shift: int,
-    generator: Generator,
+    images: Tensor, labels: Tensor, index: Tensor, shifts: Tensor, canvas_size: int
 ) -> Composition:
-    """Put the digits `index` [b, k] on canvases, each shifted on its own by -max_shift..max_shift
-    pixels.
+    """Put the digits `index` [b, k] on canvases, each moved by its shift [b, k, 2].
 
     Shift 0 is the centre; what leaves the canvas is cut off, what enters it is black.
     """
-    shifts = torch.randint(
-        -max_shift, max_shift + 1, (*index.shape, 2), generator=generator, device=generator.device
-    )
-    # Not blocking, or every batch would wait until the device has done the one before it.
-    index, shifts = (drawn.to(images.device, non_blocking=True) for drawn in (index, shifts))
+    index, shifts = index.to(images.device), shifts.to(images.device)
     sources = shift(images[index], shifts, canvas_size)
     canvases = sources.sum(dim=1, dtype=torch.int32).clamp_(max=255).to(torch.uint8)
     return Composition(canvases, sources, labels[index])

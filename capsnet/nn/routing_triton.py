@@ -17,6 +17,8 @@ Products are plain float32 (or float64), except that pass 1 is a matrix product 
 follows torch's own setting of TF32.
 """
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
@@ -30,7 +32,7 @@ SCAN_LOWER = 1  # lower capsules side by side: with more, the compiler moves wei
 GRADIENT_TILE = 2560  # the same for 16 images
 NUMBERS_PER_THREAD = 40  # of one array; up to four such arrays live at once
 MATRIX_IMAGES = 16  # the smallest inner size of a matrix product in Triton
-SCAN_PROGRAMS = 396  # three for each of the 132 multiprocessors of an H100: as many as fit at once
+SCAN_PROGRAMS = 2  # on a multiprocessor at once, by the registers that a thread takes (sm_90: 174)
 
 # ------------------------------------------------ pieces of a pass, for one tile of (i, b)
 
@@ -262,6 +264,14 @@ def _upper_tile(upper_dim: int) -> int:
     return max(4, triton.next_power_of_2(upper_dim))  # 4 numbers are one load
 
 
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    """Of the card; without one, as in Triton's interpreter, those of an H100."""
+    if device.type != "cuda":
+        return 132
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
 def _scan(lower_ipb, weight, query, leaky: bool, grad_sum=None) -> Tensor:
     """s of a later pass [b, j, d] without bias or, given dL/ds, dL/dquery."""
     num_lower, num_upper, lower_dim, upper_dim = weight.shape
@@ -272,7 +282,8 @@ def _scan(lower_ipb, weight, query, leaky: bool, grad_sum=None) -> Tensor:
     image_tile = min(image_tile, max(full_warp, triton.next_power_of_2(num_images)))
     lower_tile = SCAN_LOWER
     num_blocks = triton.cdiv(num_images, image_tile)
-    chunk = triton.cdiv(num_lower, max(1, SCAN_PROGRAMS // num_blocks))
+    at_once = SCAN_PROGRAMS * _multiprocessors(query.device)
+    chunk = triton.cdiv(num_lower, max(1, at_once // num_blocks))
     chunk = triton.cdiv(chunk, lower_tile) * lower_tile
     num_chunks = triton.cdiv(num_lower, chunk)
     sums = query.new_empty(num_chunks, *query.shape)
@@ -354,5 +365,5 @@ class RouteInTriton(torch.autograd.Function):
         grad_lower_bip, grad_weight_ijpd = _gradients(
             lower_ipb, weight, queries, grad_sums, ctx.leaky, through_couplings
         )
-        grad_bias_jd = grad_sums.sum(dim=(0, 1))
+        grad_bias_jd = grad_sums.sum(dim=(0, 1)) if ctx.needs_input_grad[2] else None
         return grad_lower_bip, grad_weight_ijpd, grad_bias_jd, None, None, None

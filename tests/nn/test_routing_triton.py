@@ -91,7 +91,7 @@ def small_tiles(module, monkeypatch):
     """So that few capsules fill several programs, each with several turns of its loop."""
     monkeypatch.setattr(module, "SCAN_TILE", 256)
     monkeypatch.setattr(module, "SCAN_LOWER", 2)
-    monkeypatch.setattr(module, "SCAN_PROGRAMS", 12)
+    monkeypatch.setattr(module, "_multiprocessors", lambda device: 6)
     monkeypatch.setattr(module, "GRADIENT_TILE", 768)
 
 
