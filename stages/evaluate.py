@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if "training" in arguments.topics and not (arguments.curve or arguments.no_figures):
         parser.error("topic training: --curve is missing")
-    params = params_of(load_params(also=arguments.also), arguments.run)
+    params = params_of(load_params(override=arguments.override, run=arguments.run), arguments.run)
     if done_by(params.launcher, "stages.evaluate"):
         return
     device = choose_device()

@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help=words)
     parser.add_argument("--explorer", type=Path, required=True, help="web page to write, HTML")
     arguments = parser.parse_args()
-    params = params_of(load_params(also=arguments.also), arguments.run)
+    params = params_of(load_params(override=arguments.override, run=arguments.run), arguments.run)
     with track(
         "perturb",
         arguments.run,

@@ -21,8 +21,7 @@ RUN_BY = {  # how a command begins (or is, where another begins alike) -> where 
     "git config": PIPELINE + "repro_makes_every_result",
     "dvc repro": PIPELINE + "repro_makes_every_result",
     "dvc repro --dry": PIPELINE + "a_second_repro_runs_nothing",
-    "dvc repro --allow-missing study": STUDY,
-    "dvc repro --single-item study": STUDY,
+    "dvc --cd study repro": STUDY,
     "dvc exp run -S '+runs.control": "tests/stages/test_every_run.py::test_a_run_goes_through",
     "dvc exp run -S budget=quick -S '+runs.wide": (
         "tests/stages/test_every_run.py::test_a_run_goes_through"
