@@ -112,6 +112,7 @@ class Run(Section):
     reconstruction_weight: Weight | None = None
     validation_fraction: Fraction | None = None  # of the training digits
     stop_at_error: Percent | None = None  # on validation digits: at the first row that reaches it
+    budget: str | None = None  # in an override file alone
 
 
 class Data(Section):
@@ -176,19 +177,24 @@ class Params(Section):
 
 
 def load_params(
-    path: Path = Path("params.yaml"), also: Path | None = None, *, same_digits: bool = True
+    path: Path = Path("params.yaml"), override: Path | None = None, *, run: str | None = None
 ) -> Params:
-    """Read and check the whole file, sections of the file `also` in the place of its own. Raises
-    ValueError with one line per mistake; it is one if the two budgets want other digits, for there
-    is one folder of them, but where that is not read (`same_digits` false).
+    """Read and check the whole file. The sections of the file `override` replace its own; there a
+    run may name its own budget, which is the one chosen where the parameters are those of `run`.
+
+    Raises ValueError with one line per mistake.
     """
-    found, root = with_text_keys(read_yaml(path)), None
-    if also is not None:
-        root = load_params(path)
-        own = with_text_keys(read_yaml(also))
+    found = with_text_keys(read_yaml(path))
+    if override is not None:
+        load_params(path)
+        own = with_text_keys(read_yaml(override))
         if not isinstance(own, Mapping):
-            raise ValueError(f"{also}: wanted sections")
-        found, path = {**found, **own}, also
+            raise ValueError(f"{override}: wanted sections")
+        found, path = {**found, **own}, override
+        runs = found.get("runs")
+        settings = runs.get(run) if isinstance(runs, Mapping) else None
+        if isinstance(settings, Mapping) and settings.get("budget") is not None:
+            found["budget"] = settings["budget"]
     mistakes = list(unknown_budget(found))
     try:
         params = Params.model_validate(only_chosen(found))
@@ -196,12 +202,9 @@ def load_params(
         mistakes += told(error, Params)
     if not mistakes:
         mistakes += contradictions(params)
-        wanted = params.chosen_budget.source
-        if same_digits and root and (downloaded := root.chosen_budget.source) != wanted:
-            mistakes.append(
-                f"budget: {params.budget} wants digits of {wanted}, but at budget {root.budget} of "
-                f"params.yaml {downloaded}'s are downloaded: change one of the two"
-            )
+        if override is None:  # dvc.yaml names one budget for all runs
+            with_budget = (name for name, one in params.runs.items() if one.budget is not None)
+            mistakes += (f"runs.{name}.budget: wanted `budget` at the top" for name in with_budget)
     if mistakes:
         raise ValueError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return params

@@ -1,6 +1,6 @@
 """An interrupted training goes on where it stopped: its state is saved aside every so often.
 
-A state belongs to its inputs: parameters, code, data and versions, all that can change a result. It
+A state belongs to its inputs: parameters, data, code and versions, all that can change a result. It
 lies in `.resume/<run>-<fingerprint of the inputs>/`, outside of what DVC deletes, is replaced as a
 whole, and goes when the training is done. Other inputs have another fingerprint, so they can never
 pick it up. On a CPU the weights come out the same, bit for bit, as without the interruption.
@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 
@@ -21,8 +22,35 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from capsnet import checkpoint
+from capsnet.data.archives import ARCHIVES
 from capsnet.ranks import ALONE, Ranks
 from capsnet.training import Facts, Progress
+
+ROOT = Path(__file__).resolve().parents[1]  # of the code that runs
+SOURCES = (  # what decides the numbers of a training
+    *("capsnet/data", "capsnet/nn", "capsnet/losses.py", "capsnet/metrics.py", "capsnet/device.py"),
+    *("capsnet/training.py", "capsnet/ranks.py", "stages/recipe.py", "stages/train.py"),
+)
+NO_INPUTS = ("launcher", "train", "perturb")  # sections that change no weight
+
+
+def inputs_of(parameters: Mapping[str, object], digits: Path) -> dict[str, str]:
+    """SHA-256 digests of what decides the weights of a training: its resolved parameters, the
+    training archives of the folder `digits`, the sources; and the versions of the libraries.
+    """
+    used = {name: value for name, value in parameters.items() if name not in NO_INPUTS}
+    places = [ROOT / place for place in SOURCES]
+    files = [file for place in places for file in (place, *sorted(place.rglob("*.py")))]
+    return {
+        "parameters": sha256(json.dumps(used, sort_keys=True).encode()),
+        "data": sha256(*((digits / name).read_bytes() for name in ARCHIVES["train"])),
+        "code": sha256(*(file.read_bytes() for file in files if file.is_file())),
+        "versions": ", ".join(f"{name} {version(name)}" for name in ("torch", "numba", "numpy")),
+    }
+
+
+def sha256(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
 @contextmanager

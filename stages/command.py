@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-ALSO = "file whose sections stand for those of params.yaml, as the study's"
+OVERRIDE = "file whose sections replace those of params.yaml, as study/params.yaml"
 
 
 def run(stage: Callable[[], None], name: str) -> None:
@@ -81,7 +81,7 @@ def parser_of_a_run(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("run", help="key of `runs` in params.yaml")
     parser.add_argument("--digits", type=Path, required=True, help="folder of the four archives")
-    parser.add_argument("--also", type=Path, help=ALSO)
+    parser.add_argument("--override", type=Path, help=OVERRIDE)
     return parser
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from capsnet.data.archives import ARCHIVES, write_idx
 from capsnet.params import Params, load_params
-from stages.command import run
+from stages.command import OVERRIDE, run
 
 NUM_TRAINING_DIGITS = 1500  # of scikit-learn's 1,797: the last 297 are the test split
 TIMEOUT = 30  # seconds without an answer
@@ -26,8 +26,9 @@ TIMEOUT = 30  # seconds without an answer
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the four archives")
-    out = parser.parse_args().out
-    params = load_params()
+    parser.add_argument("--override", type=Path, help=OVERRIDE)
+    arguments = parser.parse_args()
+    out, params = arguments.out, load_params(override=arguments.override)
     aside = out.with_name(f".{out.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)  # of a download that was killed
     aside.mkdir(parents=True)

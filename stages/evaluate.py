@@ -1,164 +1,246 @@
 """Stage `evaluate@<run>`: a network and the test split -> headline numbers, tables and figures.
 
-The headlines and the errors are those of `stages.score`; the studies here look at fewer examples.
+MNIST: every test digit once, unshifted. MultiMNIST: a fixed set of test pairs, the same for every
+run. The headline numbers and the errors are of the whole test, the other topics of its first
+examples.
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from capsnet import figures
 from capsnet.data.archives import NUM_CLASSES
+from capsnet.device import choose_device
 from capsnet.evaluation import Outcome, Subject
 from capsnet.figures.calibration import calibration as draw_calibration
 from capsnet.figures.couplings import couplings as draw_couplings
 from capsnet.figures.couplings import routing as draw_routing
 from capsnet.nn.baseline import BaselineCNN
-from capsnet.params import Evaluate, Params
-from capsnet.runs import task_of
+from capsnet.params import Params, load_params
+from capsnet.ranks import joined
+from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.studies import calibration, errors, reconstructions, robustness, routing
-from stages.command import run
-from stages.output import write_csv
-from stages.score import judged_by_all, parser_of_a_score
+from capsnet.studies.told_apart import told_apart
+from capsnet.tracking import track
+from capsnet.tracking.values import md5
+from stages.command import done_by, parser_of_a_run, run
+from stages.evaluator import subject_of
+from stages.output import write_csv, write_json
 
-TABLES = ("routing", "robustness", "calibration", "counts")
+LISTED = 100_000  # examples whose answer is listed one by one, at most: of 10M pairs the first
 NUM_TRANSFORMED = 16  # digits in the figure of the affine test
 
 
 def main() -> None:
-    parser = parser_of_a_score(__doc__.splitlines()[0])
-    parser.add_argument("--curve", type=Path, required=True, help="training curve to draw, CSV")
-    for table in TABLES:
-        parser.add_argument(f"--{table}", type=Path, required=True, help="table to write, CSV")
-    parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
+    parser = parser_of_a_run(__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True, help="checkpoint to evaluate")
+    parser.add_argument("--out", type=Path, required=True, help="folder of tables and figures")
+    parser.add_argument("--curve", type=Path, help="training curve to draw, CSV (topic training)")
+    words = f"comma between, of {','.join(TOPICS)} (default: all)"
+    parser.add_argument("--topics", type=topics_of, default=list(TOPICS), help=words)
+    parser.add_argument("--no-figures", action="store_true", help="write the tables alone")
     arguments = parser.parse_args()
-    judged_by_all("stages.evaluate", arguments, partial(evaluate, arguments))
+    if "training" in arguments.topics and not (arguments.curve or arguments.no_figures):
+        parser.error("topic training: --curve is missing")
+    params = params_of(load_params(override=arguments.override, run=arguments.run), arguments.run)
+    if done_by(params.launcher, "stages.evaluate"):
+        return
+    device = choose_device()
+    with joined(device) as ranks:
+        ranks.agree(f"networks in {arguments.model}", md5(arguments.model))
+
+        def judged() -> tuple[Subject, Outcome]:
+            """The answers to the whole test; each process shows the network its share."""
+            subject = subject_of(params, arguments.run, arguments.model, arguments.digits, device)
+            many = task_of(params, arguments.run).test_examples or len(subject.digits)
+            return subject, subject.judge(many, ranks)
+
+        if not ranks.first:
+            judged()
+            return
+        used = used_parameters(params, arguments.run)
+        with track(
+            "evaluate", arguments.run, parameters=used, checkpoint=arguments.model
+        ) as tracker:
+            evaluate(*judged(), params, arguments, tracker)
+
+
+def topics_of(text: str) -> list[str]:
+    """Names with a comma between them."""
+    topics = text.split(",")
+    for topic in topics:
+        if topic not in TOPICS:
+            raise argparse.ArgumentTypeError(f"got {topic!r}, wanted some of {', '.join(TOPICS)}")
+    return topics
 
 
 def evaluate(
-    arguments: argparse.Namespace, subject: Subject, outcome: Outcome, params: Params, tracker
+    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace, tracker
 ) -> None:
-    """The studies, with a figure each."""
-    task, few = task_of(params, arguments.run), params.chosen_budget.study_examples
-    draw_errors(outcome, arguments)
-    draw_training(arguments)
-    study_reconstructions(subject, outcome, few, arguments)
-    study_calibration(subject._replace(max_shift=task.training_shift), outcome, few, arguments)
-    study_routing(subject, min(few, len(outcome.labels)), arguments)
-    study_robustness(subject, params, arguments)
-    for table in TABLES:
-        tracker.artifact(getattr(arguments, table))
-    tracker.artifact(arguments.figures, folder="figures")
+    """Write the headline numbers and every topic, and log them."""
+    num_examples, source = len(outcome.labels), params.chosen_budget.source
+    tracker.dataset(arguments.digits, name=source, split="test", num_examples=num_examples)
+    headline = errors.headline(outcome)
+    write_json(arguments.out / "metrics.json", {arguments.run: headline})
+    tracker.headline(headline)
+    tracker.artifact(arguments.out / "metrics.json")
+    interval = f"{headline['error_low']:.2f} to {headline['error_high']:.2f}"
+    found = f"test error {headline['error']:.2f} % ({interval}) of {num_examples:,} examples"
+    print(f"{arguments.run}: {found}")
+    for topic in arguments.topics:
+        for name, table in TOPICS[topic](subject, outcome, params, arguments).items():
+            write_csv(arguments.out / f"{name}.csv", table)
+            tracker.artifact(arguments.out / f"{name}.csv")
+    if (arguments.out / "figures").exists():
+        tracker.artifact(arguments.out / "figures", folder="figures")
 
 
-def draw_errors(outcome: Outcome, arguments: argparse.Namespace) -> None:
+Tables = dict[str, pd.DataFrame]  # name of the CSV file -> table
+
+
+def few_of(params: Params, outcome: Outcome) -> int:
+    return min(params.chosen_budget.study_examples, len(outcome.labels))
+
+
+def study_errors(
+    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace
+) -> Tables:
     """By pair, by overlap, and which digit was taken for which."""
-    folder, name = arguments.figures, arguments.run
-    table = errors.error_table(outcome)
+    table, confusion = errors.error_table(outcome), errors.confusion_table(outcome)
+    if not arguments.no_figures:
+        draw_errors(table, confusion, arguments)
+    listed = pd.DataFrame({"right": outcome.correct[:LISTED].int()})
+    return {"errors": table, "confusion": confusion, "examples": listed}
+
+
+def draw_errors(
+    table: pd.DataFrame, confusion: pd.DataFrame, arguments: argparse.Namespace
+) -> None:
+    folder, name = arguments.out / "figures", arguments.run
     title = f"{name}: which digit was taken for which"
-    counts = errors.confusion_table(outcome)["count"].to_numpy().reshape(NUM_CLASSES, NUM_CLASSES)
+    counts = confusion["count"].to_numpy().reshape(NUM_CLASSES, NUM_CLASSES)
     figures.confusion(counts, folder / "confusion.png", title=title)
-    if outcome.labels.shape[1] > 1:
+    by_overlap = table[table["group"] == "overlap"]
+    if len(by_overlap):
         title = f"{name}: error by pair of digits"
         figures.pair_errors(errors.pair_matrix(table), folder / "pairs.png", title=title)
-        title, rows = f"{name}: error by overlap of the two digits", table["group"] == "overlap"
-        figures.error_by_overlap(table[rows], folder / "overlap.png", title=title)
+        title = f"{name}: error by overlap of the two digits"
+        figures.error_by_overlap(by_overlap, folder / "overlap.png", title=title)
 
 
-def draw_training(arguments: argparse.Namespace) -> None:
-    title = f"{arguments.run}: training loss and error"
-    curve = pd.read_csv(arguments.curve)
-    figures.training_curve(curve, arguments.figures / "training.png", title=title)
+def study_separation(
+    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace
+) -> Tables:
+    return {"told_apart": told_apart(subject, few_of(params, outcome))}
+
+
+def study_training(
+    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace
+) -> Tables:
+    if not arguments.no_figures:
+        title, path = f"{arguments.run}: training loss and error", arguments.out / "figures"
+        curve = pd.read_csv(arguments.curve)
+        figures.training_curve(curve, path / "training.png", title=title)
+    return {}
 
 
 def study_reconstructions(
-    subject: Subject, outcome: Outcome, num_examples: int, arguments: argparse.Namespace
-) -> None:
-    """Figure 3 of the paper, or Figure 5 for two digits to an image; then one more row in the table
-    of what is told apart.
-    """
-    path, name = arguments.figures / "reconstructions.png", arguments.run
-    if subject.model.decoder is None:
-        return
+    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace
+) -> Tables:
+    """Figure 3 of the paper, or Figure 5 for two digits to an image."""
+    path, name = arguments.out / "figures" / "reconstructions.png", arguments.run
+    if subject.model.decoder is None or arguments.no_figures:
+        return {}
     if subject.num_digits == 1:
         shown = reconstructions.single_reconstructions(subject, outcome)
         figures.reconstructions(shown, path, title=f"{name}: test digits and their reconstructions")
     else:
         shown = reconstructions.overlaid_reconstructions(subject, outcome)
         figures.overlaid_reconstructions(shown, path, title=f"{name}: two digits, told apart")
-        table = pd.read_csv(arguments.told_apart)
-        few = min(num_examples, len(outcome.labels))
-        table.loc[len(table)] = reconstructions.pixels_by_means(subject, few)
-        write_csv(arguments.told_apart, table)
+    return {}
 
 
 def study_calibration(
-    subject: Subject, outcome: Outcome, num_examples: int, arguments: argparse.Namespace
-) -> None:
+    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace
+) -> Tables:
     """Are lengths probabilities, and how many digits are seen?"""
-    capsules = not isinstance(subject.model, BaselineCNN)
-    bins = calibration.reliability_table(outcome, capsules=capsules)
-    counts = calibration.count_table(subject, num_examples)
-    write_csv(arguments.calibration, bins)
-    write_csv(arguments.counts, counts)
-    draw_calibration(
-        bins,
-        counts,
-        arguments.figures / "calibration.png",
-        title=f"{arguments.run}: are lengths probabilities, and how many digits are seen?",
-        error=calibration.expected_calibration_error(bins),
-        threshold=calibration.THRESHOLD,
-        trained_on="one digit" if subject.num_digits == 1 else "two digits",
+    task, few = task_of(params, arguments.run), params.chosen_budget.study_examples
+    bins = calibration.reliability_table(
+        outcome, capsules=not isinstance(subject.model, BaselineCNN)
     )
+    counts = calibration.count_table(subject._replace(max_shift=task.training_shift), few)
+    if not arguments.no_figures:
+        draw_calibration(
+            bins,
+            counts,
+            arguments.out / "figures" / "calibration.png",
+            title=f"{arguments.run}: are lengths probabilities, and how many digits are seen?",
+            error=calibration.expected_calibration_error(bins),
+            threshold=calibration.THRESHOLD,
+            trained_on="one digit" if subject.num_digits == 1 else "two digits",
+        )
+    return {"calibration": bins, "counts": counts}
 
 
-def study_routing(subject: Subject, num_examples: int, arguments: argparse.Namespace) -> None:
+def study_routing(
+    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace
+) -> Tables:
     """What happens in each iteration, and which part of an image each digit claims."""
-    table, folder = pd.DataFrame(columns=routing.COLUMNS), arguments.figures
-    if routes(subject):
-        table, claims = routing.watch_routing(subject, num_examples)
+    if not hasattr(subject.model, "digit"):
+        return {"routing": pd.DataFrame(columns=routing.COLUMNS)}
+    table, claims = routing.watch_routing(subject, few_of(params, outcome))
+    if not arguments.no_figures:
+        folder, trained = arguments.out / "figures", subject.model.digit.num_iterations
         title = f"{arguments.run}: what happens in each iteration of the routing"
-        trained = subject.model.digit.num_iterations
         draw_routing(table, folder / "routing.png", title=title, trained=trained)
         title = f"{arguments.run}: which part of the image each digit claims"
         draw_couplings(claims, folder / "couplings.png", title=title)
-    write_csv(arguments.routing, table)
+    return {"routing": table}
 
 
-def study_robustness(subject: Subject, params: Params, arguments: argparse.Namespace) -> None:
+def study_robustness(
+    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace
+) -> Tables:
     """Under affine transformations that training did not show; of one digit to an image only."""
-    table = pd.DataFrame(columns=robustness.COLUMNS)
-    if subject.num_digits == 1:
-        affnist = Path(params.data.affnist) if params.data.affnist else None
-        few = params.chosen_budget.study_examples
-        table = robustness.robustness_table(subject, few, affnist)
-        table.loc[len(table)] = study_random_affine(subject, params.evaluate, arguments)
-    write_csv(arguments.robustness, table)
+    if subject.num_digits > 1:
+        return {"robustness": pd.DataFrame(columns=robustness.COLUMNS)}
+    affnist = Path(params.data.affnist) if params.data.affnist else None
+    few = params.chosen_budget.study_examples
+    table = robustness.robustness_table(subject, few, affnist)
+    table.loc[len(table)] = study_random_affine(subject, params, arguments)
+    return {"robustness": table}
 
 
 def study_random_affine(
-    subject: Subject, settings: Evaluate, arguments: argparse.Namespace
+    subject: Subject, params: Params, arguments: argparse.Namespace
 ) -> dict[str, object]:
     """The teaching notebook's test: its figure, and its row in the table of robustness."""
-    degrees, share = settings.affine_degrees, settings.affine_translate
+    degrees, share = params.evaluate.affine_degrees, params.evaluate.affine_translate
     images, moved, outcome = robustness.random_affine(subject, degrees, share)
     first = slice(NUM_TRANSFORMED)
-    figures.transformed(
-        *(part[first].cpu().numpy() / 255 for part in (images, moved)),
-        outcome.labels[first, 0].numpy(),
-        outcome.predictions[first, 0].numpy(),
-        arguments.figures / "affine.png",
-        title=f"{arguments.run}: rotated by up to {degrees:g} degrees and shifted by up to "
-        f"{100 * share:g} %",
-    )
+    if not arguments.no_figures:
+        figures.transformed(
+            *(part[first].cpu().numpy() / 255 for part in (images, moved)),
+            outcome.labels[first, 0].numpy(),
+            outcome.predictions[first, 0].numpy(),
+            arguments.out / "figures" / "affine.png",
+            title=f"{arguments.run}: rotated by up to {degrees:g} degrees and shifted by up to "
+            f"{100 * share:g} %",
+        )
     return robustness.row("random_affine", None, errors.error_row(outcome.correct))
 
 
-def routes(subject: Subject) -> bool:
-    """Whether the network has capsules that route."""
-    return hasattr(subject.model, "digit")
+TOPICS = {
+    "errors": study_errors,
+    "separation": study_separation,
+    "training": study_training,
+    "reconstructions": study_reconstructions,
+    "calibration": study_calibration,
+    "routing": study_routing,
+    "robustness": study_robustness,
+}
 
 
 if __name__ == "__main__":

@@ -25,20 +25,21 @@ from capsnet.studies import perturbation
 from capsnet.studies.effects import COLUMNS, describe, effect_table
 from capsnet.tracking import track
 from stages.command import parser_of_a_run, run
+from stages.evaluator import subject_of
 from stages.output import write_csv, write_text
-from stages.score import subject_of
+
+TABLES = ("perturbation.csv", "usual.csv")  # within the paper's range, and within a usual one
+FIGURES = "perturbation"
 
 
 def main() -> None:
     parser = parser_of_a_run(__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="checkpoint to perturb")
-    parser.add_argument("--metrics", type=Path, required=True, help="headlines of `evaluate`, JSON")
-    parser.add_argument("--effects", type=Path, required=True, help="table to write, CSV")
-    parser.add_argument("--usual", type=Path, required=True, help="the same of usual values, CSV")
-    parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
+    words = "folder with metrics.json of `evaluate`, for the tables and figures"
+    parser.add_argument("--out", type=Path, required=True, help=words)
     parser.add_argument("--explorer", type=Path, required=True, help="web page to write, HTML")
     arguments = parser.parse_args()
-    params = params_of(load_params(also=arguments.also), arguments.run)
+    params = params_of(load_params(override=arguments.override, run=arguments.run), arguments.run)
     with track(
         "perturb",
         arguments.run,
@@ -50,22 +51,24 @@ def main() -> None:
 
 def perturb(params: Params, arguments: argparse.Namespace, tracker) -> None:
     task = task_of(params, arguments.run)
-    subject = subject_of(params, arguments, choose_device())
+    device = choose_device()
+    subject = subject_of(params, arguments.run, arguments.model, arguments.digits, device)
+    out = arguments.out
     if subject.model.decoder is None:
-        for path in (arguments.effects, arguments.usual):
-            write_csv(path, pd.DataFrame(columns=COLUMNS))
+        for table in TABLES:
+            write_csv(out / table, pd.DataFrame(columns=COLUMNS))
         title = f"{arguments.run}: nothing to perturb"
         note = "This network has no decoder, so there is no capsule to draw."
         # A notice, since neither git nor dvc plots takes an empty folder.
-        figures.notice(arguments.figures / "overview.png", title=title, note=note)
+        figures.notice(out / FIGURES / "overview.png", title=title, note=note)
         write_text(arguments.explorer, no_explorer(arguments.run))
         print(f"{title}, no decoder")
     else:
         num_examples = task.test_examples or len(subject.digits)
         study_dimensions(subject, num_examples, params, arguments)
-    tracker.artifact(arguments.effects)
-    tracker.artifact(arguments.usual)
-    tracker.artifact(arguments.figures, folder="perturbation")
+    for table in TABLES:
+        tracker.artifact(out / table)
+    tracker.artifact(out / FIGURES, folder="perturbation")
     tracker.artifact(arguments.explorer)
 
 
@@ -75,11 +78,12 @@ def study_dimensions(
     """Measure what each dimension of each digit's capsule does, and draw it: over the range of the
     paper's Figure 4, and over what is usual for a digit, two standard deviations either way.
     """
-    model, folder = subject.model, arguments.figures
+    model, out, folder = subject.model, arguments.out, arguments.out / FIGURES
+    within_paper, within_usual = (out / table for table in TABLES)
     wanted = params.chosen_budget.perturb_examples
     capsules = perturbation.right_capsules(subject, num_examples, wanted)
     values = perturbation.sweep_values(params.perturb.range, params.perturb.step)
-    error = json.loads(arguments.metrics.read_text())[arguments.run]["error"]
+    error = json.loads((out / "metrics.json").read_text())[arguments.run]["error"]
     title = f"{arguments.run} (test error {error:.2f} %)"
 
     usual = {
@@ -90,7 +94,7 @@ def study_dimensions(
     draw = partial(figures.perturbation_overview, values=deviations, added=added)
     ends = ("usual_overview.png", "usual_effects.png")
     paths = [folder / end for end in ends]
-    _, meant = study_sweep(model, capsules, usual, arguments.usual, draw, paths, title)
+    _, meant = study_sweep(model, capsules, usual, within_usual, draw, paths, title)
     page = no_explorer(arguments.run)
     if can_be_explored(model):
         outcome = subject.judge(min(num_examples, params.chosen_budget.study_examples))
@@ -103,7 +107,7 @@ def study_dimensions(
     draw = partial(figures.perturbation_overview, values=values.numpy())
     alike = dict.fromkeys(capsules, values)
     paths = [folder / "overview.png", folder / "effects.png"]
-    sweeps, effects = study_sweep(model, capsules, alike, arguments.effects, draw, paths, title)
+    sweeps, effects = study_sweep(model, capsules, alike, within_paper, draw, paths, title)
     dimensions = effects.drop_duplicates(["digit", "dimension"])
     names = dimensions.groupby("digit")["name"].apply(list)
     for digit, poses in capsules.items():

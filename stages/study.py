@@ -1,42 +1,48 @@
 """Stage `report` of the study: the runs that are done -> reports/study/study.md.
 
-A run is done when its training and its score are there; the others are named in the report.
+A run is done when its training and its evaluation are there; the others are named in the report. A
+run that was evaluated with every topic, in a folder beside the report, has a report of its own.
 """
 
 import argparse
 from pathlib import Path
 
 from capsnet.params import load_params
+from capsnet.report.sections import TABLES, report_of
 from capsnet.report.study import study
 from capsnet.report.tables import read_results
-from stages.command import ALSO, run
+from stages.command import OVERRIDE, run
 from stages.output import write_text
 
-AFFNIST = "robustness"  # of the runs on affNIST's canvas
-TABLES = ("training", "errors", "told_apart", "examples")
+NEEDED = ("training", "errors", "told_apart", "examples")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--also", type=Path, required=True, action="append", help=ALSO)
+    parser.add_argument("--override", type=Path, required=True, help=OVERRIDE)
     parser.add_argument("--runs", type=Path, required=True, help="folder with a folder per run")
-    parser.add_argument("--report", type=Path, required=True, help="report to write, Markdown")
-    parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
+    words = "report to write, Markdown, with its figures beside it"
+    parser.add_argument("--report", type=Path, required=True, help=words)
     arguments = parser.parse_args()
-    needed = ("training.json", "metrics.json", *(f"{table}.csv" for table in TABLES))
-    series = []
-    for also in arguments.also:
-        params, measured = load_params(also=also, same_digits=False), {}
-        for name in params.runs:
-            folder = arguments.runs / name
-            if all((folder / file).exists() for file in needed):
-                more = [AFFNIST] if (folder / f"{AFFNIST}.csv").exists() else []
-                measured[name] = read_results(folder, [*TABLES, *more])
-        series.append((params, measured))
-    parts = study(series, arguments.figures, arguments.report.parent)
+    here, series = arguments.report.parent, {}
+    files = ("training.json", "metrics.json", *(f"{table}.csv" for table in NEEDED))
+    for name in load_params(override=arguments.override).runs:
+        params, folder = load_params(override=arguments.override, run=name), arguments.runs / name
+        _, runs, measured = series.setdefault(params.budget, (params, {}, {}))
+        runs[name] = params.runs[name]
+        if all((folder / file).exists() for file in files):
+            measured[name] = read_results(folder, NEEDED)
+        if (here / name / "perturbation").exists():
+            shown = read_results(here / name, TABLES, training=folder)
+            if name in measured and len(shown.tables["robustness"]):  # one digit: for affNIST
+                measured[name].tables["robustness"] = shown.tables["robustness"]
+            parts = report_of(shown, params, here / name, here)
+            write_text(here / f"{name}.md", "\n\n".join(part for part in parts if part) + "\n")
+    each = [(one.model_copy(update={"runs": runs}), done) for one, runs, done in series.values()]
+    parts = study(each, here / "figures", here)
     write_text(arguments.report, "\n\n".join(parts) + "\n")
-    done = sum(len(measured) for _, measured in series)
-    listed = sum(len(params.runs) for params, _ in series)
+    done = sum(len(measured) for _, _, measured in series.values())
+    listed = sum(len(runs) for _, runs, _ in series.values())
     print(f"{done} of {listed} runs: {arguments.report}")
 
 

@@ -36,12 +36,12 @@ from capsnet.nn.layers import route_with
 from capsnet.params import Params, load_params
 from capsnet.ranks import Ranks, joined
 from capsnet.reading.registry import register
-from capsnet.resume import SavedState, folder_of_states, only_one
+from capsnet.record import record
+from capsnet.resume import ROOT, SavedState, folder_of_states, inputs_of, only_one
 from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.tracking import Tracker, track
 from capsnet.training import Facts, fit
 from stages.command import done_by, parser_of_a_run, run
-from stages.inputs import ROOT, inputs_of
 from stages.output import write_csv, write_json
 from stages.recipe import adam, losses_of, network_arguments, schedule
 
@@ -60,8 +60,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="checkpoint to write")
     parser.add_argument("--curve", type=Path, required=True, help="training curve to write, CSV")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, JSON")
+    parser.add_argument("--record", type=Path, help="record of the training to write, JSON")
     arguments = parser.parse_args()
-    params = params_of(load_params(also=arguments.also), arguments.run)
+    params = params_of(load_params(override=arguments.override, run=arguments.run), arguments.run)
     if done_by(params.launcher, "stages.train"):
         return
     used = used_parameters(params, arguments.run)
@@ -111,7 +112,7 @@ def set_up(
     model = network_class(network)(**sizes).to(device)
     route_with(model, params.routing.implementation)
     optimizer = adam(model, params)
-    inputs = inputs_of("train", arguments.run, arguments.digits, arguments.also)
+    inputs = inputs_of(used_parameters(params, arguments.run), arguments.digits)
     inputs |= {"device": device.type, "precision": str(dtype), "processes": str(ranks.size)}
     ranks.agree("code, parameters, digits or versions", inputs)
     saved = SavedState(folder_of_states(ROOT), arguments.run, inputs, every=params.train.save_every)
@@ -186,6 +187,7 @@ def train(
 ) -> None:
     """Train, tell of it as it goes, and write what came of it."""
     model, sizes, rows = training.model, training.sizes, training.rows
+    begun = record(next(model.parameters()).device, training.dtype)
     network, source = params.runs[arguments.run].network, params.chosen_budget.source
     tracker.dataset(arguments.digits, name=source, split="train", num_examples=training.num_digits)
     if training.begun > 0:
@@ -218,11 +220,14 @@ def train(
     )
     headline = summarise(rows)
     write_json(arguments.metrics, {arguments.run: headline})
+    if arguments.record is not None:
+        end = {"examples": rows[-1].examples, "seconds": rows[-1].seconds}
+        write_json(arguments.record, begun | end)
     once = {name: headline[name] for name in ("images_per_second", "minutes")}  # not in the curve
     tracker.metrics(once, step=rows[-1].examples)
     tracker.artifact(arguments.curve)
     tracker.checkpoint(arguments.model)
-    if arguments.also is None:  # the many networks of a study are compared, not served
+    if arguments.override is None:  # the many networks of a study are compared, not served
         tracker.model(register, arguments.model)
     training.saved.remove()
 

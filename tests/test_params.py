@@ -188,18 +188,21 @@ def test_every_budget_is_sound(tmp_path, budget):
     assert all(task_of(params, run).batch_size > 0 for run in params.runs)
 
 
-def test_a_study_of_other_digits_than_were_downloaded_stops(tmp_path):
-    """Else what is left of the quick budget would train on scikit-learn's, as if on MNIST."""
-    tree, also = yaml.safe_load((ROOT / "params.yaml").read_text()), tmp_path / "study.yaml"
-    for root, of_study, said in (("quick", "laptop", True), ("laptop", "night", False)):
-        (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree | {"budget": root}))
-        also.write_text(yaml.safe_dump({"budget": of_study}))
-        if said:
-            with pytest.raises(ValueError, match="laptop wants digits of mnist, but at budget"):
-                load_params(tmp_path / "params.yaml", also)
-            assert load_params(tmp_path / "params.yaml", also, same_digits=False)
-        else:
-            assert load_params(tmp_path / "params.yaml", also).budget == of_study
+def test_a_run_of_an_override_may_have_its_own_budget(tmp_path):
+    """Its schedule, batch size and pairs are of that budget; in params.yaml it is refused."""
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    run = {"task": "multimnist", "network": "capsnet"}
+    runs = {"short": run, "long": run | {"budget": "paper"}}
+    override = tmp_path / "study.yaml"
+    override.write_text(yaml.safe_dump({"budget": "night", "runs": runs}))
+    found = {name: load_params(tmp_path / "params.yaml", override, run=name) for name in runs}
+    assert {name: params.budget for name, params in found.items()} == {
+        "short": "night",
+        "long": "paper",
+    }
+    assert task_of(found["long"], "long").batch_size == 128
+    with pytest.raises(ValueError, match=r"params.yaml: runs.long.budget: wanted `budget` at the"):
+        load_changed(tmp_path, "runs/long", runs["long"])
 
 
 def test_a_budget_and_a_run_may_have_their_own_numbers(tmp_path):

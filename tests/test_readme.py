@@ -21,8 +21,7 @@ RUN_BY = {  # how a command begins (or is, where another begins alike) -> where 
     "git config": PIPELINE + "repro_makes_every_result",
     "dvc repro": PIPELINE + "repro_makes_every_result",
     "dvc repro --dry": PIPELINE + "a_second_repro_runs_nothing",
-    "dvc repro --allow-missing study": STUDY,
-    "dvc repro --single-item study": STUDY,
+    "dvc --cd study repro": STUDY,
     "dvc exp run -S '+runs.control": "tests/stages/test_every_run.py::test_a_run_goes_through",
     "dvc exp run -S budget=quick -S '+runs.wide": (
         "tests/stages/test_every_run.py::test_a_run_goes_through"
@@ -32,7 +31,6 @@ RUN_BY = {  # how a command begins (or is, where another begins alike) -> where 
     "python -m capsnet.predict": "tests/reading/test_predict.py::test_figure",
     "python -m capsnet.benchmark": "tests/test_benchmark.py::test_four_files_and_no_other",
     "python -m capsnet.explore": "tests/test_explore.py::test_the_program_writes_the_page",
-    "python -m stages.gpu": "tests/stages/test_gpu.py::test_taken_in_it",
     "mlflow models serve": "tests/reading/test_serving.py::test_an_image_posted",
     "curl": "tests/reading/test_serving.py::test_an_image_posted",
     "dvc remote add": PIPELINE + "a_clone_pulls_what_was_pushed_and_runs_nothing",
@@ -42,7 +40,6 @@ RUN_BY = {  # how a command begins (or is, where another begins alike) -> where 
     "dvc exp list": PIPELINE + "experiments_travel_through_a_bare_repository",
     "dvc exp pull": PIPELINE + "experiments_travel_through_a_bare_repository",
     "mlflow server": "tests/test_team.py::test_two_members_log_to_one_server",
-    "git pull": "tests/test_study_pipeline.py::test_two_machines_train_different_runs",
     "python -m pytest": ".ci/run",
     "ruff check": ".ci/run",
     "ruff format": ".ci/run",
@@ -56,7 +53,6 @@ NOT_RUN = {
     "mlflow models predict": "answers by the code that `mlflow models serve` is tested with",
     "mlflow ui": "a web page that does not end; its store is read in test_pipeline.py",
     "git checkout": "git's own",
-    "git add": "git's own",
     "python -m tests.browser": "test_explore.py takes its pictures by the same code",
     "createdb": "PostgreSQL's own; test_team.py makes a database",
     "export": "the test sets the same variable",

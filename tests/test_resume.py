@@ -6,17 +6,40 @@ from functools import partial
 import pytest
 import torch
 
-from capsnet import checkpoint
+from capsnet import checkpoint, resume
+from capsnet.data.archives import ARCHIVES
 from capsnet.data.batches import compose_batch, evaluation_batches, training_draws
 from capsnet.data.mnist import Digits
 from capsnet.losses import margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet
-from capsnet.resume import SavedState, only_one
+from capsnet.resume import SavedState, inputs_of, only_one
 from capsnet.training import fit
 
 TASK = dict(num_digits=2, image_size=20, max_shift=2)
 STEPS, INTERVALS = 9, 3
-INPUTS = {"routing.iterations": "3", "capsnet/training.py": "d41d8c"}
+INPUTS = {"parameters": "3", "code": "d41d8c"}
+
+
+def test_inputs_are_parameters_data_code_and_versions(tmp_path, monkeypatch):
+    """Each changes its own digest; how often a state is saved, the launcher and the test archives
+    change none.
+    """
+    for name in (*ARCHIVES["train"], *ARCHIVES["test"]):
+        (tmp_path / name).write_bytes(b"digits")
+    parameters = {"seed": 1, "routing": {"iterations": 3}, "train": {"save_every": 60}}
+    before = inputs_of(parameters, tmp_path)
+
+    def changed(found):
+        return {name for name in before if before[name] != found[name]}
+
+    assert changed(inputs_of(parameters | {"train": {}, "launcher": "x"}, tmp_path)) == set()
+    assert changed(inputs_of(parameters | {"seed": 2}, tmp_path)) == {"parameters"}
+    (tmp_path / ARCHIVES["test"][0]).write_bytes(b"others")
+    assert changed(inputs_of(parameters, tmp_path)) == set()
+    (tmp_path / ARCHIVES["train"][1]).write_bytes(b"others")
+    monkeypatch.setattr(resume, "version", lambda name: "0")
+    monkeypatch.setattr(resume, "SOURCES", resume.SOURCES[1:])
+    assert changed(inputs_of(parameters, tmp_path)) == {"data", "code", "versions"}
 
 
 class Stopped(Exception):
@@ -108,13 +131,13 @@ def test_other_inputs_start_anew_and_say_why(tmp_path, capsys):
     with pytest.raises(Stopped):
         train(make_capsnet, tmp_path, 4)
     wanted, _ = train(make_capsnet, tmp_path / "elsewhere")
-    found, rows = train(make_capsnet, tmp_path, inputs=INPUTS | {"routing.iterations": "1"})
+    found, rows = train(make_capsnet, tmp_path, inputs=INPUTS | {"parameters": "1"})
     assert len(rows) == INTERVALS and torch.equal(
         found["convolution.weight"], wanted["convolution.weight"]
     )
     told = capsys.readouterr().out
     assert "run: starts anew" in told and "(interrupted after step 4)" in told
-    assert "other inputs: routing.iterations\n" in told
+    assert "other inputs: parameters\n" in told
     assert len([*tmp_path.glob("run-*")]) == 1  # the other's state is still there for it
 
 

@@ -1,6 +1,7 @@
 """What was measured of a run, by question: figures under the sentences that say what they show."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from capsnet.params import Params
@@ -32,6 +33,26 @@ TABLES = (
     "perturbation",
     "usual",
 )
+
+
+def report_of(results: Results, params: Params, folder: Path, here: Path) -> Iterator[str]:
+    """The parts of a report of one run whose tables and figures are in `folder`."""
+    found, examples = results.headline, results.tables["training"]["examples"].iloc[-1]
+    settings = params.runs[results.name]
+    yield f"# {results.name}: {settings.network} on {settings.task}, {examples:,} images shown"
+    yield (
+        f"Test error {found['error']:.2f} % ({found['error_low']:.2f} to "
+        f"{found['error_high']:.2f}, 95 %, Wilson's of this one network). Every sentence below is "
+        "made from the tables of this run, which stand beside its figures."
+    )
+    for heading, files in SECTIONS.items():
+        drawn = [folder / file for file in files if (folder / file).exists()]
+        if drawn:
+            yield f"## {heading}"
+        for path in drawn:
+            yield shown(path, results, params, here)
+        if heading.startswith("What each"):
+            yield perturbation_grids(folder, results.name, here)
 
 
 def shown(path: Path, results: Results, params: Params, here: Path) -> str:

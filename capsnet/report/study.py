@@ -39,6 +39,8 @@ reconstruction is the brighter one. images/s is of several machines that did oth
 work too: it compares no networks."""
 AFFNIST = """The paper's two, trained until they erred on 0.77 % and 0.78 % of shifted digits, erred
 on 21 % (CapsNet) and 34 % (CNN) of affNIST."""
+TRAININGS = """Each training is a record. `commit` is the code that ran it; later code does not make
+it stale. A field that was not recorded is "-"."""
 COIN = 50  # percent of the pixels it tells apart
 PAPER_PAIRS = 60_000_000  # of its training set (section 6); how many were shown is not published
 TABLE_1 = """Of several lengths of a budget the one of which it has most rows of the task, for
@@ -85,11 +87,33 @@ def study(
                 words = {"title": title, "x_label": x_label, "y_label": y_label}
                 lines(table, path, **words, styled=names, least=least)
                 yield f"![{title}]({Path(os.path.relpath(path, here)).as_posix()})"
+    if any(run.record for row in rows for run in row.runs):
+        yield "## Trainings"
+        yield TRAININGS
+        yield trainings_table(rows)
     yield "## Table 1 of the paper"
     yield TABLE_1
     yield table_1(each)
     yield "## affNIST"
     yield from affnist(rows)
+
+
+def trainings_table(rows: list[Row]) -> str:
+    """The record of each training."""
+    fields = ("commit", "date", "processor", "precision", "python", "torch")
+    return markdown(
+        [
+            {"run": run.name}
+            | {field: run.record.get(field) or "-" for field in fields}
+            | {
+                "images shown": f"{run.record['examples']:,}",
+                "minutes": f"{run.record['seconds'] / 60:.1f}",
+            }
+            for row in rows
+            for run in row.runs
+            if run.record
+        ]
+    )
 
 
 def longest(series: list[tuple[Params, dict[str, Results]]]) -> str:

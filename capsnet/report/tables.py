@@ -32,6 +32,7 @@ class Results(NamedTuple):
     name: str
     headline: dict[str, float | None]
     tables: dict[str, pd.DataFrame]
+    record: dict[str, object] | None = None  # of its training, from capsnet.record
 
 
 def read_results(folder: Path, tables: Iterable[str], training: Path | None = None) -> Results:
@@ -43,7 +44,9 @@ def read_results(folder: Path, tables: Iterable[str], training: Path | None = No
         headline |= json.loads(path.read_text())[folder.name]
     places = {table: training if table == "training" else folder for table in tables}
     found = {table: pd.read_csv(place / f"{table}.csv") for table, place in places.items()}
-    return Results(folder.name, headline, found)
+    record = training / "record.json"
+    told = json.loads(record.read_text()) if record.exists() else None
+    return Results(folder.name, headline, found, told)
 
 
 def place_in_paper(params: Params, name: str) -> tuple:

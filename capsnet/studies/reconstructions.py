@@ -1,5 +1,5 @@
-"""Which test examples Figures 3 (one digit) and 5 (two) of the paper show, their reconstructions,
-and what those tell apart that blurred pictures would not.
+"""Which test examples Figures 3 (one digit) and 5 (two) of the paper show, and their
+reconstructions.
 """
 
 from typing import NamedTuple
@@ -10,9 +10,7 @@ import torch
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.batches import Batch
 from capsnet.evaluation import Outcome, Subject, decode
-from capsnet.studies.told_apart import COLUMNS, mean_interval, means, pixels_told_apart
 
-BY_MEANS = "pixels_by_means"
 NUM_SHOWN = 8  # examples of each kind in a figure
 
 
@@ -105,15 +103,3 @@ def decode_one(subject: Subject, batch: Batch, decoded: tuple[int, ...]) -> np.n
     capsules = subject.predict(batch.images).capsules
     labels = torch.tensor([decoded], device=capsules.device)
     return decode(subject.model, capsules, labels)[0].cpu().numpy()
-
-
-def pixels_by_means(subject: Subject, num_examples: int) -> dict[str, object]:
-    """A row of `told_apart`: the share (%) of one digit's pixels on which the mean picture of its
-    class, of wherever it was moved, is the brighter one: an answer that needs no network.
-    """
-    parts = [(batch.sources, batch.labels) for batch in subject.batches(num_examples)]
-    sources, labels = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
-    share = mean_interval(pixels_told_apart(means(sources, labels), sources))
-    return dict(
-        zip(COLUMNS, (BY_MEANS, "mean of the class", *share[:3], "%", share[3]), strict=True)
-    )

@@ -21,6 +21,7 @@ from capsnet.studies.errors import OVERLAP_EDGES
 
 COLUMNS = ["measure", "name", "value", "low", "high", "unit", "examples"]
 SQUARED, PIXELS, BOXES = "squared_error", "pixels_told_apart", "box_overlap"
+BY_MEANS = "pixels_by_means"
 
 
 def told_apart(subject: Subject, num_examples: int) -> pd.DataFrame:
@@ -30,6 +31,7 @@ def told_apart(subject: Subject, num_examples: int) -> pd.DataFrame:
         answers: nothing, the mean picture of the class, and for pairs half of the image;
     pixels_told_apart: of the pixels that one digit alone has inked the share (%) on which its own
         reconstruction is the brighter one, of all pairs and by overlap; a coin gets 50;
+    pixels_by_means: the same of the mean pictures of the classes;
     box_overlap: how much of the smaller bounding box the other one covers (%).
     """
     parts = list(examples_of(subject, num_examples))
@@ -48,6 +50,8 @@ def told_apart(subject: Subject, num_examples: int) -> pd.DataFrame:
         rows.append((BOXES, "all", *mean_interval(100 * metrics.box_overlap(sources))))
         if pictures.numel() > 0:
             rows += pixels_by_overlap(pictures, sources)
+            share = pixels_told_apart(answers["mean of the class"], sources)
+            rows.append((BY_MEANS, "mean of the class", *mean_interval(share)))
         units += ["%"] * (len(rows) - len(units))
     table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "unit"])
     return table.assign(unit=units)[COLUMNS]

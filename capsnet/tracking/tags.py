@@ -84,11 +84,3 @@ def git(*words: str) -> str:
     command = ["git", "-C", str(WORKSPACE), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()
-
-
-def commit() -> str:
-    """Of the code that runs, "+ changes" if it is not as committed; "unknown" without git."""
-    with suppress(Exception):
-        changed = git("status", "--porcelain", "--", "capsnet", "stages")
-        return git("rev-parse", "--short", "HEAD") + (" + changes" if changed else "")
-    return "unknown"

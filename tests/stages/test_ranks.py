@@ -25,7 +25,6 @@ from capsnet.ranks import joined
 from capsnet.resume import SavedState
 from capsnet.training import Progress
 from stages.command import first_cause
-from stages.score import TABLES
 from tests.interruption import ROOT, TIMES, compare, make_workspace, start
 
 TORCHRUN = "torchrun --standalone --nproc-per-node"
@@ -100,7 +99,7 @@ def test_two_machines_train_as_one_does(one):
     assert {path.name for path in other.iterdir()} == {"digits", "params.yaml"}
 
 
-def test_two_processes_score_as_one_does(workspace):
+def test_two_processes_evaluate_as_one_does(workspace):
     """Forty batches of the test's pairs, every other one by the other process: the same files."""
     for name, file in zip(ARCHIVES["train"], ARCHIVES["test"], strict=True):
         shutil.copy(workspace / "digits" / name, workspace / "digits" / file)
@@ -111,13 +110,17 @@ def test_two_processes_score_as_one_does(workspace):
     change(workspace, evaluate={"batch_size": 13})
     for number in (1, 2):
         change(workspace, launcher="python" if number == 1 else f"{TORCHRUN} {number}")
-        command = [sys.executable, "-m", "stages.score", "multimnist", "--digits", "digits"]
-        command += ["--model", "net", "--metrics", f"{number}/metrics.json"]
-        for table in TABLES:
-            command += [f"--{table.replace('_', '-')}", f"{number}/{table}.csv"]
+        command = [sys.executable, "-m", "stages.evaluate", "multimnist", "--digits", "digits"]
+        command += ["--model", "net", "--out", str(number), "--no-figures"]
+        command += ["--topics", "errors,separation"]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         environment |= {"MLFLOW_TRACKING_URI": f"sqlite:///{workspace}/scores.db"}
         subprocess.run(command, cwd=workspace, env=environment, check=True, timeout=120)
+    names = {path.name for path in (workspace / "1").iterdir()}
+    assert names == {
+        "metrics.json",
+        *(f"{table}.csv" for table in ("errors", "confusion", "told_apart", "examples")),
+    }
     for path in (workspace / "1").iterdir():
         assert path.read_bytes() == (workspace / "2" / path.name).read_bytes(), path.name
 

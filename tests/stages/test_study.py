@@ -26,13 +26,13 @@ def results(name: str, error: float) -> Results:
     return Results(name, headline, tables)
 
 
-def params_with_runs(also=None):
+def params_with_runs(override=None):
     alike = {"task": "multimnist", "network": "capsnet", "examples": 1000}
     runs = {f"r3_seed{seed}": {**alike, "seed": seed} for seed in (1, 2, 3)}
     runs |= {f"r1_seed{seed}": {**alike, "iterations": 1, "seed": seed} for seed in (1, 2, 3)}
     runs |= {"long": {**alike, "examples": 4000}, "control": {**alike, "network": "convnet"}}
     runs |= {"later": {**alike, "network": "baseline"}}
-    params = load_params(also=also)
+    params = load_params(override=override)
     budget = params.chosen_budget.model_copy(update={"source": "mnist"})
     settings = {name: Run(**run) for name, run in runs.items()}
     return params.model_copy(update={"runs": settings, "budgets": {params.budget: budget}})

@@ -5,7 +5,7 @@ import torch
 from capsnet.data.mnist import Digits
 from capsnet.evaluation import Subject
 from capsnet.nn.capsnet import CapsNet
-from capsnet.studies.reconstructions import in_order_of, made_again, pixels_by_means
+from capsnet.studies.reconstructions import in_order_of, made_again
 
 
 def subject(image_size: int, num_digits: int) -> Subject:
@@ -41,15 +41,3 @@ def test_reconstruction_error_is_that_of_the_true_digits():
         pictures = single.model.decoder(capsules, batch.labels)
     expected = ((pictures - batch.sources) ** 2).sum(dim=(2, 3))
     torch.testing.assert_close(single.judge(5).reconstruction_error, expected)
-
-
-def test_means_tell_apart_what_is_always_at_a_place_of_its_own():
-    """A class for each column: its mean is brighter there, always; if all are alike, never."""
-    pairs = subject(36, 2)._replace(max_shift=0)
-    columns = torch.zeros(30, 28, 28, dtype=torch.uint8)
-    for number in range(30):
-        columns[number, :, 2 * (number % 10)] = 255
-    for images, expected in ((columns, 100.0), (torch.full_like(columns, 255), None)):
-        row = pixels_by_means(pairs._replace(digits=Digits(images, pairs.digits.labels)), 12)
-        assert row["measure"] == "pixels_by_means" and row["unit"] == "%"
-        assert row["value"] == expected if expected else row["examples"] == 0

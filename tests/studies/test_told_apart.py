@@ -71,3 +71,16 @@ def test_a_network_beside_trivial_answers(num_digits, decoder_sizes):
     if decoder_sizes:
         judged = subject.judge(20).reconstruction_error.mean().item()
         assert squared["network"] == pytest.approx(judged, rel=1e-5)
+
+
+def test_means_tell_apart_what_is_always_at_a_place_of_its_own():
+    """A class for each column: its mean is brighter there, always; if all are alike, never."""
+    model = CapsNet(image_size=36, conv_channels=8, primary_types=2, decoder_sizes=[16]).eval()
+    columns = torch.zeros(30, 28, 28, dtype=torch.uint8)
+    for number in range(30):
+        columns[number, :, 2 * (number % 10)] = 255
+    for images, expected in ((columns, 100.0), (torch.full_like(columns, 255), None)):
+        digits = Digits(images, torch.arange(30) % 10)
+        table = told_apart(Subject(model, digits, torch.float32, 0, 7, 2, 36, 0), 12)
+        [row] = table[table["measure"] == "pixels_by_means"].to_dict("records")
+        assert row["value"] == expected if expected else row["examples"] == 0
