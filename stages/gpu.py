@@ -20,12 +20,11 @@ from capsnet import checkpoint
 from capsnet.benchmark import kernels
 from capsnet.data.transforms import AFFNIST_SIZE
 from capsnet.device import choose_device, describe
-from capsnet.files import replace_file
+from capsnet.files import file_md5, replace_file
 from capsnet.params import Params, load_params
+from capsnet.provenance import commit
 from capsnet.runs import task_of, used_parameters
 from capsnet.tracking import track
-from capsnet.tracking.tags import commit
-from capsnet.tracking.values import md5
 from stages import evaluate, score
 from stages.command import run
 from stages.inputs import ROOT, inputs_of
@@ -102,7 +101,7 @@ def measured(small: bool) -> dict[str, str]:
     """What kernel and benchmark depend on."""
     code = [ROOT / path for path in MEASURED]
     files = [file for path in code for file in ([path] if path.is_file() else path.rglob("*.py"))]
-    about = {file.relative_to(ROOT).as_posix(): md5(file) for file in files}
+    about = {file.relative_to(ROOT).as_posix(): file_md5(file) for file in files}
     card = describe(choose_device())
     return about | {"card": card, "torch": str(torch.__version__), "small": str(small)}
 
@@ -213,7 +212,7 @@ def take(params: Params, path: Path, arguments: argparse.Namespace) -> None:
     folder, model = Path("reports/study/runs") / name, Path("models/study") / f"{name}.safetensors"
     kept = {key: about[key] for key in ("commit", "hardware", "sha256", "seal", "inputs")}
     origin = json.dumps(kept, indent=1) + "\n"
-    if model.exists() and md5(model) == about["network_md5"] and there(folder, about, origin):
+    if model.exists() and file_md5(model) == about["network_md5"] and there(folder, about, origin):
         print(f"{name}: is here already")
         return
     halves = model.with_suffix(".halves")
@@ -221,7 +220,7 @@ def take(params: Params, path: Path, arguments: argparse.Namespace) -> None:
     told, tensors = checkpoint.read(halves)
     halves.unlink()
     checkpoint.write(model, told, {key: each.float() for key, each in tensors.items()})
-    if md5(model) != about["network_md5"]:
+    if file_md5(model) != about["network_md5"]:
         raise ValueError(f"{path}: the network is not the one that was tested")
     for file, text in about["files"].items():
         replace_file(folder / Path(file).name, text.encode())

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from capsnet.data.archives import ARCHIVES
-from capsnet.tracking.values import md5
+from capsnet.files import file_md5
 
 ROOT = Path(__file__).resolve().parents[1]  # of the code that runs
 
@@ -38,6 +38,6 @@ def inputs_of(stage: str, run: str, digits: Path, also: Path | None = None) -> d
         inputs[path] = json.dumps(value, sort_keys=True)
     code = [ROOT / path for path in entry["deps"] if path.startswith(("capsnet/", "stages/"))]
     files = [file for path in code for file in ([path] if path.is_file() else path.rglob("*.py"))]
-    inputs |= {file.relative_to(ROOT).as_posix(): md5(file) for file in files}
+    inputs |= {file.relative_to(ROOT).as_posix(): file_md5(file) for file in files}
     archives = ARCHIVES["train" if stage == "train" else "test"]
-    return inputs | {f"digits/{name}": md5(digits / name) for name in archives}
+    return inputs | {f"digits/{name}": file_md5(digits / name) for name in archives}

@@ -5,8 +5,7 @@ import json
 from pathlib import Path
 
 from capsnet import checkpoint
-from capsnet.files import replace_file
-from capsnet.tracking.values import md5
+from capsnet.files import file_md5, replace_file
 
 MOST_BYTES = 2**24  # of a packed file
 
@@ -30,7 +29,7 @@ def pack(name: str, model: Path, texts: list[Path], about: dict, packed: Path) -
         "run": name,
         "parts": parts,
         "sha256": hashlib.sha256(data).hexdigest(),
-        "network_md5": md5(model),
+        "network_md5": file_md5(model),
         "files": {path.name: path.read_text() for path in texts},
     }
     about["seal"] = seal(about)

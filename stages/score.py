@@ -14,6 +14,7 @@ import torch
 
 from capsnet.device import choose_device, keep_freed_memory
 from capsnet.evaluation import Outcome, Subject, load_subject
+from capsnet.files import file_md5
 from capsnet.nn.layers import route_with
 from capsnet.params import Params, load_params
 from capsnet.ranks import joined
@@ -21,7 +22,6 @@ from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.studies import errors
 from capsnet.studies.told_apart import told_apart
 from capsnet.tracking import track
-from capsnet.tracking.values import md5
 from stages.command import done_by, parser_of_a_run, run
 from stages.output import write_csv, write_json
 
@@ -44,7 +44,7 @@ def judged_by_all(module: str, arguments: argparse.Namespace, further: Callable)
     used = used_parameters(params, arguments.run)
     device = choose_device()
     with joined(device) as ranks:
-        ranks.agree(f"networks in {arguments.model}", md5(arguments.model))
+        ranks.agree(f"networks in {arguments.model}", file_md5(arguments.model))
         if not ranks.first:
             subject = subject_of(params, arguments, device)
             subject.judge(num_examples_of(params, arguments, subject), ranks)

@@ -29,7 +29,6 @@ from capsnet.networks import multiply_adds, network_class
 from capsnet.nn.layers import route_with
 from capsnet.params import Params, load_params
 from capsnet.ranks import Ranks, joined
-from capsnet.reading.registry import register
 from capsnet.resume import SavedState, folder_of_states, only_one
 from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.tracking import Tracker, track
@@ -215,7 +214,7 @@ def train(
     tracker.artifact(arguments.curve)
     tracker.checkpoint(arguments.model)
     if arguments.also is None:  # the many networks of a study are compared, not served
-        tracker.model(register, arguments.model)
+        tracker.model(arguments.model)
     training.saved.remove()
 
 
