@@ -40,10 +40,9 @@ ENVIRONMENT = {  # defaults; a variable that the user sets wins
 SERVED_WITH = (
     "mlflow", "torch", "numpy", "numba", "safetensors", "scikit-image", "pillow", "pandas",
 )  # fmt: skip
-ABOUT_EXPERIMENT = """Choose *Model training* at the top left to see the runs, one for each stage
-that ran. Results of record are in `reports/`, under git and DVC."""
-ABOUT_RUN = """Errors in %, reconstruction loss in squared pixel differences, times in seconds.
-Results of record: `reports/runs/{run}/`. Repeat: `dvc repro {stage}`. Compare: `dvc exp show`."""
+ABOUT_EXPERIMENT = "Choose *Model training* at the top left to see the runs."
+ABOUT_RUN = """Results of record: `reports/runs/{run}/`. Repeat: `dvc repro {stage}`.
+Errors are in %, reconstruction losses in squared pixel differences, times in seconds."""
 ABOUT_MODEL = """Input: column `image`, PNG or JPEG files in base64. Output: `digits`, surest first.
 `@latest` is the newest version, not the best; its tag `checkpoint.md5` stands in `dvc.lock`.
 
@@ -68,7 +67,9 @@ def track(
         error = caught
         raise
     finally:
-        tracker._close(error)
+        if tracker._run_id is not None:
+            tracker._resting_until = -math.inf  # tried after a failure too, or it stays RUNNING
+            tracker._close(error)
 
 
 def _survives(method: Callable[..., None]) -> Callable[..., None]:
@@ -77,14 +78,19 @@ def _survives(method: Callable[..., None]) -> Callable[..., None]:
     """
 
     def guarded(self: "Tracker", *args: object, **kwargs: object) -> None:
-        if (started := time.monotonic()) < self._silent_until:
+        if (started := time.monotonic()) < self._resting_until:
             return
         try:
             method(self, *args, **kwargs)
         except Exception as error:
             now = time.monotonic()
-            self._silent_until = now + 20 * (now - started) if self._run_id else math.inf
-            self._warn(error)
+            self._resting_until = now + 20 * (now - started) if self._run_id else math.inf
+            if not self._failure:
+                self._failure = _reason(_innermost(error))
+                what = "logging interrupted" if self._run_id else "not logging"
+                warning = f"mlflow: {what}, cannot reach {self._uri} ({self._failure})"
+                warning = re.sub(r"//[^/@]*@", "//", warning)  # without a password
+                print(f"{warning}; results are in reports/", file=sys.stderr)
 
     return guarded
 
@@ -96,7 +102,7 @@ class Tracker:
         self._stage, self._run = stage, run
         self._run_id = self._parent_id = None
         self._uri = self._failure = ""
-        self._silent_until = -math.inf
+        self._resting_until = -math.inf
 
     @_survives
     def metrics(self, values: Mapping[str, object], *, step: int | None = None) -> None:
@@ -147,8 +153,8 @@ class Tracker:
                 pip_requirements=[f"{each}=={version(each).split('+')[0]}" for each in SERVED_WITH],
                 tags={"checkpoint.md5": file_md5(path)},
             )
-        description = ABOUT_MODEL.format(run=self._run)
-        self._mlflow.MlflowClient().update_registered_model(name, description)
+        about = ABOUT_MODEL.format(run=self._run)
+        self._mlflow.MlflowClient().update_registered_model(name, about)
 
     @_survives
     def tag(self, name: str, value: object) -> None:
@@ -167,7 +173,8 @@ class Tracker:
         mlflow.set_tracking_uri(self._uri)
         if database is not None:
             create_store(database)
-        mlflow.set_experiment(EXPERIMENT)
+        if "mlflow.note.content" not in mlflow.set_experiment(EXPERIMENT).tags:
+            mlflow.set_experiment_tag("mlflow.note.content", ABOUT_EXPERIMENT)
         [params] = pd.json_normalize(parameters).to_dict("records") or [{}]
         for name, value in params.items():  # as params.yaml spells it: null, true, [3, 5]
             params[name] = value if isinstance(value, str) else json.dumps(value, default=str)
@@ -194,31 +201,13 @@ class Tracker:
         self._run_id = run.info.run_id
         mlflow.log_params(params)
 
+    @_survives
     def _close(self, error: BaseException | None) -> None:
-        """End the run; tried even after a failure, or the run would stay RUNNING."""
-        if self._run_id is None:
-            return
         status = "FAILED" if isinstance(error, Exception) else "KILLED" if error else "FINISHED"
-        try:
-            self._mlflow.end_run(status)
-            tags = {"incomplete": self._failure, "error": _reason(error) if error else ""}
-            for name in filter(tags.get, tags):
-                self._mlflow.MlflowClient().set_tag(self._run_id, name, tags[name])
-        except Exception as failure:
-            self._warn(failure)
-
-    def _warn(self, error: Exception) -> None:
-        """Warn of the first failure, with the innermost error of the operating system."""
-        if self._failure:
-            return
-        inner = cause = error
-        while cause := cause.__cause__ or cause.__context__:
-            inner = cause if isinstance(cause, OSError | sqlite3.Error) else inner
-        self._failure = _reason(inner)
-        what = "logging interrupted" if self._run_id else "not logging"
-        store = re.sub(r"//[^/@]*@", "//", self._uri)  # without a password
-        warning = f"mlflow: {what}, cannot reach {store} ({self._failure})"
-        print(f"{warning}; results are in reports/", file=sys.stderr)
+        self._mlflow.end_run(status)
+        tags = {"incomplete": self._failure, "error": _reason(error) if error else ""}
+        for name in filter(tags.get, tags):
+            self._mlflow.MlflowClient().set_tag(self._run_id, name, tags[name])
 
 
 def place() -> tuple[str, Path | None]:
@@ -252,9 +241,7 @@ def create_store(database: Path) -> None:
             probe.execute("BEGIN IMMEDIATE")  # fails soon, where MLflow tries for minutes
         client = mlflow.MlflowClient(f"sqlite:///{store}")
         if client.get_experiment_by_name(EXPERIMENT) is None:
-            artifacts = (database.parent / "mlartifacts").as_uri()
-            note = {"mlflow.note.content": ABOUT_EXPERIMENT}
-            client.create_experiment(EXPERIMENT, artifacts, note)
+            client.create_experiment(EXPERIMENT, (database.parent / "mlartifacts").as_uri())
         store.replace(database)
 
 
@@ -276,6 +263,14 @@ def close_abandoned(tags: Mapping[str, str]) -> None:
 
 def _finite(values: Mapping[str, object]) -> dict[str, float]:
     return {k: float(v) for k, v in values.items() if isinstance(v, Real) and math.isfinite(v)}
+
+
+def _innermost(error: Exception) -> BaseException:
+    """The error of the system or of SQLite behind an error of MLflow, else the error itself."""
+    found = error
+    while error := error.__cause__ or error.__context__:
+        found = error if isinstance(error, OSError | sqlite3.Error) else found
+    return found
 
 
 def _reason(error: BaseException) -> str:
