@@ -105,15 +105,17 @@ class Tracker:
         self._resting_until = -math.inf
 
     @_survives
-    def metrics(self, values: Mapping[str, object], *, step: int | None = None) -> None:
-        """Log the finite numbers among `values`."""
-        self._mlflow.log_metrics(_finite(values), step)
+    def metrics(
+        self, values: Mapping[str, object], *, step: int | None = None, run_id: str | None = None
+    ) -> None:
+        """Log the finite numbers among `values`, on this run or on another."""
+        finite = {k: v for k, v in values.items() if isinstance(v, Real) and math.isfinite(v)}
+        self._mlflow.log_metrics(finite, step, run_id=run_id)
 
-    @_survives
     def headline(self, values: Mapping[str, object]) -> None:
         """Log on this run and on its training run, so that the table of runs sorts on them."""
-        for run_id in filter(None, (self._run_id, self._parent_id)):
-            self._mlflow.log_metrics(_finite(values), run_id=run_id)
+        for run_id in {None, self._parent_id}:
+            self.metrics(values, run_id=run_id)
 
     @_survives
     def dataset(self, folder: Path, *, name: str, split: str, num_examples: int) -> None:
@@ -172,8 +174,9 @@ class Tracker:
         self._mlflow = mlflow
         mlflow.set_tracking_uri(self._uri)
         if database is not None:
-            create_store(database)
-        if "mlflow.note.content" not in mlflow.set_experiment(EXPERIMENT).tags:
+            create_store(mlflow.MlflowClient, database)
+        client, experiment = mlflow.MlflowClient(), mlflow.set_experiment(EXPERIMENT)
+        if "mlflow.note.content" not in experiment.tags:
             mlflow.set_experiment_tag("mlflow.note.content", ABOUT_EXPERIMENT)
         [params] = pd.json_normalize(parameters).to_dict("records") or [{}]
         for name, value in params.items():  # as params.yaml spells it: null, true, [3, 5]
@@ -186,10 +189,10 @@ class Tracker:
             tags["checkpoint.md5"] = file_md5(checkpoint)
             query = f"tags.`checkpoint.md5` = '{tags['checkpoint.md5']}'"
             query += " AND tags.`dvc.stage` LIKE 'train@%'"  # found the newest first
-            for training in mlflow.search_runs(None, query, max_results=1, output_format="list"):
+            for training in client.search_runs([experiment.experiment_id], query, max_results=1):
                 self._parent_id = training.info.run_id
         with suppress(Exception):
-            close_abandoned(tags)
+            close_abandoned(client, experiment.experiment_id, tags)
         name = self._run if self._stage == "train" else f"{self._run} {self._stage}"
         name += f" ({tags['dvc.exp_name']})" if "dvc.exp_name" in tags else ""
         run = mlflow.start_run(
@@ -223,13 +226,12 @@ def place() -> tuple[str, Path | None]:
     return f"{scheme}:///{root / path}", root / path
 
 
-def create_store(database: Path) -> None:
+def create_store(client_class: type, database: Path) -> None:
     """Create a SQLite store with the experiment unless it exists; artifacts lie beside it.
 
     Two processes that create a store at once break it, hence the lock. MLflow cannot use a store
     whose creation was interrupted, so it gets its name when it is complete.
     """
-    import mlflow
     from filelock import FileLock
 
     database.parent.mkdir(parents=True, exist_ok=True)
@@ -239,30 +241,24 @@ def create_store(database: Path) -> None:
         store = database if database.exists() else begun
         with closing(sqlite3.connect(store, timeout=5)) as probe:
             probe.execute("BEGIN IMMEDIATE")  # fails soon, where MLflow tries for minutes
-        client = mlflow.MlflowClient(f"sqlite:///{store}")
+        client = client_class(f"sqlite:///{store}")
         if client.get_experiment_by_name(EXPERIMENT) is None:
             client.create_experiment(EXPERIMENT, (database.parent / "mlartifacts").as_uri())
         store.replace(database)
 
 
-def close_abandoned(tags: Mapping[str, str]) -> None:
+def close_abandoned(client: object, experiment_id: str, tags: Mapping[str, str]) -> None:
     """End as KILLED the RUNNING runs of this stage on this machine whose process is gone."""
-    import mlflow
-
-    client, same = mlflow.MlflowClient(), ("dvc.stage", "process.host", "process.machine")
+    same = ("dvc.stage", "process.host", "process.machine")
     query = " AND ".join(f"tags.`{name}` = '{tags[name]}'" for name in same)
     query += " AND attributes.status = 'RUNNING'"
-    for run in mlflow.search_runs(filter_string=query, output_format="list"):
+    for run in client.search_runs([experiment_id], query):
         run_id, started = run.info.run_id, run.info.start_time
         if not is_running(int(run.data.tags["process.id"]), started / 1000):
             # It ends with its last metric: a killed run must not seem to have taken days.
             points = (client.get_metric_history(run_id, name) for name in run.data.metrics)
             end = max((point.timestamp for each in points for point in each), default=started)
             client.set_terminated(run_id, "KILLED", end)
-
-
-def _finite(values: Mapping[str, object]) -> dict[str, float]:
-    return {k: float(v) for k, v in values.items() if isinstance(v, Real) and math.isfinite(v)}
 
 
 def _innermost(error: Exception) -> BaseException:
