@@ -17,6 +17,7 @@ from capsnet.evaluation import Outcome, Subject
 from capsnet.figures.calibration import calibration as draw_calibration
 from capsnet.figures.couplings import couplings as draw_couplings
 from capsnet.figures.couplings import routing as draw_routing
+from capsnet.files import file_md5
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.params import Params, load_params
 from capsnet.ranks import joined
@@ -24,7 +25,6 @@ from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.studies import calibration, errors, reconstructions, robustness, routing
 from capsnet.studies.told_apart import told_apart
 from capsnet.tracking import track
-from capsnet.tracking.values import md5
 from stages.command import done_by, parser_of_a_run, run
 from stages.evaluator import subject_of
 from stages.output import write_csv, write_json
@@ -49,7 +49,7 @@ def main() -> None:
         return
     device = choose_device()
     with joined(device) as ranks:
-        ranks.agree(f"networks in {arguments.model}", md5(arguments.model))
+        ranks.agree(f"networks in {arguments.model}", file_md5(arguments.model))
 
         def judged() -> tuple[Subject, Outcome]:
             """The answers to the whole test; each process shows the network its share."""

@@ -34,9 +34,8 @@ from capsnet.evidence import evidence_limit
 from capsnet.networks import multiply_adds, network_class
 from capsnet.nn.layers import route_with
 from capsnet.params import Params, load_params
+from capsnet.provenance import record
 from capsnet.ranks import Ranks, joined
-from capsnet.reading.registry import register
-from capsnet.record import record
 from capsnet.resume import ROOT, SavedState, folder_of_states, inputs_of, only_one
 from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.tracking import Tracker, track
@@ -228,7 +227,7 @@ def train(
     tracker.artifact(arguments.curve)
     tracker.checkpoint(arguments.model)
     if arguments.override is None:  # the many networks of a study are compared, not served
-        tracker.model(register, arguments.model)
+        tracker.model(arguments.model)
     training.saved.remove()
 
 

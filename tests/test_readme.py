@@ -39,7 +39,7 @@ RUN_BY = {  # how a command begins (or is, where another begins alike) -> where 
     "dvc exp push": PIPELINE + "experiments_travel_through_a_bare_repository",
     "dvc exp list": PIPELINE + "experiments_travel_through_a_bare_repository",
     "dvc exp pull": PIPELINE + "experiments_travel_through_a_bare_repository",
-    "mlflow server": "tests/test_team.py::test_two_members_log_to_one_server",
+    "mlflow server": "tests/test_tracking.py::test_a_training_logs_to_a_server",
     "python -m pytest": ".ci/run",
     "ruff check": ".ci/run",
     "ruff format": ".ci/run",
@@ -54,7 +54,7 @@ NOT_RUN = {
     "mlflow ui": "a web page that does not end; its store is read in test_pipeline.py",
     "git checkout": "git's own",
     "python -m tests.browser": "test_explore.py takes its pictures by the same code",
-    "createdb": "PostgreSQL's own; test_team.py makes a database",
+    "createdb": "PostgreSQL's own",
     "export": "the test sets the same variable",
     "dvc remote modify": "of those who have such a remote",
 }

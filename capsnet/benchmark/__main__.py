@@ -57,7 +57,7 @@ from capsnet.networks import multiply_adds
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.convolution import convolve
 from capsnet.nn.routing import route, route_reference
-from capsnet.record import commit
+from capsnet.provenance import commit
 
 GROWTH_ROUNDS = 3  # at most
 LARGEST_VOTES = 3 * 2**29  # bytes; the reference stores them, several times over

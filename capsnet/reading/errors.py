@@ -1,6 +1,5 @@
 """How often a trained network is wrong, as far as its checkpoint or the folders around it tell."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +7,7 @@ from typing import NamedTuple
 import yaml
 
 from capsnet import checkpoint
+from capsnet.files import file_md5
 
 OFTEN = 20.0  # percent: a network that is wrong more often than this says so with each answer
 
@@ -49,7 +49,7 @@ def recorded_error(path: str | Path) -> float | None:
     try:
         lock = yaml.load((root / "dvc.lock").read_bytes(), yaml.CSafeLoader)
         tested = {dep["path"]: dep["md5"] for dep in lock["stages"][f"evaluate@{name}"]["deps"]}
-        if tested[f"{path.parent.name}/{path.name}"] != hashlib.md5(path.read_bytes()).hexdigest():
+        if tested[f"{path.parent.name}/{path.name}"] != file_md5(path):
             return None
         metrics = root / "reports" / "runs" / name / "metrics.json"
         return float(json.loads(metrics.read_bytes())[name]["error"])

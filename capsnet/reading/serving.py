@@ -1,6 +1,6 @@
 """The MLflow model of a trained network: pictures in, digits out (models-from-code).
 
-`capsnet.tracking` packs this file with the checkpoint and with capsnet/ itself; `mlflow models
+`capsnet.tracking` logs this file with the checkpoint and with capsnet/ itself; `mlflow models
 serve` and `mlflow models predict` run it. A model is code and weights, never a pickle.
 """
 

@@ -32,7 +32,7 @@ class Results(NamedTuple):
     name: str
     headline: dict[str, float | None]
     tables: dict[str, pd.DataFrame]
-    record: dict[str, object] | None = None  # of its training, from capsnet.record
+    record: dict[str, object] | None = None  # of its training, from capsnet.provenance
 
 
 def read_results(folder: Path, tables: Iterable[str], training: Path | None = None) -> Results:

@@ -26,9 +26,7 @@ from capsnet.nn.capsnet import CapsNet
 from capsnet.reading import serving
 from capsnet.reading.handwriting import read_handwriting
 from capsnet.reading.recognition import load_reader, read
-from capsnet.reading.registry import register
-from capsnet.tracking import track
-from capsnet.tracking.store import ENVIRONMENT
+from capsnet.tracking import ENVIRONMENT, track
 
 SIZES = {"image_size": 36, "conv_channels": 4, "primary_types": 2, "decoder_sizes": [8]}
 SECONDS = 120  # for a slow machine; 10 are usual
@@ -65,9 +63,10 @@ def environment(tmp_path_factory, weights) -> dict[str, str]:
             patch.delenv(name)
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
+        patch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow sets it; restored afterwards
         patch.setenv("DVC_ROOT", str(root))
         with track("train", "pairs", parameters={}) as tracker:
-            tracker.model(register, weights)
+            tracker.model(weights)
     no_network = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
     no_network["no_proxy"] = "127.0.0.1"
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow.db'}"}

@@ -1,0 +1,79 @@
+"""Where a result comes from: the commit, the process, the versions and the hardware."""
+
+import os
+import platform
+import socket
+import subprocess
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from capsnet.device import processor
+
+ROOT = Path(__file__).resolve().parents[1]  # of the running code
+
+
+def commit() -> str:
+    """The git commit of the running code, "+ changes" if more than results differ from it."""
+    command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    command += [".", ":!reports", ":!dvc.lock"]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    oid, *lines = done.stdout.splitlines()  # "# branch.oid 1a2b...", other headers, changed files
+    return oid.split()[2] + " + changes" * any(not line.startswith("#") for line in lines)
+
+
+def execution(stage: str) -> dict[str, str]:
+    """What is known about this execution of `stage` (`train@mnist`) before it starts, by tag."""
+    found = {
+        "dvc.stage": os.environ.get("DVC_STAGE") or stage,
+        "dvc.exp_name": os.environ.get("DVC_EXP_NAME"),
+        "dvc.exp_baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
+        "process.id": str(os.getpid()),
+        "process.host": socket.gethostname(),
+        # Tells machines of one name apart. The bit marks a random number, new in each process.
+        "process.machine": "unknown"
+        if (address := uuid.getnode()) >> 40 & 1
+        else f"{address:012x}",
+        "python.version": platform.python_version(),
+        "torch.version": str(torch.__version__),
+        "hardware.cpu": processor(),
+        "hardware.num_threads": str(torch.get_num_threads()),
+        "hardware.gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+    }
+    if (code := commit()) != "unknown":
+        found["mlflow.source.git.commit"] = code.split()[0]
+        found["git.dirty"] = str("+" in code).lower()
+    return {name: value for name, value in found.items() if value}
+
+
+def record(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    """Code, software, machine and date of a training. Taken at its start: the commit may move on."""
+    return {
+        "commit": commit()[:7],
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "precision": str(dtype).removeprefix("torch."),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+    }
+
+
+def is_running(process_id: int, started: float) -> bool:
+    """Whether the process that did something at `started`, seconds since 1970, still runs here.
+
+    A process that is more than 60 s younger has only got the same number.
+    """
+    import psutil
+
+    try:
+        process = psutil.Process(process_id)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < started + 60
+    except psutil.NoSuchProcess:
+        return False
