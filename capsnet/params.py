@@ -1,45 +1,84 @@
 """params.yaml as frozen pydantic models: every key is checked before anything runs.
 
-Of the budgets only the chosen one is checked: the others are not used, and DVC does not look at
-them. A wrong file stops with one line for each mistake: the path in the file, what was found, what
-is allowed.
+Of the budgets only the chosen one is checked: the others are not used, and DVC does not track them.
+An invalid file stops with one line per error (`capsnet.validation`).
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
-from capsnet.mistakes import contradictions, only_chosen, told, unknown_budget, with_text_keys
+from capsnet.networks import NETWORKS
+from capsnet.validation import Section, invalid, line, several, unwanted
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
-def between(low: float, high: float, **more: Any) -> Any:
+def between(low: float, high: float) -> Any:
     """Both ends are allowed."""
-    return Field(ge=low, le=high, **more)
+    return Field(ge=low, le=high)
 
 
+def matching(pattern: str, wanted: str) -> AfterValidator:
+    """Text of which all matches the pattern; `wanted` says it in words."""
+
+    def check(found: str) -> str:
+        if not re.fullmatch(pattern, found):
+            raise unwanted(wanted)
+        return found
+
+    return AfterValidator(check)
+
+
+def only_chosen(found: object, info: ValidationInfo) -> object:
+    """Of entries by budget the one of the chosen budget, if it is there."""
+    if not isinstance(found, Mapping):
+        return found
+    return {name: found[name] for name in found if name == info.context["budget"]}
+
+
+def at_most_peak(floor: float, info: ValidationInfo) -> float:
+    if floor > info.data.get("peak", floor):
+        raise invalid("higher than its peak")
+    return floor
+
+
+def on_canvas(shift: int, info: ValidationInfo) -> int:
+    half = info.data.get("image_size", 2 * shift) // 2
+    if shift > half:
+        raise unwanted(f"at most {half}, half of image_size: the digit's centre stays in it")
+    return shift
+
+
+Name = Annotated[str, matching(r"[A-Za-z0-9_]+", "letters, digits and _: it becomes a file name")]
 Count = Annotated[int, between(1, 10**12)]
 Share = Annotated[float, between(0, 1)]
 Seed = Annotated[int, between(0, 2**63 - 1)]
-Pixels = Annotated[int, between(0, 128)]
+Pixels = Annotated[int, between(0, 128), AfterValidator(on_canvas)]
 Images = Annotated[int, between(1, 65536)]
 Iterations = Annotated[int, between(1, 100)]
 Fraction = Annotated[float, between(0, 0.5)]
 Percent = Annotated[float, between(0, 100)]
 Weight = Annotated[float, between(0, 100)]
+Floor = Annotated[float, between(0, 1), AfterValidator(at_most_peak)]
 
 
 class OneCycle(Section):
     schedule: Literal["one_cycle"]
     peak: Share
     warmup: Annotated[float, between(0, 0.9)]
-    floor: Share
+    floor: Floor
 
 
 class Exponential(Section):
@@ -47,7 +86,7 @@ class Exponential(Section):
     peak: Share
     factor: Share
     every: Count
-    floor: Share
+    floor: Floor
 
 
 class Network(Section):
@@ -96,15 +135,15 @@ class Task(Section):
     image_size: Annotated[int, between(28, 256)]
     training_shift: Pixels
     test_shift: Pixels
-    training_examples: dict[str, Count]  # by budget
-    batch_size: dict[str, Images]  # by budget
+    training_examples: Annotated[dict[str, Count], BeforeValidator(only_chosen)]  # by budget
+    batch_size: Annotated[dict[str, Images], BeforeValidator(only_chosen)]  # by budget
 
 
 class Run(Section):
     """One training; what is None is as in the sections of the same name for all runs."""
 
     task: str
-    network: str
+    network: Literal[tuple(NETWORKS)]
     seed: Seed | None = None
     examples: Count | None = None  # images shown in training
     peak: Share | None = None  # of the learning rate
@@ -153,22 +192,71 @@ class Perturb(Section):
     range: Annotated[float, between(0.0001, 10)]
     step: Annotated[float, between(0.0001, 10)]
 
+    @field_validator("step")
+    @classmethod
+    def _divides_range(cls, step: float, info: ValidationInfo) -> float:
+        steps = info.data.get("range", step) / step
+        if abs(steps - round(steps)) > 1e-6:
+            raise unwanted(
+                f"a whole fraction of perturb.range {info.data['range']}, so that the centre "
+                "column is the unperturbed digit"
+            )
+        return step
+
 
 class Params(Section):
     seed: Seed
     budget: str
-    budgets: dict[str, Budget]
-    tasks: dict[str, Task]
-    runs: dict[str, Run]
+    budgets: Annotated[dict[str, Budget], BeforeValidator(only_chosen)]
+    tasks: dict[Name, Task]
+    runs: Annotated[dict[Name, Run], Field(min_length=1)]
     data: Data
     network: Network
     routing: Routing
     loss: Loss
     optimizer: Optimizer
-    launcher: str
+    launcher: Annotated[
+        str, matching(r"python|torchrun [^'\"]+", "python, or torchrun with its options")
+    ]
     train: Train
     evaluate: Evaluate
     perturb: Perturb
+
+    @field_validator("budget")
+    @classmethod
+    def _is_known(cls, budget: str, info: ValidationInfo) -> str:
+        if budget not in info.context["budgets"]:
+            raise unwanted(f"one of {', '.join(info.context['budgets'])}")
+        return budget
+
+    @model_validator(mode="after")
+    def _runs_fit_the_rest(self) -> "Params":
+        errors = []
+
+        def add(path: tuple, message: str, found: object = None, kind: str = "invalid") -> None:
+            errors.append((path, found, kind, message, {}))
+
+        for name, run in self.runs.items():
+            fraction = run.validation_fraction
+            if run.iterations is not None and run.network in ("baseline", "convnet"):
+                add(("runs", name, "iterations"), f"a {run.network} does not route")
+            if run.reconstruction_weight is not None and run.network == "baseline":
+                path = ("runs", name, "reconstruction_weight")
+                add(path, f"a {run.network} does not reconstruct")
+            fraction = self.data.validation_fraction if fraction is None else fraction
+            if run.stop_at_error is not None and fraction == 0:
+                add(("runs", name, "stop_at_error"), "there are no validation digits to look at")
+            if run.task not in self.tasks:
+                wanted = f"one of {', '.join(self.tasks)}"
+                add(("runs", name, "task"), wanted, run.task, "unwanted")
+        for task in dict.fromkeys(run.task for run in self.runs.values() if run.task in self.tasks):
+            for key in ("training_examples", "batch_size"):
+                if self.budget not in getattr(self.tasks[task], key):
+                    path = ("tasks", task, key, self.budget)
+                    add(path, "missing, and runs of this task need it")
+        if errors:
+            raise several(errors)
+        return self
 
     @property
     def chosen_budget(self) -> Budget:
@@ -179,39 +267,46 @@ def load_params(
     path: Path = Path("params.yaml"), also: Path | None = None, *, same_digits: bool = True
 ) -> Params:
     """Read and check the whole file, sections of the file `also` in the place of its own. Raises
-    ValueError with one line per mistake; it is one if the two budgets want other digits, for there
+    ValueError with one line per error; it is one if the two budgets want other digits, for there
     is one folder of them, but where that is not read (`same_digits` false).
     """
-    found, root = with_text_keys(read_yaml(path)), None
+    found, root = read_yaml(path), None
     if also is not None:
-        root = load_params(path)
-        own = with_text_keys(read_yaml(also))
+        root, own = load_params(path), read_yaml(also)
         if not isinstance(own, Mapping):
             raise ValueError(f"{also}: wanted sections")
         found, path = {**found, **own}, also
-    mistakes = list(unknown_budget(found))
+    sections = found if isinstance(found, Mapping) else {}
+    budgets = sections.get("budgets")
+    context = {"budget": sections.get("budget")}
+    context["budgets"] = list(budgets) if isinstance(budgets, Mapping) else []
     try:
-        params = Params.model_validate(only_chosen(found))
+        params = Params.model_validate(found, context=context)
     except ValidationError as error:
-        mistakes += told(error, Params)
-    if not mistakes:
-        mistakes += contradictions(params)
-        wanted = params.chosen_budget.source
-        if same_digits and root and (downloaded := root.chosen_budget.source) != wanted:
-            mistakes.append(
-                f"budget: {params.budget} wants digits of {wanted}, but at budget {root.budget} of "
-                f"params.yaml {downloaded}'s are downloaded: change one of the two"
-            )
-    if mistakes:
-        raise ValueError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
+        lines = [f"{path}: {line(one)}" for one in error.errors(include_url=False)]
+        raise ValueError("\n".join(lines)) from None
+    wanted = params.chosen_budget.source
+    if same_digits and root and (downloaded := root.chosen_budget.source) != wanted:
+        raise ValueError(
+            f"{path}: budget: {params.budget} wants digits of {wanted}, but at budget "
+            f"{root.budget} of params.yaml {downloaded}'s are downloaded: change one of the two"
+        )
     return params
 
 
 def read_yaml(path: Path) -> object:
-    """Raises ValueError if the file is missing or is not YAML."""
+    """Keys as text: YAML reads `1:` as a number and `on:` as true. Raises ValueError if the file
+    is missing or is not YAML.
+    """
     try:
-        return yaml.safe_load(path.read_text())
+        return with_text_keys(yaml.safe_load(path.read_text()))
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: run from the repository root") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def with_text_keys(found: object) -> object:
+    if not isinstance(found, Mapping):
+        return found
+    return {str(key): with_text_keys(value) for key, value in found.items()}

@@ -35,7 +35,7 @@ FLOORS = {  # file or folder of capsnet/ -> floor; a file imports from its own f
     "nn/baseline": 2,
     "nn/convnet": 2,
     "networks": 3,
-    "mistakes": 3,
+    "validation": 0,
     "params": 3,
     "runs": 3,
     "training": 3,

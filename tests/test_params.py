@@ -51,7 +51,7 @@ RATE = "budgets/laptop/learning_rate"
 @pytest.mark.parametrize(
     ("place", "value", "expected"),
     [
-        ("routing/iterations", 0, "routing.iterations: got 0, wanted a whole number from 1"),
+        ("routing/iterations", 0, "routing.iterations: got 0, wanted a whole number of at least 1"),
         ("routing/iterations", 2.5, "routing.iterations: got 2.5, wanted a whole number"),
         ("routing/iterations", True, "routing.iterations: got true, wanted a whole number"),
         ("routing/leaky", 1, "routing.leaky: got 1, wanted true or false"),
@@ -63,10 +63,10 @@ RATE = "budgets/laptop/learning_rate"
         (f"{RATE}/peak", "1e-3", "YAML reads 1e-3 as text, write 0.001"),
         (f"{RATE}/floor", 0.9, "budgets.laptop.learning_rate.floor: higher than its peak"),
         (f"{RATE}/schedule", ["step"], "learning_rate.schedule: got ['step']"),
-        ("routing/gradient", ["all"], "routing.gradient: got ['all'], wanted all or last"),
+        ("routing/gradient", ["all"], "routing.gradient: got ['all'], wanted 'all' or 'last'"),
         (f"{RATE}/schedule", "step", "learning_rate.schedule: got the text 'step'"),
         ("routing/coupling", "uniform", "routing.coupling: unknown key, allowed are iterations"),
-        ("budget", "desktop", "budget: got 'desktop', wanted one of quick, laptop, night, paper"),
+        ("budget", "desktop", "budget: got the text 'desktop', wanted one of quick, laptop, "),
         ("perturb/step", 0.04, "perturb.step: got 0.04, wanted a whole fraction"),
         ("network/decoder_sizes", [], "network.decoder_sizes: got []"),
         ("network/decoder_sizes", [512, "x"], "network.decoder_sizes[1]: got the text 'x'"),
@@ -77,9 +77,18 @@ RATE = "budgets/laptop/learning_rate"
             "runs.mnist.task: got the text 'cifar', wanted one of mnist, mnist40",
         ),
         ("runs/mnist", "mnist", "runs.mnist: got the text 'mnist', wanted the keys"),
-        ("runs/my run", {"task": "mnist", "network": "capsnet"}, "runs.my run: a name is"),
-        ("runs", {}, "runs: got none, wanted at least one"),
-        ("runs/mnist/iterations", 0, "runs.mnist.iterations: got 0, wanted a whole number from 1"),
+        (
+            "runs/my run",
+            {"task": "mnist", "network": "capsnet"},
+            "runs.my run: got the text 'my run', wanted letters, digits",
+        ),
+        ("runs", {}, "runs: got {}, wanted at least one"),
+        ("runs/mnist/iterations", 0, "runs.mnist.iterations: got 0, wanted a whole number of at"),
+        (
+            "runs/mnist/network",
+            "resnet",
+            "runs.mnist.network: got the text 'resnet', wanted 'capsnet', 'convnet' or 'baseline'",
+        ),
         ("runs/mnist/coupling", "uniform", "runs.mnist.coupling: unknown key, allowed are task"),
         ("runs/mnist/shift", 2, "runs.mnist.shift: unknown key, allowed are task, network, seed"),
         (
@@ -97,28 +106,32 @@ RATE = "budgets/laptop/learning_rate"
             {"task": "mnist", "network": "capsnet", "stop_at_error": 1, "validation_fraction": 0},
             "runs.short.stop_at_error: there are no validation digits to look at",
         ),
-        ("launcher", "mpirun -n 2", "launcher: got 'mpirun -n 2', wanted python, or torchrun with"),
+        (
+            "launcher",
+            "mpirun -n 2",
+            "launcher: got the text 'mpirun -n 2', wanted python, or torch",
+        ),
         ("data/affnist", 1, "data.affnist: got 1, wanted text"),
-        ("data/mirrors", [], "data.mirrors: got [], wanted a list [..., ...] of at least one"),
+        ("data/mirrors", [], "data.mirrors: got [], wanted at least one entry"),
         ("augment", {"mnist_shift": 2}, "augment: unknown key, allowed are seed, budget"),
-        ("tasks/mnist/digits", 3, "tasks.mnist.digits: got 3, wanted a whole number from 1 to 2"),
+        ("tasks/mnist/digits", 3, "tasks.mnist.digits: got 3, wanted a whole number of at most 2"),
         ("tasks/mnist/image_size", 20, "tasks.mnist.image_size: got 20, wanted a whole number"),
         ("tasks/mnist/training_examples/laptop", 0, "training_examples.laptop: got 0, wanted"),
         ("tasks/mnist/batch_size/laptop", DELETE, "tasks.mnist.batch_size.laptop: missing"),
         (
             "tasks/mnist/batch_size",
             "many",
-            "batch_size: got the text 'many', wanted names with a n",
+            "batch_size: got the text 'many', wanted names with a v",
         ),
         ("tasks/mnist/test_shift", 15, "tasks.mnist.test_shift: got 15, wanted at most 14, half"),
         ("tasks/my.task", {}, "tasks.my.task.digits: missing"),
-        ("tasks", "mnist", "tasks: got the text 'mnist', wanted names with a section each"),
+        ("tasks", "mnist", "tasks: got the text 'mnist', wanted names with a value each"),
         ("tasks", DELETE, "tasks: missing"),
-        (RATE, None, "learning_rate.schedule: got nothing, wanted exponential or one_c"),
+        (RATE, None, "learning_rate.schedule: got nothing, wanted one_cycle or exponent"),
         ("routing/1", 2, "routing.1: unknown key"),
         ("budgets/laptop/network", {"primary_types": 0}, "laptop.network.primary_types: got 0"),
         ("budgets/laptop/network", {"layers": 3}, "laptop.network.layers: unknown key, allowed"),
-        ("loss/down_weight", float("inf"), "loss.down_weight: got inf, wanted a number from 0"),
+        ("loss/down_weight", float("inf"), "loss.down_weight: got inf, wanted a finite number"),
     ],
 )
 def test_a_mistake_is_named(tmp_path, place, value, expected):
@@ -240,7 +253,7 @@ ODD = [None, True, 0, -1, 3, 2.5, 1e-9, 10**30, math.nan, math.inf, -math.inf, "
 
 
 @given(data=strategies.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_one_change_runs_or_is_told_in_lines(data):
     """A key taken away, another put beside it, or an odd value: it stops with the place in the
     file, or networks can be built and called (without memory) and every step has a learning rate.
@@ -299,8 +312,8 @@ def test_an_unknown_budget_is_told_with_the_other_mistakes_and_without_those_of_
     path.write_text(yaml.safe_dump(tree))
     with pytest.raises(ValueError) as error:
         load_params(path)
-    budget, seed = str(error.value).splitlines()
-    assert "budget: got 'desktop', wanted one of" in budget and "seed: got -1" in seed
+    seed, budget = str(error.value).splitlines()
+    assert "budget: got the text 'desktop', wanted one of" in budget and "seed: got -1" in seed
 
 
 def test_a_new_task_is_one_entry(tmp_path):
