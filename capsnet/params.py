@@ -4,41 +4,22 @@ Of the budgets only the chosen one is checked: the others are not used, and DVC 
 An invalid file stops with one line per error (`capsnet.validation`).
 """
 
-import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    ValidationError,
     ValidationInfo,
     create_model,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
-from capsnet.networks import NETWORKS
-from capsnet.validation import Section, invalid, line, several, unwanted
-
-
-def between(low: float, high: float) -> Any:
-    """Both ends are allowed."""
-    return Field(ge=low, le=high)
-
-
-def matching(pattern: str, wanted: str) -> AfterValidator:
-    """Text of which all matches the pattern; `wanted` says it in words."""
-
-    def check(found: str) -> str:
-        if not re.fullmatch(pattern, found):
-            raise unwanted(wanted)
-        return found
-
-    return AfterValidator(check)
+from capsnet.nn.registry import NETWORKS
+from capsnet.validation import Section, between, invalid, matching, several, unwanted
 
 
 def only_chosen(found: object, info: ValidationInfo) -> object:
@@ -197,10 +178,8 @@ class Perturb(Section):
     def _divides_range(cls, step: float, info: ValidationInfo) -> float:
         steps = info.data.get("range", step) / step
         if abs(steps - round(steps)) > 1e-6:
-            raise unwanted(
-                f"a whole fraction of perturb.range {info.data['range']}, so that the centre "
-                "column is the unperturbed digit"
-            )
+            wanted = f"a whole fraction of perturb.range {info.data['range']}"
+            raise unwanted(f"{wanted}, so that the centre column is the unperturbed digit")
         return step
 
 
@@ -230,83 +209,36 @@ class Params(Section):
         return budget
 
     @model_validator(mode="after")
-    def _runs_fit_the_rest(self) -> "Params":
-        errors = []
-
-        def add(path: tuple, message: str, found: object = None, kind: str = "invalid") -> None:
-            errors.append((path, found, kind, message, {}))
-
-        for name, run in self.runs.items():
-            fraction = run.validation_fraction
-            if run.iterations is not None and run.network in ("baseline", "convnet"):
-                add(("runs", name, "iterations"), f"a {run.network} does not route")
-            if run.reconstruction_weight is not None and run.network == "baseline":
-                path = ("runs", name, "reconstruction_weight")
-                add(path, f"a {run.network} does not reconstruct")
-            fraction = self.data.validation_fraction if fraction is None else fraction
-            if run.stop_at_error is not None and fraction == 0:
-                add(("runs", name, "stop_at_error"), "there are no validation digits to look at")
-            if run.task not in self.tasks:
-                wanted = f"one of {', '.join(self.tasks)}"
-                add(("runs", name, "task"), wanted, run.task, "unwanted")
-        for task in dict.fromkeys(run.task for run in self.runs.values() if run.task in self.tasks):
-            for key in ("training_examples", "batch_size"):
-                if self.budget not in getattr(self.tasks[task], key):
-                    path = ("tasks", task, key, self.budget)
-                    add(path, "missing, and runs of this task need it")
-        if errors:
+    def _runs_fit(self) -> "Params":
+        if errors := [*self._errors_of_runs()]:
             raise several(errors)
         return self
 
+    def _errors_of_runs(self) -> Iterator[tuple[tuple, object, PydanticCustomError]]:
+        for name, run in self.runs.items():
+            network, fraction = NETWORKS[run.network], run.validation_fraction
+            for key, able, verb in (
+                ("iterations", network.routes, "route"),
+                ("reconstruction_weight", network.reconstructs, "reconstruct"),
+            ):
+                if getattr(run, key) is not None and not able:
+                    error = invalid(f"a {run.network} does not {verb}")
+                    yield ("runs", name, key), getattr(run, key), error
+            fraction = self.data.validation_fraction if fraction is None else fraction
+            if run.stop_at_error is not None and fraction == 0:
+                error = invalid("there are no validation digits to look at")
+                yield ("runs", name, "stop_at_error"), run.stop_at_error, error
+            if run.task not in self.tasks:
+                error = unwanted(f"one of {', '.join(self.tasks)}")
+                yield ("runs", name, "task"), run.task, error
+        used = {run.task for run in self.runs.values()}
+        for name, task in self.tasks.items():
+            for key in ("training_examples", "batch_size"):
+                if name in used and self.budget not in getattr(task, key):
+                    error = invalid("missing, and runs of this task need it")
+                    yield ("tasks", name, key, self.budget), None, error
+
     @property
-    def chosen_budget(self) -> Budget:
-        return self.budgets[self.budget]
-
-
-def load_params(
-    path: Path = Path("params.yaml"), also: Path | None = None, *, same_digits: bool = True
-) -> Params:
-    """Read and check the whole file, sections of the file `also` in the place of its own. Raises
-    ValueError with one line per error; it is one if the two budgets want other digits, for there
-    is one folder of them, but where that is not read (`same_digits` false).
-    """
-    found, root = read_yaml(path), None
-    if also is not None:
-        root, own = load_params(path), read_yaml(also)
-        if not isinstance(own, Mapping):
-            raise ValueError(f"{also}: wanted sections")
-        found, path = {**found, **own}, also
-    sections = found if isinstance(found, Mapping) else {}
-    budgets = sections.get("budgets")
-    context = {"budget": sections.get("budget")}
-    context["budgets"] = list(budgets) if isinstance(budgets, Mapping) else []
-    try:
-        params = Params.model_validate(found, context=context)
-    except ValidationError as error:
-        lines = [f"{path}: {line(one)}" for one in error.errors(include_url=False)]
-        raise ValueError("\n".join(lines)) from None
-    wanted = params.chosen_budget.source
-    if same_digits and root and (downloaded := root.chosen_budget.source) != wanted:
-        raise ValueError(
-            f"{path}: budget: {params.budget} wants digits of {wanted}, but at budget "
-            f"{root.budget} of params.yaml {downloaded}'s are downloaded: change one of the two"
-        )
-    return params
-
-
-def read_yaml(path: Path) -> object:
-    """Keys as text: YAML reads `1:` as a number and `on:` as true. Raises ValueError if the file
-    is missing or is not YAML.
-    """
-    try:
-        return with_text_keys(yaml.safe_load(path.read_text()))
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing: run from the repository root") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-
-
-def with_text_keys(found: object) -> object:
-    if not isinstance(found, Mapping):
-        return found
-    return {str(key): with_text_keys(value) for key, value in found.items()}
+    def source(self) -> str:
+        """Of the digits: "mnist" or "scikit-learn"."""
+        return self.budgets[self.budget].source

@@ -1,12 +1,13 @@
-"""Errors in a configuration file, one line each: the path in the file, what was found, what is
-wanted.
+"""Sections of a configuration file, and errors in it as one line each: the path in the file, what
+was found, what is wanted.
 """
 
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 WANTED = {  # by pydantic's type of error; of the others its own message
@@ -37,20 +38,19 @@ class Section(BaseModel):
         except ValidationError as error:
             keys = {"keys": ", ".join(cls.model_fields)}  # an inner section has added its own
             raise several(
-                (one["loc"], one["input"], one["type"], one["msg"], keys | one.get("ctx", {}))
+                (
+                    one["loc"],
+                    one["input"],
+                    PydanticCustomError(one["type"], one["msg"], keys | one.get("ctx", {})),
+                )
                 for one in error.errors(include_url=False)
             ) from None
 
 
-def several(errors: Iterable[tuple]) -> ValidationError:
-    """One exception from (path, value found, type, message, context) of each error."""
-    return ValidationError.from_exception_data(
-        "configuration",
-        [
-            {"loc": path, "input": found, "type": PydanticCustomError(kind, message, context)}
-            for path, found, kind, message, context in errors
-        ],
-    )
+def several(errors: Iterable[tuple[tuple, object, PydanticCustomError]]) -> ValidationError:
+    """One exception from the path, the value found and the error of each."""
+    details = [{"loc": path, "input": found, "type": error} for path, found, error in errors]
+    return ValidationError.from_exception_data("configuration", details)
 
 
 def invalid(message: str) -> PydanticCustomError:
@@ -61,6 +61,22 @@ def invalid(message: str) -> PydanticCustomError:
 def unwanted(wanted: str) -> PydanticCustomError:
     """To raise in a validator; the line is `path: got ..., wanted ...`."""
     return PydanticCustomError("unwanted", wanted)
+
+
+def between(low: float, high: float) -> Any:
+    """Both ends are allowed."""
+    return Field(ge=low, le=high)
+
+
+def matching(pattern: str, wanted: str) -> AfterValidator:
+    """Text of which all matches the pattern; `wanted` says it in words."""
+
+    def check(found: str) -> str:
+        if not re.fullmatch(pattern, found):
+            raise unwanted(wanted)
+        return found
+
+    return AfterValidator(check)
 
 
 def line(error: Mapping) -> str:

@@ -8,8 +8,8 @@ nothing else stale.
 import argparse
 from pathlib import Path
 
-from capsnet.params import Params, load_params
-from capsnet.runs import task_of
+from capsnet.config import load, resolve
+from capsnet.params import Params
 from stages.command import run, torchrun_arguments
 from stages.output import write_text
 
@@ -20,7 +20,7 @@ def main() -> None:
         "--out", type=Path, required=True, help="file to write when params.yaml is sound"
     )
     arguments = parser.parse_args()
-    params = load_params()
+    params = load()
     affnist = params.data.affnist
     if affnist is not None and not Path(affnist).exists():
         raise ValueError(f"params.yaml: data.affnist: there is no file or folder {affnist!r}")
@@ -38,7 +38,7 @@ def check_launcher(params: Params) -> None:
         return  # "gpu", say: as many as there are
     processes = int(machines) * int(each)
     for name, settings in params.runs.items():
-        size = task_of(params, name).batch_size
+        size = resolve(params, name).task.batch_size
         if size % processes:
             place = f"params.yaml: tasks.{settings.task}.batch_size.{params.budget}"
             wanted = f"a multiple of {processes}, the processes of launcher"

@@ -10,14 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from capsnet import figures
+from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.evaluation import Outcome, Subject
 from capsnet.figures.calibration import calibration as draw_calibration
 from capsnet.figures.couplings import couplings as draw_couplings
 from capsnet.figures.couplings import routing as draw_routing
-from capsnet.nn.baseline import BaselineCNN
-from capsnet.params import Evaluate, Params
-from capsnet.runs import task_of
+from capsnet.nn.registry import NETWORKS
 from capsnet.studies import calibration, errors, reconstructions, robustness, routing
 from stages.command import run
 from stages.output import write_csv
@@ -38,16 +37,18 @@ def main() -> None:
 
 
 def evaluate(
-    arguments: argparse.Namespace, subject: Subject, outcome: Outcome, params: Params, tracker
+    arguments: argparse.Namespace, subject: Subject, outcome: Outcome, config: RunConfig, tracker
 ) -> None:
     """The studies, with a figure each."""
-    task, few = task_of(params, arguments.run), params.chosen_budget.study_examples
+    few = config.study_examples
     draw_errors(outcome, arguments)
     draw_training(arguments)
     study_reconstructions(subject, outcome, few, arguments)
-    study_calibration(subject._replace(max_shift=task.training_shift), outcome, few, arguments)
-    study_routing(subject, min(few, len(outcome.labels)), arguments)
-    study_robustness(subject, params, arguments)
+    network = NETWORKS[config.network]
+    shifted = subject._replace(max_shift=config.task.training_shift)
+    study_calibration(shifted, outcome, few, arguments, capsules=network.gives_lengths)
+    study_routing(subject, min(few, len(outcome.labels)), arguments, routes=network.routes)
+    study_robustness(subject, config, arguments)
     for table in TABLES:
         tracker.artifact(getattr(arguments, table))
     tracker.artifact(arguments.figures, folder="figures")
@@ -95,10 +96,14 @@ def study_reconstructions(
 
 
 def study_calibration(
-    subject: Subject, outcome: Outcome, num_examples: int, arguments: argparse.Namespace
+    subject: Subject,
+    outcome: Outcome,
+    num_examples: int,
+    arguments: argparse.Namespace,
+    *,
+    capsules: bool,
 ) -> None:
     """Are lengths probabilities, and how many digits are seen?"""
-    capsules = not isinstance(subject.model, BaselineCNN)
     bins = calibration.reliability_table(outcome, capsules=capsules)
     counts = calibration.count_table(subject, num_examples)
     write_csv(arguments.calibration, bins)
@@ -114,10 +119,12 @@ def study_calibration(
     )
 
 
-def study_routing(subject: Subject, num_examples: int, arguments: argparse.Namespace) -> None:
+def study_routing(
+    subject: Subject, num_examples: int, arguments: argparse.Namespace, *, routes: bool
+) -> None:
     """What happens in each iteration, and which part of an image each digit claims."""
     table, folder = pd.DataFrame(columns=routing.COLUMNS), arguments.figures
-    if routes(subject):
+    if routes:
         table, claims = routing.watch_routing(subject, num_examples)
         title = f"{arguments.run}: what happens in each iteration of the routing"
         trained = subject.model.digit.num_iterations
@@ -127,22 +134,22 @@ def study_routing(subject: Subject, num_examples: int, arguments: argparse.Names
     write_csv(arguments.routing, table)
 
 
-def study_robustness(subject: Subject, params: Params, arguments: argparse.Namespace) -> None:
+def study_robustness(subject: Subject, config: RunConfig, arguments: argparse.Namespace) -> None:
     """Under affine transformations that training did not show; of one digit to an image only."""
     table = pd.DataFrame(columns=robustness.COLUMNS)
     if subject.num_digits == 1:
-        affnist = Path(params.data.affnist) if params.data.affnist else None
-        few = params.chosen_budget.study_examples
+        affnist = Path(config.data.affnist) if config.data.affnist else None
+        few = config.study_examples
         table = robustness.robustness_table(subject, few, affnist)
-        table.loc[len(table)] = study_random_affine(subject, params.evaluate, arguments)
+        table.loc[len(table)] = study_random_affine(subject, config, arguments)
     write_csv(arguments.robustness, table)
 
 
 def study_random_affine(
-    subject: Subject, settings: Evaluate, arguments: argparse.Namespace
+    subject: Subject, config: RunConfig, arguments: argparse.Namespace
 ) -> dict[str, object]:
     """The teaching notebook's test: its figure, and its row in the table of robustness."""
-    degrees, share = settings.affine_degrees, settings.affine_translate
+    degrees, share = config.evaluate.affine_degrees, config.evaluate.affine_translate
     images, moved, outcome = robustness.random_affine(subject, degrees, share)
     first = slice(NUM_TRANSFORMED)
     figures.transformed(
@@ -154,11 +161,6 @@ def study_random_affine(
         f"{100 * share:g} %",
     )
     return robustness.row("random_affine", None, errors.error_row(outcome.correct))
-
-
-def routes(subject: Subject) -> bool:
-    """Whether the network has capsules that route."""
-    return hasattr(subject.model, "digit")
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ import torch
 
 from capsnet import checkpoint
 from capsnet.benchmark import kernels
+from capsnet.config import load, resolve
 from capsnet.data.transforms import AFFNIST_SIZE
 from capsnet.device import choose_device, describe
 from capsnet.files import replace_file
-from capsnet.params import Params, load_params
-from capsnet.runs import task_of, used_parameters
+from capsnet.params import Params
 from capsnet.tracking import track
 from capsnet.tracking.tags import commit
 from capsnet.tracking.values import md5
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="kernels and benchmark at toy size")
     parser.add_argument("--take", type=Path, metavar="FOLDER", help="of packed runs: take them in")
     arguments = parser.parse_args()
-    params = load_params(also=arguments.also)
+    params = load(override=arguments.also)
     if arguments.take is not None:
         take_all(params, arguments)
         return
@@ -142,7 +142,7 @@ def work(params: Params, name: str, arguments: argparse.Namespace, deadline: flo
 
 def stage_of_test(params: Params, name: str) -> str:
     """For affNIST with all tables, of which robustness is one."""
-    return "evaluate" if task_of(params, name).image_size == AFFNIST_SIZE else "score"
+    return "evaluate" if resolve(params, name).task.image_size == AFFNIST_SIZE else "score"
 
 
 def inputs_of_both(params: Params, name: str, arguments: argparse.Namespace) -> list[dict]:
@@ -240,7 +240,7 @@ def there(folder: Path, about: dict, origin: str) -> bool:
 
 def log(name: str, folder: Path, model: Path, params: Params, about: dict) -> None:
     """One run in MLflow, as if it had been trained here, but for where it was."""
-    with track("train", name, parameters=used_parameters(params, name)) as tracker:
+    with track("train", name, parameters=resolve(params, name).model_dump()) as tracker:
         tracker.tag("taken_from", f"{about['hardware']}, commit {about['commit']}")
         for row in pd.read_csv(folder / "training.csv").to_dict("records"):
             tracker.metrics(row, step=int(row["examples"]))

@@ -12,12 +12,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from capsnet.config import RunConfig, load, resolve
 from capsnet.device import choose_device, keep_freed_memory
 from capsnet.evaluation import Outcome, Subject, load_subject
 from capsnet.nn.layers import route_with
-from capsnet.params import Params, load_params
 from capsnet.ranks import joined
-from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.studies import errors
 from capsnet.studies.told_apart import told_apart
 from capsnet.tracking import track
@@ -36,30 +35,26 @@ def main() -> None:
 
 def judged_by_all(module: str, arguments: argparse.Namespace, further: Callable) -> None:
     """Show the network the test split, in as many processes as `launcher` says, and score it. The
-    first process goes on with `further`(subject, outcome, params, tracker) alone.
+    first process goes on with `further`(subject, outcome, config, tracker) alone.
     """
-    params = params_of(load_params(also=arguments.also), arguments.run)
+    params = load(override=arguments.also)
+    config = resolve(params, arguments.run)
     if done_by(params.launcher, module):
         return
-    used = used_parameters(params, arguments.run)
     device = choose_device()
     with joined(device) as ranks:
         ranks.agree(f"networks in {arguments.model}", md5(arguments.model))
         if not ranks.first:
-            subject = subject_of(params, arguments, device)
-            subject.judge(num_examples_of(params, arguments, subject), ranks)
+            subject = subject_of(config, arguments, device)
+            subject.judge(config.task.test_examples or len(subject.digits), ranks)
             return
         with track(
-            "evaluate", arguments.run, parameters=used, checkpoint=arguments.model
+            "evaluate", arguments.run, parameters=config.model_dump(), checkpoint=arguments.model
         ) as tracker:
-            subject = subject_of(params, arguments, device)
-            outcome = subject.judge(num_examples_of(params, arguments, subject), ranks)
-            score(subject, outcome, params, arguments, tracker)
-            further(subject, outcome, params, tracker)
-
-
-def num_examples_of(params: Params, arguments: argparse.Namespace, subject: Subject) -> int:
-    return task_of(params, arguments.run).test_examples or len(subject.digits)
+            subject = subject_of(config, arguments, device)
+            outcome = subject.judge(config.task.test_examples or len(subject.digits), ranks)
+            score(subject, outcome, config, arguments, tracker)
+            further(subject, outcome, config, tracker)
 
 
 def parser_of_a_score(description: str) -> argparse.ArgumentParser:
@@ -72,35 +67,35 @@ def parser_of_a_score(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def subject_of(params: Params, arguments: argparse.Namespace, device: torch.device) -> Subject:
+def subject_of(config: RunConfig, arguments: argparse.Namespace, device: torch.device) -> Subject:
     """The network under test, shown what its task says."""
     keep_freed_memory()
-    task = task_of(params, arguments.run)
+    task = config.task
     subject = load_subject(
         arguments.model,
         arguments.digits,
         device,
-        precision=params.optimizer.precision,
-        seed=params.evaluate.seed,
-        batch_size=params.evaluate.batch_size,
+        precision=config.optimizer.precision,
+        seed=config.evaluate.seed,
+        batch_size=config.evaluate.batch_size,
         num_digits=task.num_digits,
         image_size=task.image_size,
         max_shift=task.test_shift,
     )
-    route_with(subject.model, params.routing.implementation)
+    route_with(subject.model, config.routing.implementation)
     return subject
 
 
 def score(
-    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace, tracker
+    subject: Subject, outcome: Outcome, config: RunConfig, arguments: argparse.Namespace, tracker
 ) -> None:
     """Write the headlines and the tables, and log them."""
-    num_examples, source = len(outcome.labels), params.chosen_budget.source
+    num_examples, source = len(outcome.labels), config.source
     tracker.dataset(arguments.digits, name=source, split="test", num_examples=num_examples)
     headline = errors.headline(outcome)
     write_csv(arguments.errors, errors.error_table(outcome))
     write_csv(arguments.confusion, errors.confusion_table(outcome))
-    few = min(params.chosen_budget.study_examples, num_examples)
+    few = min(config.study_examples, num_examples)
     write_csv(arguments.told_apart, told_apart(subject, few))
     write_csv(arguments.examples, pd.DataFrame({"right": outcome.correct[:LISTED].int()}))
     write_json(arguments.metrics, {arguments.run: headline})

@@ -6,7 +6,7 @@ A run is done when its training and its score are there; the others are named in
 import argparse
 from pathlib import Path
 
-from capsnet.params import load_params
+from capsnet.config import load
 from capsnet.report.study import study
 from capsnet.report.tables import read_results
 from stages.command import ALSO, run
@@ -26,7 +26,7 @@ def main() -> None:
     needed = ("training.json", "metrics.json", *(f"{table}.csv" for table in TABLES))
     series = []
     for also in arguments.also:
-        params, measured = load_params(also=also, same_digits=False), {}
+        params, measured = load(override=also, same_digits=False), {}
         for name in params.runs:
             folder = arguments.runs / name
             if all((folder / file).exists() for file in needed):

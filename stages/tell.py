@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from capsnet.params import Params, load_params
+from capsnet.config import RunConfig, load, resolve
 from capsnet.report.sections import SECTIONS, TABLES, perturbation_grids, shown
 from capsnet.report.tables import Results, read_results
 from stages.command import ALSO, run
@@ -22,16 +22,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="folder with tables and figures")
     parser.add_argument("--report", type=Path, required=True, help="report to write, Markdown")
     arguments = parser.parse_args()
-    params = load_params(also=arguments.also, same_digits=False)
+    config = resolve(load(override=arguments.also, same_digits=False), arguments.run)
     results = read_results(arguments.folder, TABLES, training=arguments.training)
-    parts = told(results, params, arguments.folder, arguments.report.parent)
+    parts = told(results, config, arguments.folder, arguments.report.parent)
     write_text(arguments.report, "\n\n".join(part for part in parts if part) + "\n")
 
 
-def told(results: Results, params: Params, folder: Path, here: Path) -> Iterator[str]:
+def told(results: Results, config: RunConfig, folder: Path, here: Path) -> Iterator[str]:
     found, examples = results.headline, results.tables["training"]["examples"].iloc[-1]
-    settings = params.runs[results.name]
-    yield f"# {results.name}: {settings.network} on {settings.task}, {examples:,} images shown"
+    yield f"# {results.name}: {config.network} on {config.task.name}, {examples:,} images shown"
     yield (
         f"Test error {found['error']:.2f} % ({found['error_low']:.2f} to "
         f"{found['error_high']:.2f}, 95 %, Wilson's of this one network). Every sentence below is "
@@ -42,7 +41,7 @@ def told(results: Results, params: Params, folder: Path, here: Path) -> Iterator
         if drawn:
             yield f"## {heading}"
         for path in drawn:
-            yield shown(path, results, params, here)
+            yield shown(path, results, config, here)
         if heading.startswith("What each"):
             yield perturbation_grids(folder, results.name, here)
 

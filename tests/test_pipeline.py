@@ -180,7 +180,7 @@ def test_the_mlflow_runs_have_parameters_tags_metrics_and_parents(repository):
     parameters = dict(
         repository.query(f"select key, value from params where run_uuid = '{ids['mnist']}'")
     )
-    assert parameters["routing.iterations"] == "3" and parameters["run.task"] == "mnist"
+    assert parameters["routing.iterations"] == "3" and parameters["task.name"] == "mnist"
     tags = dict(repository.query(f"select key, value from tags where run_uuid = '{ids['mnist']}'"))
     assert tags["routing.iterations"] == "3" and tags["dvc.stage"] == "train@mnist"
     lock = yaml.safe_load((repository.folder / "dvc.lock").read_text())

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from capsnet.params import Params
+from capsnet.config import RunConfig
 from capsnet.report.sentences import FINDINGS
 from capsnet.report.tables import Results
 
@@ -34,9 +34,9 @@ TABLES = (
 )
 
 
-def shown(path: Path, results: Results, params: Params, here: Path) -> str:
+def shown(path: Path, results: Results, config: RunConfig, here: Path) -> str:
     """A picture under the sentence of what it shows."""
-    sentence, name = FINDINGS[path.name](results, params), results.name
+    sentence, name = FINDINGS[path.name](results, config), results.name
     return f"**{name}.** {sentence}\n\n![{name}: {path.stem}]({relative(path, here)})"
 
 

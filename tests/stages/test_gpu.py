@@ -16,9 +16,9 @@ import yaml
 
 from capsnet import checkpoint
 from capsnet.benchmark import kernels
+from capsnet.config import load
 from capsnet.data.archives import ARCHIVES
 from capsnet.nn.capsnet import CapsNet
-from capsnet.params import load_params
 from stages import gpu, packing
 from tests.interruption import ROOT, make_workspace
 
@@ -125,7 +125,7 @@ def test_what_other_code_or_another_card_measured_is_not_gone_by(monkeypatch):
 
 
 def test_a_run_that_fails_does_not_keep_the_others_from_theirs(tmp_path, monkeypatch, capsys):
-    rows = {"budget": load_params().budget, "runs": RUNS}
+    rows = {"budget": load().budget, "runs": RUNS}
     (tmp_path / "rows.yaml").write_text(yaml.safe_dump(rows))
     done = []
 
