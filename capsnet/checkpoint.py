@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnet.files import replace_file
-from capsnet.networks import network_class
+from capsnet.nn.registry import network_class
 
 FORMAT = 2
 

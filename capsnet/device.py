@@ -33,7 +33,7 @@ def choose_device() -> torch.device:
     number, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if number >= count:
         raise ValueError(
-            f"launcher: this machine has {count} GPU(s), none for process {number}: wanted "
+            f"LAUNCHER: this machine has {count} GPU(s), none for process {number}: wanted "
             f"--nproc-per-node {count} or fewer"
         )
     return prepare(torch.device("cuda", number))

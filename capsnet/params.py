@@ -1,45 +1,65 @@
 """params.yaml as frozen pydantic models: every key is checked before anything runs.
 
-Of the budgets only the chosen one is checked: the others are not used, and DVC does not look at
-them. A wrong file stops with one line for each mistake: the path in the file, what was found, what
-is allowed.
+Of the budgets only the chosen one is checked: the others are not used, and DVC does not track them.
+An invalid file stops with one line per error (`capsnet.validation`).
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from capsnet.mistakes import contradictions, only_chosen, told, unknown_budget, with_text_keys
+from capsnet.nn.registry import NETWORKS
+from capsnet.validation import Section, between, invalid, matching, several, unwanted
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+def only_chosen(found: object, info: ValidationInfo) -> object:
+    """Of entries by budget the one of the chosen budget, if it is there."""
+    if not isinstance(found, Mapping):
+        return found
+    return {name: found[name] for name in found if name == info.context["budget"]}
 
 
-def between(low: float, high: float, **more: Any) -> Any:
-    """Both ends are allowed."""
-    return Field(ge=low, le=high, **more)
+def at_most_peak(floor: float, info: ValidationInfo) -> float:
+    if floor > info.data.get("peak", floor):
+        raise invalid("higher than its peak")
+    return floor
 
 
+def on_canvas(shift: int, info: ValidationInfo) -> int:
+    half = info.data.get("image_size", 2 * shift) // 2
+    if shift > half:
+        raise unwanted(f"at most {half}, half of image_size: the digit's centre stays in it")
+    return shift
+
+
+Name = Annotated[str, matching(r"[A-Za-z0-9_]+", "letters, digits and _: it becomes a file name")]
 Count = Annotated[int, between(1, 10**12)]
 Share = Annotated[float, between(0, 1)]
 Seed = Annotated[int, between(0, 2**63 - 1)]
-Pixels = Annotated[int, between(0, 128)]
+Pixels = Annotated[int, between(0, 128), AfterValidator(on_canvas)]
 Images = Annotated[int, between(1, 65536)]
 Iterations = Annotated[int, between(1, 100)]
 Fraction = Annotated[float, between(0, 0.5)]
 Percent = Annotated[float, between(0, 100)]
 Weight = Annotated[float, between(0, 100)]
+Floor = Annotated[float, between(0, 1), AfterValidator(at_most_peak)]
 
 
 class OneCycle(Section):
     schedule: Literal["one_cycle"]
     peak: Share
     warmup: Annotated[float, between(0, 0.9)]
-    floor: Share
+    floor: Floor
 
 
 class Exponential(Section):
@@ -47,7 +67,7 @@ class Exponential(Section):
     peak: Share
     factor: Share
     every: Count
-    floor: Share
+    floor: Floor
 
 
 class Network(Section):
@@ -96,15 +116,15 @@ class Task(Section):
     image_size: Annotated[int, between(28, 256)]
     training_shift: Pixels
     test_shift: Pixels
-    training_examples: dict[str, Count]  # by budget
-    batch_size: dict[str, Images]  # by budget
+    training_examples: Annotated[dict[str, Count], BeforeValidator(only_chosen)]  # by budget
+    batch_size: Annotated[dict[str, Images], BeforeValidator(only_chosen)]  # by budget
 
 
 class Run(Section):
     """One training; what is None is as in the sections of the same name for all runs."""
 
     task: str
-    network: str
+    network: Literal[tuple(NETWORKS)]
     seed: Seed | None = None
     examples: Count | None = None  # images shown in training
     peak: Share | None = None  # of the learning rate
@@ -154,67 +174,76 @@ class Perturb(Section):
     range: Annotated[float, between(0.0001, 10)]
     step: Annotated[float, between(0.0001, 10)]
 
+    @field_validator("step")
+    @classmethod
+    def _divides_range(cls, step: float, info: ValidationInfo) -> float:
+        steps = info.data.get("range", step) / step
+        if abs(steps - round(steps)) > 1e-6:
+            wanted = f"a whole fraction of perturb.range {info.data['range']}"
+            raise unwanted(f"{wanted}, so that the centre column is the unperturbed digit")
+        return step
+
 
 class Params(Section):
     seed: Seed
     budget: str
-    budgets: dict[str, Budget]
-    tasks: dict[str, Task]
-    runs: dict[str, Run]
+    budgets: Annotated[dict[str, Budget], BeforeValidator(only_chosen)]
+    tasks: dict[Name, Task]
+    runs: Annotated[dict[Name, Run], Field(min_length=1)]
     data: Data
     network: Network
     routing: Routing
     loss: Loss
     optimizer: Optimizer
-    launcher: str
     train: Train
     evaluate: Evaluate
     perturb: Perturb
 
+    @field_validator("budget")
+    @classmethod
+    def _is_known(cls, budget: str, info: ValidationInfo) -> str:
+        if budget not in info.context["budgets"]:
+            raise unwanted(f"one of {', '.join(info.context['budgets'])}")
+        return budget
+
+    @model_validator(mode="after")
+    def _runs_fit(self, info: ValidationInfo) -> "Params":
+        errors = [*self._errors_of_runs()]
+        if not info.context["override"]:  # dvc.yaml names one budget for all runs
+            only = invalid("only in an override file: here `budget` is that of all runs")
+            with_budget = {name: run for name, run in self.runs.items() if run.budget is not None}
+            errors += [
+                (("runs", name, "budget"), run.budget, only) for name, run in with_budget.items()
+            ]
+        if errors:
+            raise several(errors)
+        return self
+
+    def _errors_of_runs(self) -> Iterator[tuple[tuple, object, PydanticCustomError]]:
+        for name, run in self.runs.items():
+            network, fraction = NETWORKS[run.network], run.validation_fraction
+            for key, able, verb in (
+                ("iterations", network.routes, "route"),
+                ("reconstruction_weight", network.reconstructs, "reconstruct"),
+            ):
+                if getattr(run, key) is not None and not able:
+                    error = invalid(f"a {run.network} does not {verb}")
+                    yield ("runs", name, key), getattr(run, key), error
+            fraction = self.data.validation_fraction if fraction is None else fraction
+            if run.stop_at_error is not None and fraction == 0:
+                error = invalid("there are no validation digits to look at")
+                yield ("runs", name, "stop_at_error"), run.stop_at_error, error
+            if run.task not in self.tasks:
+                error = unwanted(f"one of {', '.join(self.tasks)}")
+                yield ("runs", name, "task"), run.task, error
+        used = {run.task for run in self.runs.values()}
+        for name, task in self.tasks.items():
+            for key in ("training_examples", "batch_size"):
+                if name in used and self.budget not in getattr(task, key):
+                    error = invalid("missing, and runs of this task need it")
+                    yield ("tasks", name, key, self.budget), None, error
+
     @property
-    def chosen_budget(self) -> Budget:
-        return self.budgets[self.budget]
-
-
-def load_params(
-    path: Path = Path("params.yaml"), override: Path | None = None, *, run: str | None = None
-) -> Params:
-    """Read and check the whole file. The sections of the file `override` replace its own; there a
-    run may name its own budget, which is the one chosen where the parameters are those of `run`.
-
-    Raises ValueError with one line per mistake.
-    """
-    found = with_text_keys(read_yaml(path))
-    if override is not None:
-        load_params(path)
-        own = with_text_keys(read_yaml(override))
-        if not isinstance(own, Mapping):
-            raise ValueError(f"{override}: wanted sections")
-        found, path = {**found, **own}, override
-        runs = found.get("runs")
-        settings = runs.get(run) if isinstance(runs, Mapping) else None
-        if isinstance(settings, Mapping) and settings.get("budget") is not None:
-            found["budget"] = settings["budget"]
-    mistakes = list(unknown_budget(found))
-    try:
-        params = Params.model_validate(only_chosen(found))
-    except ValidationError as error:
-        mistakes += told(error, Params)
-    if not mistakes:
-        mistakes += contradictions(params)
-        if override is None:  # dvc.yaml names one budget for all runs
-            with_budget = (name for name, one in params.runs.items() if one.budget is not None)
-            mistakes += (f"runs.{name}.budget: wanted `budget` at the top" for name in with_budget)
-    if mistakes:
-        raise ValueError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
-    return params
-
-
-def read_yaml(path: Path) -> object:
-    """Raises ValueError if the file is missing or is not YAML."""
-    try:
-        return yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing: run from the repository root") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    def source(self) -> str:
+        """Of the digits: "mnist" or "scikit-learn"."""
+        return self.budgets[self.budget].source

@@ -15,10 +15,12 @@ from capsnet.device import processor
 ROOT = Path(__file__).resolve().parents[1]  # of the running code
 
 
-def commit() -> str:
-    """The git commit of the running code, "+ changes" if more than results differ from it."""
+def commit(*places: str) -> str:
+    """The git commit of the running code, "+ changes" if files of these places differ from it
+    (default: all but results). "unknown" without git.
+    """
     command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
-    command += [".", ":!reports", ":!dvc.lock"]
+    command += places or [".", ":!reports", ":!*dvc.lock"]
     try:
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
@@ -54,9 +56,10 @@ def execution(stage: str) -> dict[str, str]:
 
 
 def record(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
-    """Code, software, machine and date of a training. Taken at its start: the commit may move on."""
+    """Code, software, machine and date of a training. Take it at the start: the commit may move."""
+    oid, *changes = commit("capsnet", "stages").split(maxsplit=1)
     return {
-        "commit": commit()[:7],
+        "commit": " ".join([oid[:7], *changes]),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),

@@ -8,9 +8,8 @@ nothing else stale.
 import argparse
 from pathlib import Path
 
-from capsnet.params import Params, load_params
-from capsnet.runs import task_of
-from stages.command import run, torchrun_arguments
+from capsnet.config import load
+from stages.command import run
 from stages.output import write_text
 
 
@@ -20,29 +19,11 @@ def main() -> None:
         "--out", type=Path, required=True, help="file to write when params.yaml is sound"
     )
     arguments = parser.parse_args()
-    params = load_params()
+    params = load()
     affnist = params.data.affnist
     if affnist is not None and not Path(affnist).exists():
         raise ValueError(f"params.yaml: data.affnist: there is no file or folder {affnist!r}")
-    check_launcher(params)
     write_text(arguments.out, "params.yaml is sound\n")
-
-
-def check_launcher(params: Params) -> None:
-    """Raises ValueError if torchrun does not know its options, or a batch cannot be shared."""
-    if params.launcher == "python":
-        return
-    asked = torchrun_arguments(params.launcher, "stages.train")
-    machines, each = asked.nnodes.partition(":")[2] or asked.nnodes, str(asked.nproc_per_node)
-    if not (machines.isdigit() and each.isdigit()):
-        return  # "gpu", say: as many as there are
-    processes = int(machines) * int(each)
-    for name, settings in params.runs.items():
-        size = task_of(params, name).batch_size
-        if size % processes:
-            place = f"params.yaml: tasks.{settings.task}.batch_size.{params.budget}"
-            wanted = f"a multiple of {processes}, the processes of launcher"
-            raise ValueError(f"{place}: got {size}, wanted {wanted}")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from urllib.request import url2pathname
 
 import numpy as np
 
+from capsnet.config import load
 from capsnet.data.archives import ARCHIVES, write_idx
-from capsnet.params import Params, load_params
+from capsnet.params import Params
 from stages.command import OVERRIDE, run
 
 NUM_TRAINING_DIGITS = 1500  # of scikit-learn's 1,797: the last 297 are the test split
@@ -28,12 +29,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the four archives")
     parser.add_argument("--override", type=Path, help=OVERRIDE)
     arguments = parser.parse_args()
-    out, params = arguments.out, load_params(override=arguments.override)
+    out, params = arguments.out, load(override=arguments.override)
     aside = out.with_name(f".{out.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)  # of a download that was killed
     aside.mkdir(parents=True)
     try:
-        if params.chosen_budget.source == "mnist":
+        if params.source == "mnist":
             fetch_mnist(aside, mirrors(params))
         else:
             write_small_digits(aside)
@@ -41,7 +42,7 @@ def main() -> None:
         os.replace(aside, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    print(f"digits from {params.chosen_budget.source} are in {out}")
+    print(f"digits from {params.source} are in {out}")
 
 
 def mirrors(params: Params) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from capsnet import figures
+from capsnet.config import RunConfig, load, resolve
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.device import choose_device
 from capsnet.evaluation import Outcome, Subject
@@ -18,14 +19,12 @@ from capsnet.figures.calibration import calibration as draw_calibration
 from capsnet.figures.couplings import couplings as draw_couplings
 from capsnet.figures.couplings import routing as draw_routing
 from capsnet.files import file_md5
-from capsnet.nn.baseline import BaselineCNN
-from capsnet.params import Params, load_params
+from capsnet.nn.registry import NETWORKS
 from capsnet.ranks import joined
-from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.studies import calibration, errors, reconstructions, robustness, routing
 from capsnet.studies.told_apart import told_apart
 from capsnet.tracking import track
-from stages.command import done_by, parser_of_a_run, run
+from stages.command import parser_of_a_run, run
 from stages.evaluator import subject_of
 from stages.output import write_csv, write_json
 
@@ -44,27 +43,24 @@ def main() -> None:
     arguments = parser.parse_args()
     if "training" in arguments.topics and not (arguments.curve or arguments.no_figures):
         parser.error("topic training: --curve is missing")
-    params = params_of(load_params(override=arguments.override, run=arguments.run), arguments.run)
-    if done_by(params.launcher, "stages.evaluate"):
-        return
+    config = resolve(load(override=arguments.override, run=arguments.run), arguments.run)
     device = choose_device()
     with joined(device) as ranks:
         ranks.agree(f"networks in {arguments.model}", file_md5(arguments.model))
 
         def judged() -> tuple[Subject, Outcome]:
             """The answers to the whole test; each process shows the network its share."""
-            subject = subject_of(params, arguments.run, arguments.model, arguments.digits, device)
-            many = task_of(params, arguments.run).test_examples or len(subject.digits)
+            subject = subject_of(config, arguments.model, arguments.digits, device)
+            many = config.task.test_examples or len(subject.digits)
             return subject, subject.judge(many, ranks)
 
         if not ranks.first:
             judged()
             return
-        used = used_parameters(params, arguments.run)
         with track(
-            "evaluate", arguments.run, parameters=used, checkpoint=arguments.model
+            "evaluate", arguments.run, parameters=config.model_dump(), checkpoint=arguments.model
         ) as tracker:
-            evaluate(*judged(), params, arguments, tracker)
+            evaluate(*judged(), config, arguments, tracker)
 
 
 def topics_of(text: str) -> list[str]:
@@ -77,10 +73,10 @@ def topics_of(text: str) -> list[str]:
 
 
 def evaluate(
-    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace, tracker
+    subject: Subject, outcome: Outcome, config: RunConfig, arguments: argparse.Namespace, tracker
 ) -> None:
     """Write the headline numbers and every topic, and log them."""
-    num_examples, source = len(outcome.labels), params.chosen_budget.source
+    num_examples, source = len(outcome.labels), config.source
     tracker.dataset(arguments.digits, name=source, split="test", num_examples=num_examples)
     headline = errors.headline(outcome)
     write_json(arguments.out / "metrics.json", {arguments.run: headline})
@@ -90,7 +86,7 @@ def evaluate(
     found = f"test error {headline['error']:.2f} % ({interval}) of {num_examples:,} examples"
     print(f"{arguments.run}: {found}")
     for topic in arguments.topics:
-        for name, table in TOPICS[topic](subject, outcome, params, arguments).items():
+        for name, table in TOPICS[topic](subject, outcome, config, arguments).items():
             write_csv(arguments.out / f"{name}.csv", table)
             tracker.artifact(arguments.out / f"{name}.csv")
     if (arguments.out / "figures").exists():
@@ -100,12 +96,12 @@ def evaluate(
 Tables = dict[str, pd.DataFrame]  # name of the CSV file -> table
 
 
-def few_of(params: Params, outcome: Outcome) -> int:
-    return min(params.chosen_budget.study_examples, len(outcome.labels))
+def few_of(config: RunConfig, outcome: Outcome) -> int:
+    return min(config.study_examples, len(outcome.labels))
 
 
 def study_errors(
-    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace
+    subject: Subject, outcome: Outcome, config: RunConfig, arguments: argparse.Namespace
 ) -> Tables:
     """By pair, by overlap, and which digit was taken for which."""
     table, confusion = errors.error_table(outcome), errors.confusion_table(outcome)
@@ -131,13 +127,13 @@ def draw_errors(
 
 
 def study_separation(
-    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace
+    subject: Subject, outcome: Outcome, config: RunConfig, arguments: argparse.Namespace
 ) -> Tables:
-    return {"told_apart": told_apart(subject, few_of(params, outcome))}
+    return {"told_apart": told_apart(subject, few_of(config, outcome))}
 
 
 def study_training(
-    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace
+    subject: Subject, outcome: Outcome, config: RunConfig, arguments: argparse.Namespace
 ) -> Tables:
     if not arguments.no_figures:
         title, path = f"{arguments.run}: training loss and error", arguments.out / "figures"
@@ -147,7 +143,7 @@ def study_training(
 
 
 def study_reconstructions(
-    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace
+    subject: Subject, outcome: Outcome, config: RunConfig, arguments: argparse.Namespace
 ) -> Tables:
     """Figure 3 of the paper, or Figure 5 for two digits to an image."""
     path, name = arguments.out / "figures" / "reconstructions.png", arguments.run
@@ -163,14 +159,13 @@ def study_reconstructions(
 
 
 def study_calibration(
-    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace
+    subject: Subject, outcome: Outcome, config: RunConfig, arguments: argparse.Namespace
 ) -> Tables:
     """Are lengths probabilities, and how many digits are seen?"""
-    task, few = task_of(params, arguments.run), params.chosen_budget.study_examples
-    bins = calibration.reliability_table(
-        outcome, capsules=not isinstance(subject.model, BaselineCNN)
-    )
-    counts = calibration.count_table(subject._replace(max_shift=task.training_shift), few)
+    network = NETWORKS[config.network]
+    bins = calibration.reliability_table(outcome, capsules=network.gives_lengths)
+    shifted = subject._replace(max_shift=config.task.training_shift)
+    counts = calibration.count_table(shifted, config.study_examples)
     if not arguments.no_figures:
         draw_calibration(
             bins,
@@ -185,12 +180,12 @@ def study_calibration(
 
 
 def study_routing(
-    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace
+    subject: Subject, outcome: Outcome, config: RunConfig, arguments: argparse.Namespace
 ) -> Tables:
     """What happens in each iteration, and which part of an image each digit claims."""
-    if not hasattr(subject.model, "digit"):
+    if not NETWORKS[config.network].routes:
         return {"routing": pd.DataFrame(columns=routing.COLUMNS)}
-    table, claims = routing.watch_routing(subject, few_of(params, outcome))
+    table, claims = routing.watch_routing(subject, few_of(config, outcome))
     if not arguments.no_figures:
         folder, trained = arguments.out / "figures", subject.model.digit.num_iterations
         title = f"{arguments.run}: what happens in each iteration of the routing"
@@ -201,23 +196,23 @@ def study_routing(
 
 
 def study_robustness(
-    subject: Subject, outcome: Outcome, params: Params, arguments: argparse.Namespace
+    subject: Subject, outcome: Outcome, config: RunConfig, arguments: argparse.Namespace
 ) -> Tables:
     """Under affine transformations that training did not show; of one digit to an image only."""
     if subject.num_digits > 1:
         return {"robustness": pd.DataFrame(columns=robustness.COLUMNS)}
-    affnist = Path(params.data.affnist) if params.data.affnist else None
-    few = params.chosen_budget.study_examples
+    affnist = Path(config.data.affnist) if config.data.affnist else None
+    few = config.study_examples
     table = robustness.robustness_table(subject, few, affnist)
-    table.loc[len(table)] = study_random_affine(subject, params, arguments)
+    table.loc[len(table)] = study_random_affine(subject, config, arguments)
     return {"robustness": table}
 
 
 def study_random_affine(
-    subject: Subject, params: Params, arguments: argparse.Namespace
+    subject: Subject, config: RunConfig, arguments: argparse.Namespace
 ) -> dict[str, object]:
     """The teaching notebook's test: its figure, and its row in the table of robustness."""
-    degrees, share = params.evaluate.affine_degrees, params.evaluate.affine_translate
+    degrees, share = config.evaluate.affine_degrees, config.evaluate.affine_translate
     images, moved, outcome = robustness.random_affine(subject, degrees, share)
     first = slice(NUM_TRANSFORMED)
     if not arguments.no_figures:

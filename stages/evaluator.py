@@ -4,29 +4,25 @@ from pathlib import Path
 
 import torch
 
+from capsnet.config import RunConfig
 from capsnet.device import keep_freed_memory
 from capsnet.evaluation import Subject, load_subject
 from capsnet.nn.layers import route_with
-from capsnet.params import Params
-from capsnet.runs import task_of
 
 
-def subject_of(
-    params: Params, run: str, model: Path, digits: Path, device: torch.device
-) -> Subject:
+def subject_of(config: RunConfig, model: Path, digits: Path, device: torch.device) -> Subject:
     """The checkpoint `model` and the test split of the folder `digits`, on the device."""
     keep_freed_memory()
-    task = task_of(params, run)
     subject = load_subject(
         model,
         digits,
         device,
-        precision=params.optimizer.precision,
-        seed=params.evaluate.seed,
-        batch_size=params.evaluate.batch_size,
-        num_digits=task.num_digits,
-        image_size=task.image_size,
-        max_shift=task.test_shift,
+        precision=config.optimizer.precision,
+        seed=config.evaluate.seed,
+        batch_size=config.evaluate.batch_size,
+        num_digits=config.task.num_digits,
+        image_size=config.task.image_size,
+        max_shift=config.task.test_shift,
     )
-    route_with(subject.model, params.routing.implementation)
+    route_with(subject.model, config.routing.implementation)
     return subject

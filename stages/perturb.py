@@ -15,12 +15,11 @@ from pathlib import Path
 import pandas as pd
 
 from capsnet import figures
+from capsnet.config import RunConfig, load, resolve
 from capsnet.device import choose_device
 from capsnet.evaluation import Subject
 from capsnet.explore.page import can_be_explored, explorer, no_explorer
 from capsnet.figures.effects import effects as draw_effects
-from capsnet.params import Params, load_params
-from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.studies import perturbation
 from capsnet.studies.effects import COLUMNS, describe, effect_table
 from capsnet.tracking import track
@@ -39,20 +38,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help=words)
     parser.add_argument("--explorer", type=Path, required=True, help="web page to write, HTML")
     arguments = parser.parse_args()
-    params = params_of(load_params(override=arguments.override, run=arguments.run), arguments.run)
+    config = resolve(load(override=arguments.override, run=arguments.run), arguments.run)
     with track(
         "perturb",
         arguments.run,
-        parameters=used_parameters(params, arguments.run),
+        parameters=config.model_dump(),
         checkpoint=arguments.model,
     ) as tracker:
-        perturb(params, arguments, tracker)
+        perturb(config, arguments, tracker)
 
 
-def perturb(params: Params, arguments: argparse.Namespace, tracker) -> None:
-    task = task_of(params, arguments.run)
-    device = choose_device()
-    subject = subject_of(params, arguments.run, arguments.model, arguments.digits, device)
+def perturb(config: RunConfig, arguments: argparse.Namespace, tracker) -> None:
+    subject = subject_of(config, arguments.model, arguments.digits, choose_device())
     out = arguments.out
     if subject.model.decoder is None:
         for table in TABLES:
@@ -64,8 +61,8 @@ def perturb(params: Params, arguments: argparse.Namespace, tracker) -> None:
         write_text(arguments.explorer, no_explorer(arguments.run))
         print(f"{title}, no decoder")
     else:
-        num_examples = task.test_examples or len(subject.digits)
-        study_dimensions(subject, num_examples, params, arguments)
+        num_examples = config.task.test_examples or len(subject.digits)
+        study_dimensions(subject, num_examples, config, arguments)
     for table in TABLES:
         tracker.artifact(out / table)
     tracker.artifact(out / FIGURES, folder="perturbation")
@@ -73,16 +70,16 @@ def perturb(params: Params, arguments: argparse.Namespace, tracker) -> None:
 
 
 def study_dimensions(
-    subject: Subject, num_examples: int, params: Params, arguments: argparse.Namespace
+    subject: Subject, num_examples: int, config: RunConfig, arguments: argparse.Namespace
 ) -> None:
     """Measure what each dimension of each digit's capsule does, and draw it: over the range of the
     paper's Figure 4, and over what is usual for a digit, two standard deviations either way.
     """
     model, out, folder = subject.model, arguments.out, arguments.out / FIGURES
     within_paper, within_usual = (out / table for table in TABLES)
-    wanted = params.chosen_budget.perturb_examples
+    wanted = config.perturb_examples
     capsules = perturbation.right_capsules(subject, num_examples, wanted)
-    values = perturbation.sweep_values(params.perturb.range, params.perturb.step)
+    values = perturbation.sweep_values(config.perturb.range, config.perturb.step)
     error = json.loads((out / "metrics.json").read_text())[arguments.run]["error"]
     title = f"{arguments.run} (test error {error:.2f} %)"
 
@@ -97,7 +94,7 @@ def study_dimensions(
     _, meant = study_sweep(model, capsules, usual, within_usual, draw, paths, title)
     page = no_explorer(arguments.run)
     if can_be_explored(model):
-        outcome = subject.judge(min(num_examples, params.chosen_budget.study_examples))
+        outcome = subject.judge(min(num_examples, config.study_examples))
         try:
             page = explorer(subject, outcome, meant, capsules, arguments.run, error)
         except ValueError as problem:  # too large for a page: its tables and figures are not

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from capsnet import figures
+from capsnet.config import load, resolve
 from capsnet.figures.robustness import robustness_curves
-from capsnet.networks import NETWORKS
-from capsnet.params import Params, load_params
+from capsnet.nn.registry import NETWORKS
+from capsnet.params import Params
 from capsnet.report.comparisons import controls
 from capsnet.report.sections import SECTIONS, TABLES, perturbation_grids, relative, shown
 from capsnet.report.sentences import FINDINGS
 from capsnet.report.tables import Results, read_results, results_table, training_table
-from capsnet.runs import task_of
 from stages.command import run
 from stages.output import write_text
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--summary", type=Path, required=True, help="summary to write, Markdown")
     parser.add_argument("--figures", type=Path, required=True, help="folder of figures to write")
     arguments = parser.parse_args()
-    params = load_params()
+    params = load()
     measured = {name: read_results(arguments.runs / name, TABLES) for name in params.runs}
     parts = summary(params, measured, arguments.runs, arguments.figures, arguments.summary.parent)
     write_text(arguments.summary, "\n\n".join(part for part in parts if part) + "\n")
@@ -41,7 +41,7 @@ def main() -> None:
 def summary(
     params: Params, measured: dict[str, Results], runs: Path, drawn: Path, here: Path
 ) -> Iterator[str]:
-    source = SOURCES[params.chosen_budget.source]
+    source = SOURCES[params.source]
     yield f"# Results at budget `{params.budget}`, on {source}, seed {params.seed}"
     yield abstract(params, measured, source)
     yield "## Results"
@@ -65,7 +65,7 @@ def summary(
         for name in leading_runs(params):
             for file in files:
                 if (runs / name / file).exists():
-                    yield shown(runs / name / file, measured[name], params, here)
+                    yield shown(runs / name / file, measured[name], resolve(params, name), here)
             if heading.startswith("What each"):
                 yield perturbation_grids(runs / name, name, here)
         if heading == "What routing does":
@@ -90,7 +90,7 @@ def leading_runs(params: Params) -> list[str]:
 def abstract(params: Params, measured: dict[str, Results], source: str) -> str:
     trained = [
         f"{name} on {measured[name].tables['training']['examples'].iloc[-1]:,} "
-        + ("overlapping pairs" if task_of(params, name).num_digits > 1 else "images")
+        + ("overlapping pairs" if resolve(params, name).task.num_digits > 1 else "images")
         for name in params.runs
     ]
     minutes = sum(one.headline["minutes"] for one in measured.values())
@@ -109,7 +109,7 @@ def robustness(
 ) -> Iterator[str]:
     """One figure for all runs with one digit to an image; without any a notice in its place."""
     path = drawn / "robustness.png"
-    names = [name for name in params.runs if task_of(params, name).num_digits == 1]
+    names = [name for name in params.runs if resolve(params, name).task.num_digits == 1]
     yield f"## {AFFINE}"
     if not names:
         figures.notice(path, title="No run has one digit to an image", note="Nothing to transform.")
@@ -117,12 +117,12 @@ def robustness(
     tables = {name: measured[name].tables["robustness"] for name in names}
     robustness_curves(tables, path, title="Error under affine transformations not seen in training")
     for name in names:
-        yield f"**{name}.** {FINDINGS['robustness.png'](measured[name], params)}"
+        yield f"**{name}.** {FINDINGS['robustness.png'](measured[name], resolve(params, name))}"
     yield f"![Error under affine transformations]({relative(path, here)})"
     for name in names:
         picture = runs / name / "figures" / "affine.png"
         if picture.exists() and name in leading_runs(params):
-            yield shown(picture, measured[name], params, here)
+            yield shown(picture, measured[name], resolve(params, name), here)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ run that was evaluated with every topic, in a folder beside the report, has a re
 import argparse
 from pathlib import Path
 
-from capsnet.params import load_params
+from capsnet.config import load, resolve
 from capsnet.report.sections import TABLES, report_of
 from capsnet.report.study import study
 from capsnet.report.tables import read_results
@@ -26,8 +26,8 @@ def main() -> None:
     arguments = parser.parse_args()
     here, series = arguments.report.parent, {}
     files = ("training.json", "metrics.json", *(f"{table}.csv" for table in NEEDED))
-    for name in load_params(override=arguments.override).runs:
-        params, folder = load_params(override=arguments.override, run=name), arguments.runs / name
+    for name in load(override=arguments.override).runs:
+        params, folder = load(override=arguments.override, run=name), arguments.runs / name
         _, runs, measured = series.setdefault(params.budget, (params, {}, {}))
         runs[name] = params.runs[name]
         if all((folder / file).exists() for file in files):
@@ -36,7 +36,7 @@ def main() -> None:
             shown = read_results(here / name, TABLES, training=folder)
             if name in measured and len(shown.tables["robustness"]):  # one digit: for affNIST
                 measured[name].tables["robustness"] = shown.tables["robustness"]
-            parts = report_of(shown, params, here / name, here)
+            parts = report_of(shown, resolve(params, name), here / name, here)
             write_text(here / f"{name}.md", "\n\n".join(part for part in parts if part) + "\n")
     each = [(one.model_copy(update={"runs": runs}), done) for one, runs, done in series.values()]
     parts = study(each, here / "figures", here)

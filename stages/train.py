@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from capsnet.checkpoint import save
+from capsnet.config import RunConfig, load, resolve
 from capsnet.data.batches import (
     Batch,
     compose_batch,
@@ -31,18 +32,16 @@ from capsnet.data.batches import (
 from capsnet.data.mnist import Digits, load_digits, split_validation
 from capsnet.device import choose_device, choose_dtype, keep_freed_memory
 from capsnet.evidence import evidence_limit
-from capsnet.networks import multiply_adds, network_class
 from capsnet.nn.layers import route_with
-from capsnet.params import Params, load_params
+from capsnet.nn.registry import multiply_adds, network_class
 from capsnet.provenance import record
 from capsnet.ranks import Ranks, joined
 from capsnet.resume import ROOT, SavedState, folder_of_states, inputs_of, only_one
-from capsnet.runs import params_of, task_of, used_parameters
 from capsnet.tracking import Tracker, track
 from capsnet.training import Facts, fit
-from stages.command import done_by, parser_of_a_run, run
+from stages.command import parser_of_a_run, run
 from stages.output import write_csv, write_json
-from stages.recipe import adam, losses_of, network_arguments, schedule
+from stages.recipe import adam, losses_of, schedule
 
 LIMITED = 500  # validation examples behind the limit of evidence
 CHECKED = 1000  # validation and training examples, each, behind the errors in a row of the curve
@@ -61,31 +60,27 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, JSON")
     parser.add_argument("--record", type=Path, help="record of the training to write, JSON")
     arguments = parser.parse_args()
-    params = params_of(load_params(override=arguments.override, run=arguments.run), arguments.run)
-    if done_by(params.launcher, "stages.train"):
-        return
-    used = used_parameters(params, arguments.run)
+    config = resolve(load(override=arguments.override, run=arguments.run), arguments.run)
     device = choose_device()
     with joined(device) as ranks:
         if not ranks.first:  # computes its share; the first one writes and logs
             with redirect_stdout(None):
-                collections.deque(set_up(params, arguments, device, ranks).facts, maxlen=0)
+                collections.deque(set_up(config, arguments, device, ranks).facts, maxlen=0)
             return
         with (
             only_one(folder_of_states(ROOT), arguments.model),
-            track("train", arguments.run, parameters=used) as tracker,
+            track("train", arguments.run, parameters=config.model_dump()) as tracker,
         ):
-            training = set_up(params, arguments, device, ranks)
-            examples = task_of(params, arguments.run).training_examples
+            training = set_up(config, arguments, device, ranks)
+            examples = config.task.training_examples
             heading = f"on {examples:,} images, {ranks.size} x {device.type}"
-            train(params, arguments, training, heading, tracker)
+            train(config, arguments, training, heading, tracker)
 
 
 class Training(NamedTuple):
     """A training that is about to begin or to go on, and what it takes to tell of it."""
 
     model: torch.nn.Module
-    sizes: dict[str, object]  # arguments of the network's class
     facts: Iterator[Facts]
     rows: list[Facts]  # of before an interruption
     saved: SavedState
@@ -96,42 +91,40 @@ class Training(NamedTuple):
 
 
 def set_up(
-    params: Params, arguments: argparse.Namespace, device: torch.device, ranks: Ranks
+    config: RunConfig, arguments: argparse.Namespace, device: torch.device, ranks: Ranks
 ) -> Training:
     """The same in every process, each with its own share of the batches."""
-    task, network = task_of(params, arguments.run), params.runs[arguments.run].network
+    task = config.task
     keep_freed_memory()
-    dtype = choose_dtype(params.optimizer.precision, device)
+    dtype = choose_dtype(config.optimizer.precision, device)
     digits = load_digits(arguments.digits, "train").to(device)
-    generator = seeded_generator("validation", params.evaluate.seed)
-    training, validation = split_validation(digits, params.data.validation_fraction, generator)
+    generator = seeded_generator("validation", config.evaluate.seed)
+    training, validation = split_validation(digits, config.data.validation_fraction, generator)
 
-    torch.manual_seed(params.seed)
-    sizes = network_arguments(params, network, task)
-    model = network_class(network)(**sizes).to(device)
-    route_with(model, params.routing.implementation)
-    optimizer = adam(model, params)
-    inputs = inputs_of(used_parameters(params, arguments.run), arguments.digits)
+    torch.manual_seed(config.seed)
+    model = network_class(config.network)(**config.arguments).to(device)
+    route_with(model, config.routing.implementation)
+    optimizer = adam(model, config)
+    inputs = inputs_of(config.model_dump(), arguments.digits)
     inputs |= {"device": device.type, "precision": str(dtype), "processes": str(ranks.size)}
     ranks.agree("code, parameters, digits or versions", inputs)
-    saved = SavedState(folder_of_states(ROOT), arguments.run, inputs, every=params.train.save_every)
+    saved = SavedState(folder_of_states(ROOT), arguments.run, inputs, every=config.train.save_every)
     progress, rows = saved.load(model, optimizer, ranks)
     begun, num_steps = progress.step, -(-task.training_examples // task.batch_size)
     if not ranks.first:  # other random numbers for other images: of dropout
-        torch.manual_seed(seeded_generator(params.seed, ranks.rank, begun).initial_seed())
+        torch.manual_seed(seeded_generator(config.seed, ranks.rank, begun).initial_seed())
     draws = training_draws(
         training,
         progress_bar(begun, num_steps, arguments.run, silent=not ranks.first),
-        seed=params.seed,
+        seed=config.seed,
         batch_size=task.batch_size,
         num_digits=task.num_digits,
         max_shift=task.training_shift,
     )
-    stop_at_error = params.runs[arguments.run].stop_at_error
     check = partial(
         evaluation_batches,
-        seed=params.evaluate.seed,
-        batch_size=params.evaluate.batch_size,
+        seed=config.evaluate.seed,
+        batch_size=config.evaluate.batch_size,
         num_digits=task.num_digits,
         image_size=task.image_size,
         max_shift=task.test_shift,
@@ -140,7 +133,7 @@ def set_up(
     def examples(digits: Digits, last: bool) -> Iterable[Batch]:
         """Of either error; where much hangs on it as many as there are validation digits."""
         many = len(validation) or min(CHECKED, len(training))  # none: of the training digits alone
-        every = last or stop_at_error is not None
+        every = last or config.stop_at_error is not None
         few = many if every else min(CHECKED, many)
         return check(digits, num_examples=few) if len(digits) > 0 else []
 
@@ -150,23 +143,23 @@ def set_up(
         draws,
         compose=partial(compose_batch, training, image_size=task.image_size),
         num_steps=num_steps,
-        num_intervals=min(num_steps, params.optimizer.intervals),
+        num_intervals=min(num_steps, config.optimizer.intervals),
         optimizer=optimizer,
-        learning_rate=schedule(params.chosen_budget, num_steps),
-        compute_losses=losses_of(params, network, task),
+        learning_rate=schedule(config, num_steps),
+        compute_losses=losses_of(config),
         validation_batches=partial(examples, validation),
         seen_batches=partial(examples, training),
         dtype=dtype,
         ranks=ranks,
         progress=progress,
         after_step=lambda now: saved.save_if_due(model, optimizer, now, rows, ranks),
-        cuda_graph=params.train.cuda_graph == "auto",
+        cuda_graph=config.train.cuda_graph == "auto",
         warn=lambda message: print(f"{arguments.run}: {message}", file=sys.stderr),
     )
-    facts = until(facts, stop_at_error)
+    facts = until(facts, config.stop_at_error)
     few = min(LIMITED, 10 * len(validation))  # a pair network has new pairs of the same digits
     validate = partial(check, validation, num_examples=few)
-    return Training(model, sizes, facts, rows, saved, begun, len(training), validate, dtype)
+    return Training(model, facts, rows, saved, begun, len(training), validate, dtype)
 
 
 def until(facts: Iterable[Facts], stop_at_error: float | None) -> Iterator[Facts]:
@@ -178,23 +171,24 @@ def until(facts: Iterable[Facts], stop_at_error: float | None) -> Iterator[Facts
 
 
 def train(
-    params: Params,
+    config: RunConfig,
     arguments: argparse.Namespace,
     training: Training,
     heading: str,
     tracker: Tracker,
 ) -> None:
     """Train, tell of it as it goes, and write what came of it."""
-    model, sizes, rows = training.model, training.sizes, training.rows
+    model, rows = training.model, training.rows
     begun = record(next(model.parameters()).device, training.dtype)
-    network, source = params.runs[arguments.run].network, params.chosen_budget.source
-    tracker.dataset(arguments.digits, name=source, split="train", num_examples=training.num_digits)
+    tracker.dataset(
+        arguments.digits, name=config.source, split="train", num_examples=training.num_digits
+    )
     if training.begun > 0:
         tracker.tag("resumed", f"after step {training.begun}")
-    print(f"{arguments.run}: {network} {heading}, {training.dtype}\n{HEADER}")
+    print(f"{arguments.run}: {config.network} {heading}, {training.dtype}\n{HEADER}")
     of_the_network = {
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "multiply_adds": multiply_adds(network, sizes),
+        "multiply_adds": multiply_adds(config.network, config.arguments),
     }
 
     def report(row: Facts) -> None:
@@ -212,8 +206,8 @@ def train(
     save(
         model,
         arguments.model,
-        network=network,
-        arguments=sizes,
+        network=config.network,
+        arguments=config.arguments,
         validation_error=rows[-1].validation_error,
         evidence_limit=limit,
     )

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,11 +48,18 @@ def make_workspace(folder: Path, steps: int) -> None:
 
 
 def start(
-    folder: Path, run: str, name: str, *, store: str | None = None, most_bytes: int = -1
+    folder: Path,
+    run: str,
+    name: str,
+    *,
+    launcher: Sequence[str] = (sys.executable, "-u"),
+    store: str | None = None,
+    most_bytes: int = -1,
 ) -> subprocess.Popen:
     """Stage `train` in a process of its own, which writes `name`.* and saves its state apart.
 
-    store: of MLflow, by default one for each name; most_bytes: of a file that it may write.
+    launcher: as in dvc.yaml; store: of MLflow, by default one for each name; most_bytes: of a file
+    that it may write.
     """
     environment = os.environ | {
         "DVC_ROOT": str(folder / name),
@@ -59,7 +67,7 @@ def start(
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-u", "-m", "stages.train", run, "--digits", "digits"]
+    command = [*launcher, "-m", "stages.train", run, "--digits", "digits"]
     for option, ending in (("model", "safetensors"), ("curve", "csv"), ("metrics", "json")):
         command += [f"--{option}", f"{name}.{ending}"]
     return subprocess.Popen(

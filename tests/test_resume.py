@@ -21,8 +21,8 @@ INPUTS = {"parameters": "3", "code": "d41d8c"}
 
 
 def test_inputs_are_parameters_data_code_and_versions(tmp_path, monkeypatch):
-    """Each changes its own digest; how often a state is saved, the launcher and the test archives
-    change none.
+    """Each changes its own digest; how often a state is saved, what is perturbed and the test
+    archives change none.
     """
     for name in (*ARCHIVES["train"], *ARCHIVES["test"]):
         (tmp_path / name).write_bytes(b"digits")
@@ -32,7 +32,7 @@ def test_inputs_are_parameters_data_code_and_versions(tmp_path, monkeypatch):
     def changed(found):
         return {name for name in before if before[name] != found[name]}
 
-    assert changed(inputs_of(parameters | {"train": {}, "launcher": "x"}, tmp_path)) == set()
+    assert changed(inputs_of(parameters | {"train": {}, "perturb_examples": 9}, tmp_path)) == set()
     assert changed(inputs_of(parameters | {"seed": 2}, tmp_path)) == {"parameters"}
     (tmp_path / ARCHIVES["test"][0]).write_bytes(b"others")
     assert changed(inputs_of(parameters, tmp_path)) == set()

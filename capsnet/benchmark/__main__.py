@@ -53,9 +53,9 @@ from capsnet.device import (
 )
 from capsnet.evaluation import predict
 from capsnet.files import replace_file
-from capsnet.networks import multiply_adds
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.convolution import convolve
+from capsnet.nn.registry import multiply_adds
 from capsnet.nn.routing import route, route_reference
 from capsnet.provenance import commit
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.evaluation import Outcome, Subject, decode
 from capsnet.explore.weights import as_shown, bits_of, fit_into
-from capsnet.nn.capsnet import CapsNet
+from capsnet.nn.registry import network_of
 
 MOST_BYTES = 8_000_000  # of the page
 OF_EACH = 10  # test examples of each class
@@ -46,7 +46,7 @@ def no_explorer(name: str, why: str = "This network has nothing to turn.") -> st
 
 
 def can_be_explored(model: nn.Module) -> bool:
-    return isinstance(model, CapsNet) and model.decoder is not None
+    return network_of(model).routes and model.decoder is not None
 
 
 def explorer(

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from capsnet.config import resolve
+from capsnet.nn.registry import NETWORKS
 from capsnet.params import Params
 from capsnet.report.tables import Results, place_in_paper, published
-from capsnet.runs import params_of, task_of
 
 ALIKE = 0.05  # share by which the computation of two trainings may differ and count as the same
-NAMES = {"capsnet": "CapsNet", "convnet": "ConvNet", "baseline": "baseline"}
 
 
 class Row(NamedTuple):
@@ -100,7 +100,7 @@ def rows_of(params: Params, measured: dict[str, Results]) -> list[Row]:
             params.runs[runs[0]].task,
             shown(params, runs, measured),
             [measured[run] for run in runs],
-            [params_of(params, run).seed for run in runs],
+            [resolve(params, run).seed for run in runs],
             place_in_paper(params, runs[0]),
             published(params, runs[0]),
         )
@@ -111,24 +111,25 @@ def rows_of(params: Params, measured: dict[str, Results]) -> list[Row]:
 def shown(params: Params, runs: list[str], measured: dict[str, Results]) -> int:
     """Images in training: as planned, or where it stopped at an error, the mean of these runs."""
     if params.runs[runs[0]].stop_at_error is None:
-        return task_of(params, runs[0]).training_examples
+        return resolve(params, runs[0]).task.training_examples
     return round(mean(measured[run].tables["training"]["examples"].iloc[-1] for run in runs))
 
 
 def describe(params: Params, run: str) -> str:
     """A run in words: "CapsNet, r = 3, no reconstruction"."""
-    settings, own = params.runs[run], params_of(params, run)
-    words = [NAMES[settings.network]]
-    if settings.network == "capsnet":
-        words.append(f"r = {own.routing.iterations}")
-    if settings.network != "baseline":
-        weight = own.loss.reconstruction_weight
+    config, peak = resolve(params, run), params.runs[run].peak
+    network = NETWORKS[config.network]
+    words = [network.title]
+    if network.routes:
+        words.append(f"r = {config.routing.iterations}")
+    if network.reconstructs:
+        weight = config.loss.reconstruction_weight
         if weight == 0:
             words.append("no reconstruction")
         elif weight != params.loss.reconstruction_weight:
             words.append(f"reconstruction {weight:g}")
-    if settings.peak is not None:
-        words.append(f"peak {settings.peak:g}")
+    if peak is not None:
+        words.append(f"peak {peak:g}")
     return ", ".join(words)
 
 

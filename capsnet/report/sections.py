@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from capsnet.params import Params
+from capsnet.config import RunConfig
 from capsnet.report.sentences import FINDINGS
 from capsnet.report.tables import Results
 
@@ -35,11 +35,10 @@ TABLES = (
 )
 
 
-def report_of(results: Results, params: Params, folder: Path, here: Path) -> Iterator[str]:
+def report_of(results: Results, config: RunConfig, folder: Path, here: Path) -> Iterator[str]:
     """The parts of a report of one run whose tables and figures are in `folder`."""
     found, examples = results.headline, results.tables["training"]["examples"].iloc[-1]
-    settings = params.runs[results.name]
-    yield f"# {results.name}: {settings.network} on {settings.task}, {examples:,} images shown"
+    yield f"# {results.name}: {config.network} on {config.task.name}, {examples:,} images shown"
     yield (
         f"Test error {found['error']:.2f} % ({found['error_low']:.2f} to "
         f"{found['error_high']:.2f}, 95 %, Wilson's of this one network). Every sentence below is "
@@ -50,14 +49,14 @@ def report_of(results: Results, params: Params, folder: Path, here: Path) -> Ite
         if drawn:
             yield f"## {heading}"
         for path in drawn:
-            yield shown(path, results, params, here)
+            yield shown(path, results, config, here)
         if heading.startswith("What each"):
             yield perturbation_grids(folder, results.name, here)
 
 
-def shown(path: Path, results: Results, params: Params, here: Path) -> str:
+def shown(path: Path, results: Results, config: RunConfig, here: Path) -> str:
     """A picture under the sentence of what it shows."""
-    sentence, name = FINDINGS[path.name](results, params), results.name
+    sentence, name = FINDINGS[path.name](results, config), results.name
     return f"**{name}.** {sentence}\n\n![{name}: {path.stem}]({relative(path, here)})"
 
 

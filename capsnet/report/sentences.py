@@ -1,15 +1,14 @@
 """What each figure of the report shows, in a sentence made from this run's own numbers.
 
-A finding takes a run's results and the parameters. Where the paper says something to
+A finding takes a run's results and its configuration. Where the paper says something to
 compare with, the sentence says whether this run agrees; where the paper is silent, so is it. Over
 250 lines: a function for each figure, and none knows another.
 """
 
 import pandas as pd
 
-from capsnet.params import Params
+from capsnet.config import RunConfig
 from capsnet.report.tables import FEW, Results
-from capsnet.runs import params_of, task_of
 from capsnet.studies.effects import clearest
 
 PAPER_MEASURES = ("thickness", "slant", "width", "horizontal_centre", "vertical_centre")
@@ -21,7 +20,7 @@ LENGTHS = {  # of the authors, by the digits in an image
 UNITS = {"slant": "degrees", "horizontal_centre": "px", "vertical_centre": "px"}
 
 
-def training(results: Results, params: Params) -> str:
+def training(results: Results, config: RunConfig) -> str:
     curve, trained = results.tables["training"], results.headline
     sentence = (
         f"The loss falls to {trained['loss']:.3f} in {trained['minutes']:.1f} minutes and "
@@ -38,17 +37,17 @@ def training(results: Results, params: Params) -> str:
             "points are of all validation digits and as many others, the earlier ones of fewer)"
         )
     longer = last["examples"] < LONG
-    return f"{sentence}." + (f" {LENGTHS[num_digits(results, params)]}" if longer else "")
+    return f"{sentence}." + (f" {LENGTHS[config.task.num_digits]}" if longer else "")
 
 
-def reconstructions(results: Results, params: Params) -> str:
+def reconstructions(results: Results, config: RunConfig) -> str:
     table = results.tables["told_apart"]
     squared = table[table["measure"] == "squared_error"].set_index("name")["value"]
     pixels = table[(table["measure"] == "pixels_told_apart") & (table["name"] == "all")]
     error, beside = squared["network"], squared.drop("network")
     of = f"{table.loc[table['name'] == 'network', 'examples'].item():,} test examples"
     trivial = ", ".join(f"{name} {value:.1f}" for name, value in beside.items())
-    if num_digits(results, params) == 1:
+    if config.task.num_digits == 1:
         return (
             "Each digit from its own capsule, as in Figure 3 of the paper: smooth versions that "
             f"keep the shape; failures at the end, from the capsules of the label and of the "
@@ -69,8 +68,8 @@ def reconstructions(results: Results, params: Params) -> str:
     )
 
 
-def affine(results: Results, params: Params) -> str:
-    table, settings = results.tables["robustness"], params.evaluate
+def affine(results: Results, config: RunConfig) -> str:
+    table, settings = results.tables["robustness"], config.evaluate
     found = table[table["transform"] == "random_affine"].iloc[0]
     degrees, share = settings.affine_degrees, settings.affine_translate
     return (
@@ -81,11 +80,11 @@ def affine(results: Results, params: Params) -> str:
     )
 
 
-def overview(results: Results, params: Params) -> str:
+def overview(results: Results, config: RunConfig) -> str:
     return (
         "Figure 4 of the paper shows rows for thickness, skew, width and translation. The largest "
-        f"effects of one dimension here, over the whole range from {-params.perturb.range:g} to "
-        f"{params.perturb.range:+g}: {largest(results.tables['perturbation'])}."
+        f"effects of one dimension here, over the whole range from {-config.perturb.range:g} to "
+        f"{config.perturb.range:+g}: {largest(results.tables['perturbation'])}."
     )
 
 
@@ -100,18 +99,18 @@ def largest(table: pd.DataFrame) -> str:
     return ", ".join(found) or "none that is visible"
 
 
-def usual_overview(results: Results, params: Params) -> str:
+def usual_overview(results: Results, config: RunConfig) -> str:
     table, wide = results.tables["usual"], results.tables["perturbation"]
     reach = table.drop_duplicates(["digit", "dimension"])["limit"] / 2
     if not reach.median() > 0:
         return "One capsule of each digit was looked at, so how it varies is not known."
     named = (table.drop_duplicates(["digit", "dimension"])["name"] != "none").sum()
-    times = params.perturb.range / reach.median()
+    times = config.perturb.range / reach.median()
     beyond = "most" if times > 4 else "part" if times > 2.5 else "little"
     moves = table.loc[table["name"].str.startswith("moves"), ["digit", "dimension"]]
     return (
         f"A dimension's standard deviation over test digits of one class is {reach.median():.3f} "
-        f"(median; from {reach.min():.3f} to {reach.max():.3f}), so {params.perturb.range:g} is "
+        f"(median; from {reach.min():.3f} to {reach.max():.3f}), so {config.perturb.range:g} is "
         f"{times:.1f} of them: {beyond} of Figure 4 is beyond real digits. Moved by two standard "
         f"deviations either way {named} of "
         f"{len(wide.drop_duplicates(['digit', 'dimension']))} dimensions change a measure visibly; "
@@ -121,7 +120,7 @@ def usual_overview(results: Results, params: Params) -> str:
     )
 
 
-def effects(results: Results, params: Params) -> str:
+def effects(results: Results, config: RunConfig) -> str:
     table = results.tables["perturbation"]
     dimensions = table.drop_duplicates(["digit", "dimension"])
     significant = table["significant"].astype(bool).groupby(table["measure"], sort=False).sum()
@@ -129,14 +128,14 @@ def effects(results: Results, params: Params) -> str:
     return (
         f"{(dimensions['name'] != 'none').sum()} of {len(dimensions)} dimensions of the ten "
         f"digits' capsules change a measure of the shape visibly and beyond chance: {counts}. "
-        f"Means over {params.chosen_budget.perturb_examples} test digits of each class or all "
+        f"Means over {config.perturb_examples} test digits of each class or all "
         "there are. Most dimensions change several measures at once: the name of one says what "
         "stands out. Every slope with its interval: perturbation.csv."
     )
 
 
-def routing(results: Results, params: Params) -> str:
-    table, trained = results.tables["routing"], params_of(params, results.name).routing.iterations
+def routing(results: Results, config: RunConfig) -> str:
+    table, trained = results.tables["routing"], config.routing.iterations
     by_name = {name: by_iteration(results, name) for name in table["measure"].unique()}
     last = trained - 1
     examples = table["examples"].max()
@@ -183,12 +182,12 @@ def routing(results: Results, params: Params) -> str:
     )
 
 
-def couplings(results: Results, params: Params) -> str:
-    last = params_of(params, results.name).routing.iterations - 1
+def couplings(results: Results, config: RunConfig) -> str:
+    last = config.routing.iterations - 1
     own, other, absent = (
         by_iteration(results, f"{name}_coupling")[last] for name in ("own", "other", "absent")
     )
-    if num_digits(results, params) == 1:
+    if config.task.num_digits == 1:
         beside = f"each wrong digit's {absent:.1f} %"
     else:
         beside = f"the other digit's {other:.1f} % and each absent digit's {absent:.1f} %"
@@ -198,7 +197,7 @@ def couplings(results: Results, params: Params) -> str:
     )
 
 
-def overlap(results: Results, params: Params) -> str:
+def overlap(results: Results, config: RunConfig) -> str:
     table, apart = group(results, "overlap"), results.tables["told_apart"]
     share = 100 * table["examples"] / table["examples"].sum()
     table = table.assign(share=share)[table["examples"] >= FEW]
@@ -218,7 +217,7 @@ def overlap(results: Results, params: Params) -> str:
     )
 
 
-def pairs(results: Results, params: Params) -> str:
+def pairs(results: Results, config: RunConfig) -> str:
     table = group(results, "pair")
     worst, best = table.loc[table["error"].idxmax()], table.loc[table["error"].idxmin()]
     return (
@@ -228,7 +227,7 @@ def pairs(results: Results, params: Params) -> str:
     )
 
 
-def confusion(results: Results, params: Params) -> str:
+def confusion(results: Results, config: RunConfig) -> str:
     table = results.tables["confusion"]
     mistakes = table[table["label"] != table["prediction"]]
     if not mistakes["count"].any():
@@ -236,12 +235,12 @@ def confusion(results: Results, params: Params) -> str:
     most = mistakes.loc[mistakes["count"].idxmax()]
     sentence = f"Most often a {most['label']} is taken for a {most['prediction']}"
     sentence += f" ({most['count']:,} times)."
-    if num_digits(results, params) > 1:
+    if config.task.num_digits > 1:
         sentence += " Where both digits of a pair were missed, which stands for which is a guess."
     return sentence
 
 
-def calibration(results: Results, params: Params) -> str:
+def calibration(results: Results, config: RunConfig) -> str:
     bins, counts = results.tables["calibration"], results.tables["counts"]
     bins = bins[bins["group"] == "predicted digits"]
     gaps = (100 * bins["length"] - bins["there"]) * bins["examples"] / bins["examples"].sum()
@@ -257,7 +256,7 @@ def calibration(results: Results, params: Params) -> str:
     )
 
 
-def robustness(results: Results, params: Params) -> str:
+def robustness(results: Results, config: RunConfig) -> str:
     table = results.tables["robustness"]
     combined = table[table["amount"].isna()].set_index("transform")
     name = next(name for name in combined.index if name.startswith("affnist_like"))
@@ -275,10 +274,6 @@ def robustness(results: Results, params: Params) -> str:
         sentence += f" On the published affNIST: {combined.loc['affnist', 'error']:.1f} %"
         sentence += " (the paper: 21 %, trained until 99.23 % on plain digits)."
     return sentence
-
-
-def num_digits(results: Results, params: Params) -> int:
-    return task_of(params, results.name).num_digits
 
 
 def group(results: Results, name: str) -> pd.DataFrame:

@@ -10,12 +10,12 @@ from statistics import mean, stdev
 
 import pandas as pd
 
+from capsnet.config import resolve
 from capsnet.figures.comparison import lines
 from capsnet.params import Params
 from capsnet.report.comparisons import differences_table, rows_table
 from capsnet.report.rows import Row, differences, interval_of, rows_of
 from capsnet.report.tables import FEW, PAPER, Results, markdown
-from capsnet.runs import task_of
 
 READ = """CapsNet, r = 3 routes by agreement, r = 1 not: every coupling is 1/10. The ConvNet has the
 same convolutions, decoder and loss, without squash and routing; the baseline is the paper's CNN.
@@ -119,7 +119,7 @@ def trainings_table(rows: list[Row]) -> str:
 def longest(series: list[tuple[Params, dict[str, Results]]]) -> str:
     """How far what was trained is from the paper's MultiMNIST."""
     here = [
-        task_of(params, name).training_examples
+        resolve(params, name).task.training_examples
         for params, measured in series
         for name in measured
         if params.runs[name].task == "multimnist"

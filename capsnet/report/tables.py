@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from capsnet.config import resolve
+from capsnet.nn.registry import NETWORKS
 from capsnet.params import Params
-from capsnet.runs import params_of
 
 FEW = 100  # examples: fewer are neither spoken of nor drawn
 
@@ -51,39 +52,37 @@ def read_results(folder: Path, tables: Iterable[str], training: Path | None = No
 
 def place_in_paper(params: Params, name: str) -> tuple:
     """Where this run would stand in PAPER. Its reconstruction is that of `loss` in params.yaml."""
-    settings, own = params.runs[name], params_of(params, name)
-    if settings.network != "capsnet":
-        return settings.network, None, None, settings.task
-    weight, usual = own.loss.reconstruction_weight, params.loss.reconstruction_weight
+    config = resolve(params, name)
+    if not NETWORKS[config.network].routes:
+        return config.network, None, None, config.task.name
+    weight, usual = config.loss.reconstruction_weight, params.loss.reconstruction_weight
     reconstruction = weight > 0 if weight in (0, usual) else None
-    return settings.network, own.routing.iterations, reconstruction, settings.task
+    return config.network, config.routing.iterations, reconstruction, config.task.name
 
 
 def published(params: Params, name: str) -> str | None:
     """What the paper's Table 1 has for this run; None if it has nothing to compare."""
-    source = params.chosen_budget.source
-    return PAPER.get(place_in_paper(params, name)) if source == "mnist" else None
+    return PAPER.get(place_in_paper(params, name)) if params.source == "mnist" else None
 
 
 def routing_of(params: Params, name: str) -> str:
     """How a run routes: "r = 3", or "-" for a network that does not."""
-    if params.runs[name].network != "capsnet":
-        return "-"
-    return f"r = {params_of(params, name).routing.iterations}"
+    config = resolve(params, name)
+    return f"r = {config.routing.iterations}" if NETWORKS[config.network].routes else "-"
 
 
 def results_table(params: Params, measured: dict[str, Results]) -> str:
     rows = []
-    for name, settings in params.runs.items():
-        found, own = measured[name].headline, params_of(params, name)
-        reconstruction = "yes" if own.loss.reconstruction_weight > 0 else "no"
+    for name in params.runs:
+        found, config = measured[name].headline, resolve(params, name)
+        reconstruction = "yes" if config.loss.reconstruction_weight > 0 else "no"
         rows.append(
             {
                 "run": name,
-                "network": settings.network,
-                "task": settings.task,
+                "network": config.network,
+                "task": config.task.name,
                 "routing": routing_of(params, name),
-                "reconstruction": "-" if settings.network == "baseline" else reconstruction,
+                "reconstruction": reconstruction if NETWORKS[config.network].reconstructs else "-",
                 "test error %": f"**{found['error']:.2f}**",
                 "95 % interval": f"{found['error_low']:.2f} to {found['error_high']:.2f}",
                 "examples": f"{measured[name].tables['errors']['examples'].iloc[0]:,}",

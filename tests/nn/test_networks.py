@@ -1,5 +1,8 @@
 """The networks: parameter counts of the paper, and the mistakes that others made."""
 
+import inspect
+import math
+
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -11,6 +14,7 @@ from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.convnet import ConvNet
 from capsnet.nn.decoder import Decoder
 from capsnet.nn.layers import DigitCapsules, PrimaryCapsules
+from capsnet.nn.registry import NETWORKS, classification_loss, network_class, network_of
 from capsnet.nn.routing import route_reference, squash
 
 
@@ -209,3 +213,27 @@ def test_one_batch_overfits():
         optimizer.step()
     assert losses.classification.item() < 0.05
     assert (prediction.lengths.argmax(dim=1) == labels.flatten()).all()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_registry_says_what_each_network_can_do(name):
+    with torch.device("meta"):
+        model = network_class(name)(image_size=28)
+    found = network_of(model)
+    assert found is NETWORKS[name]
+    assert found.routes == any(isinstance(layer, DigitCapsules) for layer in model.modules())
+    assert found.reconstructs == (model.decoder is not None)
+    assert set(found.arguments) <= inspect.signature(type(model)).parameters.keys()
+
+
+def test_each_network_has_the_published_loss():
+    """Of all zeros: Eq. 4 of a present class 0.9 ** 2; ln 10 of a softmax; 10 ln 2 of sigmoids."""
+    zeros, targets = torch.zeros(1, 10), functional.one_hot(torch.tensor([3]), 10).float()
+    for name, num_digits, expected in (
+        ("capsnet", 1, 0.81),
+        ("convnet", 2, 0.81),
+        ("baseline", 1, math.log(10)),
+        ("baseline", 2, 10 * math.log(2)),
+    ):
+        loss = classification_loss(name, num_digits=num_digits, positive_margin=0.9)
+        assert loss(zeros, targets).item() == pytest.approx(expected)

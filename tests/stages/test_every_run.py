@@ -17,7 +17,7 @@ from scipy.io import savemat
 
 from capsnet import tracking
 from capsnet.data.archives import ARCHIVES, write_idx
-from capsnet.networks import NETWORKS
+from capsnet.nn.registry import NETWORKS
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"conv_channels": 4, "primary_types": 2, "decoder_sizes": [8]}

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from capsnet.params import Run, load_params
+from capsnet.config import load
+from capsnet.params import Run
 from capsnet.report import comparisons, tables
 from capsnet.report import rows as compared
 from capsnet.report.tables import Results
@@ -12,8 +13,8 @@ from stages.report import leading_runs
 
 def params_with(**runs: dict):
     """The repository's parameters with these runs, on MNIST whatever the chosen budget is."""
-    params = load_params()
-    budgets = {params.budget: params.chosen_budget.model_copy(update={"source": "mnist"})}
+    params = load()
+    budgets = {params.budget: params.budgets[params.budget].model_copy(update={"source": "mnist"})}
     settings = {name: Run(**{"network": "capsnet", **run}) for name, run in runs.items()}
     return params.model_copy(update={"budgets": budgets, "runs": settings})
 

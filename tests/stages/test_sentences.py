@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from capsnet.params import Run, load_params
+from capsnet.config import load, resolve
+from capsnet.params import Run
 from capsnet.report import sentences
 from capsnet.report.tables import FEW, Results
 
@@ -11,10 +12,10 @@ HEADLINE = {"error": 10.0, "loss": 0.25, "minutes": 3.0}
 
 
 def of(task: str = "multimnist", run: dict | None = None, **tables: pd.DataFrame):
-    """Results with these tables, and parameters with the one run that gave them."""
+    """Results with these tables, and the configuration of the run that gave them."""
     runs = {"one": Run(task=task, network="capsnet", **(run or {}))}
-    params = load_params().model_copy(update={"runs": runs})
-    return Results("one", HEADLINE, tables), params
+    params = load().model_copy(update={"runs": runs})
+    return Results("one", HEADLINE, tables), resolve(params, "one")
 
 
 def routing_table(**by_measure: list[float]) -> pd.DataFrame:
@@ -95,7 +96,7 @@ def test_reconstructions_stand_beside_what_needs_no_network():
     ("deviations", "words"), [(8, "most of Figure 4"), (3, "part of"), (2, "little of")]
 )
 def test_how_much_of_figure_4_is_beyond_real_digits(deviations, words):
-    params = load_params()
+    params = load()
     table = {"digit": [0, 0], "dimension": [0, 1], "name": ["none", "moves right 1 px"]}
     table |= {"limit": 2 * params.perturb.range / deviations, "measure": "slant", "unit": "degrees"}
     table |= {"change": 1.0, "change_percent": float("nan"), "effect": 1.0, "significant": True}

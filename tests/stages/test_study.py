@@ -2,11 +2,12 @@
 
 import pandas as pd
 
-from capsnet.params import Run, load_params
+from capsnet.config import load
+from capsnet.params import Run
 from capsnet.report.study import study, table_1
 from capsnet.report.tables import Results
 
-BUDGET = load_params().budget
+BUDGET = load().budget
 RANGES = ["0 to 20 %", "20 to 40 %", "40 to 60 %"]
 
 
@@ -32,8 +33,8 @@ def params_with_runs(override=None):
     runs |= {f"r1_seed{seed}": {**alike, "iterations": 1, "seed": seed} for seed in (1, 2, 3)}
     runs |= {"long": {**alike, "examples": 4000}, "control": {**alike, "network": "convnet"}}
     runs |= {"later": {**alike, "network": "baseline"}}
-    params = load_params(override=override)
-    budget = params.chosen_budget.model_copy(update={"source": "mnist"})
+    params = load(override=override)
+    budget = params.budgets[params.budget].model_copy(update={"source": "mnist"})
     settings = {name: Run(**run) for name, run in runs.items()}
     return params.model_copy(update={"runs": settings, "budgets": {params.budget: budget}})
 

@@ -1,0 +1,75 @@
+"""The networks that a run may name: where each is, what it takes from the configuration, how it is
+trained and what it can do. A network is imported only when it is built.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
+from typing import NamedTuple
+
+
+class Network(NamedTuple):
+    path: str  # of its class
+    title: str  # in reports
+    losses: tuple[str, str]  # in capsnet.losses: for one and for two objects in an image
+    arguments: tuple[str, ...]  # keyword arguments of the class that the configuration sets
+    routes: bool = False
+    reconstructs: bool = False
+
+    @property
+    def gives_lengths(self) -> bool:
+        """Of a vector for each class; else unbounded scores."""
+        return "margin_loss" in self.losses
+
+
+MARGIN = ("margin_loss", "margin_loss")
+SIZES = ("image_size", "conv_channels", "kernel_size", "primary_types", "primary_dim", "digit_dim",
+         "decoder_sizes")  # fmt: skip
+ROUTING = ("init", "weight_std", "num_iterations", "leaky", "gradient")
+NETWORKS = {
+    "capsnet": Network(
+        "capsnet.nn.capsnet.CapsNet",
+        "CapsNet",
+        MARGIN,
+        SIZES + ROUTING,
+        routes=True,
+        reconstructs=True,
+    ),
+    "convnet": Network("capsnet.nn.convnet.ConvNet", "ConvNet", MARGIN, SIZES, reconstructs=True),
+    "baseline": Network(
+        "capsnet.nn.baseline.BaselineCNN",
+        "baseline",
+        ("softmax_loss", "sigmoid_loss"),
+        ("image_size", "num_digits", "dropout"),
+    ),
+}
+
+
+def network_class(name: str) -> type:
+    """The class of a network. Raises KeyError for a name that is not in NETWORKS."""
+    module, _, cls = NETWORKS[name].path.rpartition(".")
+    return getattr(import_module(module), cls)
+
+
+def network_of(model: object) -> Network:
+    """The entry of a network that was built. Raises KeyError for another class."""
+    path = f"{type(model).__module__}.{type(model).__qualname__}"
+    return {network.path: network for network in NETWORKS.values()}[path]
+
+
+def classification_loss(name: str, *, num_digits: int, **margins: float) -> Callable:
+    """(lengths or scores [b, j], multi-hot targets [b, j]) -> scalar. The margins are of Eq. 4."""
+    network = NETWORKS[name]
+    loss = getattr(import_module("capsnet.losses"), network.losses[num_digits - 1])
+    return partial(loss, **margins) if network.gives_lengths else loss
+
+
+def multiply_adds(name: str, arguments: Mapping[str, object]) -> int:
+    """Multiply-adds of a prediction for one image, without the decoder; nothing is computed."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    size = arguments["image_size"]
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network_class(name)(**arguments)(torch.empty(1, 1, size, size))
+    return counter.get_total_flops() // 2
