@@ -29,7 +29,7 @@ from capsnet.data.batches import (
     training_draws,
 )
 from capsnet.data.mnist import Digits, load_digits, split_validation
-from capsnet.device import choose_device, choose_dtype, keep_freed_memory
+from capsnet.device import allow_tf32, choose_device, choose_dtype, keep_freed_memory
 from capsnet.evidence import evidence_limit
 from capsnet.networks import multiply_adds, network_class
 from capsnet.nn.layers import route_with
@@ -102,6 +102,7 @@ def set_up(
     task, network = task_of(params, arguments.run), params.runs[arguments.run].network
     keep_freed_memory()
     dtype = choose_dtype(params.optimizer.precision, device)
+    allow_tf32(dtype)
     digits = load_digits(arguments.digits, "train").to(device)
     generator = seeded_generator("validation", params.evaluate.seed)
     training, validation = split_validation(digits, params.data.validation_fraction, generator)
