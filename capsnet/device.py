@@ -49,6 +49,11 @@ def prepare(device: torch.device) -> torch.device:
     return device
 
 
+def allow_tf32(dtype: torch.dtype) -> None:
+    """Let products in float32 use TF32 (10 bits) beside bfloat16 (7 bits); float32 is float32."""
+    torch.backends.cuda.matmul.allow_tf32 = dtype == torch.bfloat16
+
+
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """`precision` float32 or bfloat16 as named; auto: bfloat16 where the hardware multiplies it."""
     if precision != "auto":

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from capsnet import checkpoint, metrics
 from capsnet.data.batches import Batch, evaluation_batches
 from capsnet.data.mnist import Digits, load_digits
-from capsnet.device import autocast, choose_dtype
+from capsnet.device import allow_tf32, autocast, choose_dtype
 from capsnet.nn.capsnet import Prediction
 from capsnet.ranks import ALONE, Ranks
 
@@ -72,7 +72,9 @@ def load_subject(
     """
     network = checkpoint.load(model).to(device)
     test_digits = load_digits(digits, "test").to(device)
-    return Subject(network, test_digits, choose_dtype(precision, device), **protocol)
+    dtype = choose_dtype(precision, device)
+    allow_tf32(dtype)
+    return Subject(network, test_digits, dtype, **protocol)
 
 
 @torch.inference_mode()

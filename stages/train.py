@@ -30,7 +30,7 @@ from capsnet.data.batches import (
     training_draws,
 )
 from capsnet.data.mnist import Digits, load_digits, split_validation
-from capsnet.device import choose_device, choose_dtype, keep_freed_memory
+from capsnet.device import allow_tf32, choose_device, choose_dtype, keep_freed_memory
 from capsnet.evidence import evidence_limit
 from capsnet.nn.layers import route_with
 from capsnet.nn.registry import multiply_adds, network_class
@@ -97,6 +97,7 @@ def set_up(
     task = config.task
     keep_freed_memory()
     dtype = choose_dtype(config.optimizer.precision, device)
+    allow_tf32(dtype)
     digits = load_digits(arguments.digits, "train").to(device)
     generator = seeded_generator("validation", config.evaluate.seed)
     training, validation = split_validation(digits, config.data.validation_fraction, generator)

@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 import tempfile
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from capsnet.nn import routing_triton
 CAPABILITIES = (80, 90)
 # Images, lower capsules, iterations, leaky, gradient: of a training, of a GPU's test and a CPU's,
 # of one image; without agreement; by option.
+TF32 = (False, True)  # torch's setting
 CALLS = (
     (128, 1152, 3, False, "all"),
     (128, 3200, 3, False, "all"),
@@ -51,7 +53,8 @@ def record() -> list:
     launches: list = []
     for name in KERNELS:
         setattr(routing_triton, name, Recorder(getattr(routing_triton, name), launches))
-    for num_images, num_lower, iterations, leaky, gradient in CALLS:
+    for tf32, (num_images, num_lower, iterations, leaky, gradient) in product(TF32, CALLS):
+        torch.backends.cuda.matmul.allow_tf32 = tf32
         lower = torch.zeros(num_images, num_lower, 8, requires_grad=True)
         weight = torch.zeros(num_lower, 10, 8, 16, requires_grad=True)
         bias = torch.zeros(10, 16, requires_grad=True)

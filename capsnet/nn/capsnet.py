@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, linalg, nn
-from torch.nn import functional
 
-from capsnet.nn.convolution import convolve
+from capsnet.nn.convolution import convolve_relu
 from capsnet.nn.decoder import Decoder
 from capsnet.nn.layers import PRIMARY_STRIDE, DigitCapsules, PrimaryCapsules, grid_size
 
@@ -102,6 +101,4 @@ class CapsNet(nn.Module):
     def lower_capsules(self, images: Tensor) -> Tensor:
         """The primary capsules [b, i, p], type by type and row by row within a type."""
         layer = self.convolution
-        features = convolve(images, layer.weight, layer.bias, stride=1)
-        features = functional.relu(features, inplace=True)  # the largest tensor of all: no copy
-        return self.primary(features)
+        return self.primary(convolve_relu(images, layer.weight, layer.bias, stride=1))

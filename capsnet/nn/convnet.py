@@ -9,10 +9,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, linalg, nn
-from torch.nn import functional
 
 from capsnet.nn.capsnet import Prediction
-from capsnet.nn.convolution import convolve
+from capsnet.nn.convolution import convolve_relu
 from capsnet.nn.decoder import Decoder
 from capsnet.nn.layers import PRIMARY_STRIDE, grid_size
 
@@ -58,7 +57,6 @@ class ConvNet(nn.Module):
     def forward(self, images: Tensor) -> Prediction:
         features = images
         for layer in self.convolutions:
-            features = convolve(features, layer.weight, layer.bias, stride=layer.stride[0])
-            features = functional.relu(features, inplace=True)
+            features = convolve_relu(features, layer.weight, layer.bias, stride=layer.stride[0])
         vectors = self.vectors(self.linear(features.flatten(1)).float())
         return Prediction(linalg.vector_norm(vectors, dim=-1), vectors)

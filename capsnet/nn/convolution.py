@@ -3,7 +3,8 @@
 Same meaning and gradients as `torch.nn.functional.conv2d`. Not in the paper, only for speed: on a
 CPU almost all of a training step is the 9x9 convolution of the primary capsules. With channels last
 a patch is a few contiguous runs, so copying patches is cheap and the rest is a plain matrix
-product. No patch is saved for the backward pass: the patches are made again.
+product. No patch is saved for the backward pass: the patches are made again. On CUDA the library is
+fast, but for the first convolution, whose one channel it pads to eight.
 
 Legend of the suffixes: b image, c input channel, o output channel, h and w input pixel, y and x
 output pixel, k and l row and column of the kernel, n = (b, y, x) one patch, q = (k, l, c) one
@@ -15,6 +16,23 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK_NUMBERS = 2**23  # numbers in the buffer of patches: 16 MiB of bfloat16
+
+
+def convolve_relu(
+    images_bchw: Tensor, weight_ochw: Tensor, bias_o: Tensor, *, stride: int
+) -> Tensor:
+    """`convolve`, then ReLU in place; see there."""
+    device = images_bchw.device.type
+    if (
+        device == "cuda"
+        and images_bchw.shape[1] == stride == 1
+        and torch.is_autocast_enabled(device)
+    ):
+        dtype = torch.get_autocast_dtype(device)
+        tensors = (tensor.to(dtype) for tensor in (images_bchw, weight_ochw, bias_o))
+        return OneChannelConvolution.apply(*tensors)
+    features = convolve(images_bchw, weight_ochw, bias_o, stride=stride)
+    return torch.nn.functional.relu(features, inplace=True)
 
 
 def convolve(
@@ -65,6 +83,37 @@ class PatchConvolution(torch.autograd.Function):
             gradient_no = gradient_byxo.flatten(0, 2)
             bias = (gradient_no.new_ones(1, len(gradient_no)) @ gradient_no)[0]
         return images, weight, bias, None
+
+
+class OneChannelConvolution(torch.autograd.Function):
+    """ReLU of the convolution of [b, 1, h, w] with stride 1, by patches of tensors of one dtype.
+
+    Bias and ReLU are part of the matrix product. The patches, some 80 numbers each, are saved, with
+    zeros up to the next multiple of 8 that the matrix units want. Images get no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx, images_bchw: Tensor, weight_ochw: Tensor, bias_o: Tensor) -> Tensor:
+        num_outputs, _, num_rows, num_columns = weight_ochw.shape
+        size = num_rows * num_columns
+        padding = (0, -size % 8)
+        patches_byxq = _patches(_channels_last(images_bchw), weight_ochw.shape, 1).flatten(3)
+        patches_nq = torch.nn.functional.pad(patches_byxq, padding).flatten(0, 2)
+        weight_oq = torch.nn.functional.pad(weight_ochw.reshape(num_outputs, size), padding)
+        value_no = torch._addmm_activation(bias_o, patches_nq, weight_oq.t())  # its default: ReLU
+        ctx.save_for_backward(patches_nq, value_no)
+        ctx.shape = weight_ochw.shape
+        return value_no.view(*patches_byxq.shape[:3], num_outputs).permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient_boyx: Tensor) -> tuple[Tensor | None, ...]:
+        patches_nq, value_no = ctx.saved_tensors
+        gradient_no = _channels_last(gradient_boyx).flatten(0, 2)
+        gradient_no = torch.ops.aten.threshold_backward(gradient_no, value_no, 0)
+        weight_oq = (gradient_no.t() @ patches_nq)[:, : ctx.shape[2] * ctx.shape[3]]
+        bias_o = (gradient_no.new_ones(1, len(gradient_no)) @ gradient_no)[0]
+        return None, weight_oq.view(ctx.shape), bias_o
 
 
 def _value(images_bchw: Tensor, weight_ochw: Tensor, bias_o: Tensor | None, stride: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, relu
 
 from capsnet.nn import convolution
-from capsnet.nn.convolution import PatchConvolution, convolve
+from capsnet.nn.convolution import OneChannelConvolution, PatchConvolution, convolve
 
 SIZES = {  # images, input and output channels, height and width, kernel's height and width, stride
     "square": (4, 3, 5, 9, 9, 3, 3, 1),
@@ -138,3 +138,15 @@ def test_does_not_save_patches():
     with torch.autograd.graph.saved_tensors_hooks(saved.append, lambda t: t):
         convolve(images, weight, bias, stride=stride)
     assert [t.shape for t in saved] == [images.shape, weight.shape]
+
+
+@pytest.mark.parametrize("kernel", [(9, 9), (4, 2)], ids=str)
+def test_one_channel_equals_the_library_and_relu(kernel):
+    """81 numbers a patch get 7 zeros, 8 numbers none."""
+    images, weight, bias, _ = make(3, 1, 5, 12, 11, *kernel, 1)
+    tensors = weight, bias
+    ours = value_and_gradients(
+        lambda *t: OneChannelConvolution.apply(images.detach(), *t), *tensors
+    )
+    library = value_and_gradients(lambda *t: relu(conv2d(images.detach(), *t)), *tensors)
+    torch.testing.assert_close(ours, library, rtol=1e-12, atol=1e-12)

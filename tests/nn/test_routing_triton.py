@@ -83,7 +83,7 @@ def large_tiles(module, monkeypatch):
         monkeypatch.setattr(module, "SCAN_TILE", 320)
         monkeypatch.setattr(module, "SCAN_LOWER", 1024)
         monkeypatch.setattr(module, "GRADIENT_TILE", 2**19)
-        monkeypatch.setattr(module, "MATRIX_IMAGES", 2)
+        monkeypatch.setattr(module, "MATRIX_SIZE", 2)
 
 
 @pytest.fixture
@@ -93,6 +93,13 @@ def small_tiles(module, monkeypatch):
     monkeypatch.setattr(module, "SCAN_LOWER", 2)
     monkeypatch.setattr(module, "_multiprocessors", lambda device: 6)
     monkeypatch.setattr(module, "GRADIENT_TILE", 768)
+
+
+@pytest.fixture
+def tf32():
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def draw(num_images=3, num_lower=6, num_upper=4, lower_dim=5, upper_dim=7, dtype=torch.float64):
@@ -166,6 +173,14 @@ SIZES = {  # num_images, num_lower, num_upper, lower_dim, upper_dim
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 def test_any_size(route, small_tiles, sizes):
     compare_with_flags(route, sizes, torch.float64, 3, [(True, True, "all")])
+
+
+@pytest.mark.parametrize("sizes", [(3, 4, 3, 5, 7), (20, 5, 10, 8, 16), (1, 3, 2, 17, 20)], ids=str)
+def test_by_matrix_products(route, tf32, monkeypatch, sizes):
+    """With TF32 allowed; the interpreter multiplies in float32, a GPU with 10 bits."""
+    if DEVICE == "cuda":
+        monkeypatch.setitem(TOLERANCE, torch.float32, 5e-3)
+    compare_with_flags(route, sizes, torch.float32, 3, [(True, True, "all"), (True, False, "last")])
 
 
 @pytest.mark.parametrize("num_lower", [1152, 3200, 4608])

@@ -1,0 +1,49 @@
+"""The captured step on a GPU; skipped without one."""
+
+from functools import partial
+from itertools import count, islice
+
+import pytest
+import torch
+
+from capsnet.data.batches import compose_batch, training_draws
+from capsnet.data.mnist import Digits
+from capsnet.losses import margin_loss, weighted_losses
+from capsnet.nn.capsnet import CapsNet
+from capsnet.ranks import ALONE
+from capsnet.training import PredictAndDecode, Progress, TrainingStep, set_learning_rate
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def losses(prediction, reconstructions, batch):
+    parts = prediction.lengths, batch.targets, reconstructions, batch.sources
+    return weighted_losses(*parts, classification=margin_loss, reconstruction_weight=0.0005)
+
+
+def train(captured: bool) -> tuple[torch.Tensor, torch.Tensor, TrainingStep]:
+    """Twenty steps with other digits, shifts and rates in each: weights and sums of losses."""
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (40, 28, 28), dtype=torch.uint8)
+    digits = Digits(images, torch.arange(40) % 10).to("cuda")
+    model = CapsNet(image_size=36, conv_channels=32, primary_types=4).cuda()
+    rate = torch.tensor(0.0, device="cuda")
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=True)
+    compose, both = partial(compose_batch, digits, image_size=36), PredictAndDecode(model)
+    arguments = optimizer, compose, losses, torch.bfloat16, ALONE, Progress()
+    step = TrainingStep(both, *arguments)
+    if captured:
+        step.capture_after(3, pytest.fail)
+    draws = training_draws(digits, count(), seed=1, batch_size=16, num_digits=2, max_shift=4)
+    for number, drawn in enumerate(islice(draws, 20)):
+        set_learning_rate(optimizer, 0.001 * number)
+        step(drawn)
+    weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    return weights, step.progress.loss_sums, step
+
+
+def test_captured_steps_are_the_eager_ones():
+    (eager, eager_sums, _), (captured, captured_sums, step) = train(False), train(True)
+    assert step.graph is not None
+    torch.testing.assert_close(captured, eager, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(captured_sums, eager_sums, rtol=1e-4, atol=0)
