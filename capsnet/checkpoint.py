@@ -33,8 +33,8 @@ def save(
 ) -> None:
     """Write `model` = `network_class(network)(**arguments)`.
 
-    validation_error (percent) and evidence_limit (`capsnet.evidence`) stay with the file, so that
-    whoever has nothing else knows how far to trust the network. What is None or NaN, as after a
+    validation_error (percent) and evidence_limit (`capsnet.learning.rejection`) stay with the file,
+    so that whoever has nothing else knows how far to trust the network. What is None or NaN, as after a
     training without validation digits, is left out. Same file system errors as `replace_file`.
     """
     description = {"network": network, "arguments": dict(arguments)}

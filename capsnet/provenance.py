@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from capsnet.device import processor
+from capsnet.learning.device import processor
 
 ROOT = Path(__file__).resolve().parents[1]  # of the running code
 

@@ -13,14 +13,14 @@ import pandas as pd
 from capsnet import figures
 from capsnet.config import RunConfig, load, resolve
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.device import choose_device
-from capsnet.evaluation import Outcome, Subject
 from capsnet.figures.calibration import calibration as draw_calibration
 from capsnet.figures.couplings import couplings as draw_couplings
 from capsnet.figures.couplings import routing as draw_routing
 from capsnet.files import file_md5
+from capsnet.learning.device import choose_device
+from capsnet.learning.distributed import joined
+from capsnet.learning.evaluation import Outcome, Subject
 from capsnet.nn.registry import NETWORKS
-from capsnet.ranks import joined
 from capsnet.studies import calibration, errors, reconstructions, robustness, routing
 from capsnet.studies.told_apart import told_apart
 from capsnet.tracking import track

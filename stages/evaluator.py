@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from capsnet.config import RunConfig
-from capsnet.device import keep_freed_memory
-from capsnet.evaluation import Subject, load_subject
+from capsnet.learning.device import keep_freed_memory
+from capsnet.learning.evaluation import Subject, load_subject
 from capsnet.nn.layers import route_with
 
 

@@ -16,10 +16,10 @@ import pandas as pd
 
 from capsnet import figures
 from capsnet.config import RunConfig, load, resolve
-from capsnet.device import choose_device
-from capsnet.evaluation import Subject
 from capsnet.explore.page import can_be_explored, explorer, no_explorer
 from capsnet.figures.effects import effects as draw_effects
+from capsnet.learning.device import choose_device
+from capsnet.learning.evaluation import Subject
 from capsnet.studies import perturbation
 from capsnet.studies.effects import COLUMNS, describe, effect_table
 from capsnet.tracking import track

@@ -7,9 +7,9 @@ import torch
 
 from capsnet.config import RunConfig
 from capsnet.data.batches import Batch
+from capsnet.learning.training import ComputeLosses, exponential, one_cycle
 from capsnet.losses import weighted_losses
 from capsnet.nn.registry import classification_loss
-from capsnet.training import ComputeLosses, exponential, one_cycle
 
 
 def losses_of(config: RunConfig) -> ComputeLosses:

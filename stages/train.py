@@ -30,15 +30,15 @@ from capsnet.data.batches import (
     training_draws,
 )
 from capsnet.data.mnist import Digits, load_digits, split_validation
-from capsnet.device import allow_tf32, choose_device, choose_dtype, keep_freed_memory
-from capsnet.evidence import evidence_limit
+from capsnet.learning.device import allow_tf32, choose_device, choose_dtype, keep_freed_memory
+from capsnet.learning.distributed import Ranks, joined
+from capsnet.learning.rejection import evidence_limit
+from capsnet.learning.resume import ROOT, SavedState, folder_of_states, inputs_of, only_one
+from capsnet.learning.training import Facts, fit
 from capsnet.nn.layers import route_with
 from capsnet.nn.registry import multiply_adds, network_class
 from capsnet.provenance import record
-from capsnet.ranks import Ranks, joined
-from capsnet.resume import ROOT, SavedState, folder_of_states, inputs_of, only_one
 from capsnet.tracking import Tracker, track
-from capsnet.training import Facts, fit
 from stages.command import parser_of_a_run, run
 from stages.output import write_csv, write_json
 from stages.recipe import adam, losses_of, schedule

@@ -19,7 +19,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from capsnet.nn import routing_triton
+from capsnet.nn.kernels import routing_triton
 
 CAPABILITIES = (80, 90)
 # Images, lower capsules, iterations, leaky, gradient: of a training, of a GPU's test and a CPU's,

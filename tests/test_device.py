@@ -7,11 +7,11 @@ import sys
 import pytest
 import torch
 
-from capsnet.device import choose_device
+from capsnet.learning.device import choose_device
 
 CODE = """
 import resource
-from capsnet.device import keep_freed_memory
+from capsnet.learning.device import keep_freed_memory
 keep_freed_memory()
 counts = [0] * 11
 for step in range(11):

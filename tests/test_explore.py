@@ -12,10 +12,10 @@ import torch
 
 from capsnet import checkpoint
 from capsnet.data.archives import ARCHIVES, write_idx
-from capsnet.evaluation import load_subject
 from capsnet.explore import __main__ as program
 from capsnet.explore import page
 from capsnet.explore.weights import as_shown, fit_into, quantise
+from capsnet.learning.evaluation import load_subject
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet
 from capsnet.reading.handwriting import fit

@@ -6,14 +6,15 @@ from functools import partial
 import pytest
 import torch
 
-from capsnet import checkpoint, resume
+from capsnet import checkpoint
 from capsnet.data.archives import ARCHIVES
 from capsnet.data.batches import compose_batch, evaluation_batches, training_draws
 from capsnet.data.mnist import Digits
+from capsnet.learning import resume
+from capsnet.learning.resume import SavedState, inputs_of, only_one
+from capsnet.learning.training import fit
 from capsnet.losses import margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet
-from capsnet.resume import SavedState, inputs_of, only_one
-from capsnet.training import fit
 
 TASK = dict(num_digits=2, image_size=20, max_shift=2)
 STEPS, INTERVALS = 9, 3

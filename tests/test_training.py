@@ -18,11 +18,8 @@ from capsnet.data.batches import (
 )
 from capsnet.data.mnist import Digits
 from capsnet.data.multimnist import sort_classes
-from capsnet.losses import margin_loss, sigmoid_loss, weighted_losses
-from capsnet.nn.baseline import BaselineCNN
-from capsnet.nn.capsnet import CapsNet
-from capsnet.resume import SavedState
-from capsnet.training import (
+from capsnet.learning.resume import SavedState
+from capsnet.learning.training import (
     PredictAndDecode,
     check_finite,
     exponential,
@@ -30,6 +27,9 @@ from capsnet.training import (
     forward_losses,
     one_cycle,
 )
+from capsnet.losses import margin_loss, sigmoid_loss, weighted_losses
+from capsnet.nn.baseline import BaselineCNN
+from capsnet.nn.capsnet import CapsNet
 
 TASK = dict(num_digits=2, image_size=20, max_shift=2)
 
@@ -114,7 +114,7 @@ def test_no_step_waits_for_its_device(num_digits, monkeypatch, tmp_path):
     real = make_digits()
     digits = Digits(*(field.to("meta") for field in real))
     monkeypatch.setattr("capsnet.data.batches.sort_classes", lambda _: sort_classes(real.labels))
-    monkeypatch.setattr("capsnet.training.autocast", lambda *_: nullcontext())
+    monkeypatch.setattr("capsnet.learning.training.autocast", lambda *_: nullcontext())
     model, task = make_model().to("meta"), TASK | {"num_digits": num_digits}
     saved = SavedState(tmp_path, "run", {}, every=600)
     optimizer = torch.optim.Adam(model.parameters(), foreach=True)  # `meta` has no fused one

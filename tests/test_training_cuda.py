@@ -8,10 +8,10 @@ import torch
 
 from capsnet.data.batches import compose_batch, training_draws
 from capsnet.data.mnist import Digits
+from capsnet.learning.distributed import ALONE
+from capsnet.learning.training import PredictAndDecode, Progress, TrainingStep, set_learning_rate
 from capsnet.losses import margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet
-from capsnet.ranks import ALONE
-from capsnet.training import PredictAndDecode, Progress, TrainingStep, set_learning_rate
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -43,7 +43,8 @@ from capsnet.benchmark.results import SHARE, derive, write
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.batches import compose_batch, training_draws
 from capsnet.data.mnist import Digits, load_digits
-from capsnet.device import (
+from capsnet.files import replace_file
+from capsnet.learning.device import (
     choose_dtype,
     describe,
     keep_freed_memory,
@@ -51,8 +52,7 @@ from capsnet.device import (
     prepare,
     restart_peak,
 )
-from capsnet.evaluation import predict
-from capsnet.files import replace_file
+from capsnet.learning.evaluation import predict
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.convolution import convolve
 from capsnet.nn.registry import multiply_adds

@@ -14,11 +14,11 @@ from torch.profiler import ProfilerActivity
 from torch.utils.benchmark import Timer
 
 from capsnet.data.batches import Batch
-from capsnet.device import autocast, peak, restart_peak
+from capsnet.learning.device import autocast, peak, restart_peak
+from capsnet.learning.training import Facts, fit
 from capsnet.losses import Losses, margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet, Prediction
 from capsnet.nn.routing import squash
-from capsnet.training import Facts, fit
 
 RUN_TIME = 0.2  # seconds that a contestant is timed for in a round, one call at least
 GPU_STEPS = 10

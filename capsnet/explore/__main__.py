@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from capsnet.checkpoint import describe
-from capsnet.device import keep_freed_memory
-from capsnet.evaluation import load_subject
 from capsnet.explore.page import can_be_explored, explorer
 from capsnet.files import replace_file
+from capsnet.learning.device import keep_freed_memory
+from capsnet.learning.evaluation import load_subject
 from capsnet.reading.recognition import PAIR_IMAGE_SIZE
 from capsnet.studies import perturbation
 from capsnet.studies.effects import effect_table

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.evaluation import Outcome, Subject, decode
 from capsnet.explore.weights import as_shown, bits_of, fit_into
+from capsnet.learning.evaluation import Outcome, Subject, decode
 from capsnet.nn.registry import network_of
 
 MOST_BYTES = 8_000_000  # of the page

@@ -161,13 +161,15 @@ def trace(
 def _fastest(device: str, num_upper: int) -> type[torch.autograd.Function] | None:
     """What routes without votes on such a device; None: only the reference does."""
     if device == "cpu":
-        from capsnet.nn.routing_cpu import RouteOnCPU  # only those who route on a CPU load numba
+        from capsnet.nn.kernels.routing_cpu import (
+            RouteOnCPU,  # only those who route on a CPU load numba
+        )
 
         return RouteOnCPU
     # torch brings Triton along, but not on every system; its code grows with the upper capsules,
     # and for 47 of them the compiler took minutes.
     if device == "cuda" and num_upper <= 32 and find_spec("triton"):
-        from capsnet.nn.routing_triton import RouteInTriton
+        from capsnet.nn.kernels.routing_triton import RouteInTriton
 
         return RouteInTriton
     return None

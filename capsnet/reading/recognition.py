@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from capsnet import checkpoint
-from capsnet.evaluation import decode, predict
-from capsnet.evidence import USUAL_LIMIT, evidence
+from capsnet.learning.evaluation import decode, predict
+from capsnet.learning.rejection import USUAL_LIMIT, evidence
 from capsnet.reading.errors import KnownError, known_error
 from capsnet.reading.handwriting import fit
 from capsnet.studies.calibration import THRESHOLD, probabilities

@@ -14,7 +14,7 @@ from torch import Tensor
 from capsnet import metrics
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.batches import seeded_generator
-from capsnet.evaluation import Outcome, Subject
+from capsnet.learning.evaluation import Outcome, Subject
 
 THRESHOLD = 0.5  # a digit is there if its capsule is longer: midway between the loss's margins
 THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from capsnet import metrics
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.evaluation import Outcome
+from capsnet.learning.evaluation import Outcome
 
 OVERLAP_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # shared ink over the smaller digit's ink
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from capsnet import metrics
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.evaluation import Subject, decode
+from capsnet.learning.evaluation import Subject, decode
 from capsnet.studies.effects import Sweep, clearest, describe, fit_slopes
 from capsnet.studies.morphometry import measure, shape_overlap
 

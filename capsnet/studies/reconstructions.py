@@ -9,7 +9,7 @@ import torch
 
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.batches import Batch
-from capsnet.evaluation import Outcome, Subject, decode
+from capsnet.learning.evaluation import Outcome, Subject, decode
 
 NUM_SHOWN = 8  # examples of each kind in a figure
 

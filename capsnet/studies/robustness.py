@@ -17,7 +17,7 @@ from capsnet.data.batches import seeded_generator
 from capsnet.data.mnist import Digits
 from capsnet.data.multimnist import shift
 from capsnet.data.transforms import AFFNIST_SIZE, affine, affnist_like
-from capsnet.evaluation import Outcome, Subject
+from capsnet.learning.evaluation import Outcome, Subject
 from capsnet.studies.errors import error_row
 
 COLUMNS = ["transform", "amount", "unit", "examples", "error", "error_low", "error_high"]

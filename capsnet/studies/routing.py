@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from capsnet.data.batches import Batch
-from capsnet.device import autocast
-from capsnet.evaluation import Subject
+from capsnet.learning.device import autocast
+from capsnet.learning.evaluation import Subject
 from capsnet.metrics import exact_match, wilson_interval
 from capsnet.nn.routing import Trace
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from capsnet import metrics
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.evaluation import Subject, decode
+from capsnet.learning.evaluation import Subject, decode
 from capsnet.studies.errors import OVERLAP_EDGES
 
 COLUMNS = ["measure", "name", "value", "low", "high", "unit", "examples"]

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from capsnet.nn import routing, routing_cpu
+from capsnet.nn import routing
 from capsnet.nn.capsnet import CapsNet
+from capsnet.nn.kernels import routing_cpu
+from capsnet.nn.kernels.routing_cpu import RouteOnCPU
 from capsnet.nn.layers import route_with
 from capsnet.nn.routing import route, route_reference, squash
-from capsnet.nn.routing_cpu import RouteOnCPU
 
 BOTH = pytest.mark.parametrize("routing", [route_reference, route], ids=["reference", "route"])
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # of the largest magnitude of a tensor
@@ -213,7 +214,7 @@ for num_images in map(int, sys.argv[1:]):
     kernels = list(tmp_path.rglob("routing_cpu.*.nbi"))
     for kernel in kernels:
         os.utime(kernel, (0, 0))
-    subprocess.run([sys.executable, "-c", "import capsnet.nn.routing_cpu"], env=environment)
+    subprocess.run([sys.executable, "-c", "import capsnet.nn.kernels.routing_cpu"], env=environment)
     assert kernels and not any(kernel.exists() for kernel in kernels)
 
 

@@ -17,13 +17,13 @@ from capsnet.nn.routing import route_reference, squash
 triton = pytest.importorskip("triton", reason="triton, the compiler of the GPU kernels, is missing")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-NAME = "capsnet.nn.routing_triton"
+NAME = "capsnet.nn.kernels.routing_triton"
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # of the largest magnitude of a tensor
 
 
 @pytest.fixture(scope="module")
 def module():
-    """`capsnet.nn.routing_triton`, here with kernels for the interpreter if there is no GPU."""
+    """The module of the kernels, for the interpreter if there is no GPU."""
     if DEVICE == "cuda":
         yield importlib.import_module(NAME)
         return

@@ -6,7 +6,7 @@ import torch
 
 from capsnet.data.batches import evaluation_batches, seeded_generator, training_batches
 from capsnet.data.mnist import Digits
-from capsnet.evidence import DOUBTED, evidence, evidence_limit
+from capsnet.learning.rejection import DOUBTED, evidence, evidence_limit
 from capsnet.losses import margin_loss, weighted_losses
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet, Prediction

@@ -19,10 +19,10 @@ from torch import distributed, nn
 
 from capsnet import checkpoint
 from capsnet.data.archives import ARCHIVES
+from capsnet.learning.distributed import Ranks, joined
+from capsnet.learning.resume import SavedState
+from capsnet.learning.training import Progress
 from capsnet.nn.capsnet import CapsNet
-from capsnet.ranks import Ranks, joined
-from capsnet.resume import SavedState
-from capsnet.training import Progress
 from tests.interruption import ROOT, TIMES, compare, make_workspace, start
 
 TORCHRUN = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node=2"]

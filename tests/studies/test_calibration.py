@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from capsnet.data.mnist import Digits
-from capsnet.evaluation import Outcome, Subject
+from capsnet.learning.evaluation import Outcome, Subject
 from capsnet.nn.capsnet import Prediction
 from capsnet.studies.calibration import (
     count_table,

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from capsnet.evaluation import Outcome
+from capsnet.learning.evaluation import Outcome
 from capsnet.studies.errors import confusion_table, error_table, headline, pair_matrix
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from capsnet.data.mnist import Digits
-from capsnet.evaluation import Subject
+from capsnet.learning.evaluation import Subject
 from capsnet.nn.capsnet import CapsNet
 from capsnet.studies.reconstructions import in_order_of, made_again
 

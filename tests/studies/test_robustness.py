@@ -8,7 +8,7 @@ from torch import nn
 
 from capsnet.data.batches import seeded_generator
 from capsnet.data.mnist import Digits
-from capsnet.evaluation import Subject
+from capsnet.learning.evaluation import Subject
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet, Prediction
 from capsnet.studies import robustness

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from capsnet.data.mnist import Digits
-from capsnet.evaluation import Subject
+from capsnet.learning.evaluation import Subject
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.routing import Trace
 from capsnet.studies.routing import (

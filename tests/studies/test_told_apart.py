@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from capsnet.data.mnist import Digits
-from capsnet.evaluation import Subject
+from capsnet.learning.evaluation import Subject
 from capsnet.metrics import box_overlap
 from capsnet.nn.capsnet import CapsNet
 from capsnet.studies.told_apart import COLUMNS, means, pixels_told_apart, told_apart

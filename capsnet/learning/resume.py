@@ -23,13 +23,13 @@ from torch.optim import Adam
 
 from capsnet import checkpoint
 from capsnet.data.archives import ARCHIVES
-from capsnet.ranks import ALONE, Ranks
-from capsnet.training import Facts, Progress
+from capsnet.learning.distributed import ALONE, Ranks
+from capsnet.learning.training import Facts, Progress
 
-ROOT = Path(__file__).resolve().parents[1]  # of the code that runs
+ROOT = Path(__file__).resolve().parents[2]  # of the code that runs
 SOURCES = (  # what decides the numbers of a training
-    *("capsnet/data", "capsnet/nn", "capsnet/losses.py", "capsnet/metrics.py", "capsnet/device.py"),
-    *("capsnet/training.py", "capsnet/ranks.py", "stages/recipe.py", "stages/train.py"),
+    *("capsnet/data", "capsnet/nn", "capsnet/losses.py", "capsnet/metrics.py", "capsnet/learning"),
+    *("stages/recipe.py", "stages/train.py"),
 )
 NO_INPUTS = ("train", "perturb", "study_examples", "perturb_examples")  # they change no weight
 

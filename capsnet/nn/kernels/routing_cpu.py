@@ -23,8 +23,8 @@ from numba import njit
 from torch import Tensor
 from torch.nn.functional import pad
 
-from capsnet.nn import lanes
-from capsnet.nn.lanes import (
+from capsnet.nn.kernels import lanes
+from capsnet.nn.kernels.lanes import (
     LANES,
     add,
     add_product,

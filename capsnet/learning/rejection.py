@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnet.data.batches import Batch
-from capsnet.device import autocast
+from capsnet.learning.device import autocast
 from capsnet.metrics import exact_match
 
 DOUBTED = 0.025  # of the right answers on validation digits lie below the limit

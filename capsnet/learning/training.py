@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from capsnet.data.batches import Batch
-from capsnet.device import autocast
+from capsnet.learning.device import autocast
+from capsnet.learning.distributed import ALONE, Ranks
 from capsnet.losses import Losses
 from capsnet.metrics import exact_match
 from capsnet.nn.capsnet import Prediction
-from capsnet.ranks import ALONE, Ranks
 
 UNREAD_STEPS = 1000  # at most, before a device is asked for the losses
 WARM_UP_STEPS = 10  # run eagerly before the step is captured: kernels compile, buffers appear

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from capsnet import checkpoint, metrics
 from capsnet.data.batches import Batch, evaluation_batches
 from capsnet.data.mnist import Digits, load_digits
-from capsnet.device import allow_tf32, autocast, choose_dtype
+from capsnet.learning.device import allow_tf32, autocast, choose_dtype
+from capsnet.learning.distributed import ALONE, Ranks
 from capsnet.nn.capsnet import Prediction
-from capsnet.ranks import ALONE, Ranks
 
 
 class Outcome(NamedTuple):
