@@ -389,7 +389,8 @@ class RouteOnCPU(torch.autograd.Function):
         grad_lower, grad_weight = gradients(
             *inputs, ctx.leaky, queries, grad_sums, through_couplings
         )
-        grad_bias = grad_sums.sum(dim=(0, 1, 4))[:, :upper_dim]
+        needs_bias = ctx.needs_input_grad[2]
+        grad_bias = grad_sums.sum(dim=(0, 1, 4))[:, :upper_dim] if needs_bias else None
         grad_lower = unpack(grad_lower, num_images, lower_dim)
         grad_weight = grad_weight[:, :, :lower_dim, :upper_dim]
         return grad_lower, grad_weight, grad_bias, None, None, None
