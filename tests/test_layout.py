@@ -3,6 +3,7 @@ reads.
 """
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -161,6 +162,14 @@ def test_dvc_yaml_names_no_file_that_no_stage_reads():
 def test_train_is_not_made_stale_by_the_log_or_the_figures():
     deps = stages_of_dvc_yaml()["train"]["deps"]
     assert not {"capsnet", "capsnet/tracking", "capsnet/figures"} & set(deps)
+
+
+def test_a_launcher_takes_the_place_of_python():
+    """Its words are split, whatever shell DVC was started from."""
+    command = stages_of_dvc_yaml()["train"]["cmd"].replace("\\$", "$").replace("${key}", "mnist")
+    environment = os.environ | {"LAUNCHER": "echo torchrun --nproc-per-node 2"}
+    told = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True)
+    assert told.stdout.startswith("torchrun --nproc-per-node 2 -m stages.train mnist --digits ")
 
 
 def test_a_row_of_the_study_is_a_record():

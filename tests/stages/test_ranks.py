@@ -146,7 +146,7 @@ def loaded(rank: int, folder: Path) -> None:
     optimizer.step()
     with joined(torch.device("cpu")) as ranks:
         saved = SavedState(folder / str(rank), "mnist", {}, every=0)
-        now = Progress(step=7)
+        now = Progress(step=7, loss_sums=torch.zeros(3, dtype=torch.float64))
         saved.save_if_due(model, optimizer, now, [], ranks)
         progress, _ = saved.load(model, optimizer, ranks)
         found = ranks.gather([(progress.step, model.weight.detach())])
