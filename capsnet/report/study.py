@@ -22,12 +22,12 @@ same convolutions, decoder and loss, without squash and routing; the baseline is
 
 No network was chosen by a test error. Learning rates (peak) were chosen on validation digits for
 each network, but r = 1 was given that of r = 3; two others, tried on validation digits when its
-rows were done, were no better: [recipe.md](../recipe.md). All of one task and budget are tested on
-the same examples. A row is trainings that differ in their seed (and perhaps in the machine, which
-sums in another order), with mean and standard deviation over them and the 95 % t interval of the
-mean: it speaks of other seeds on these test examples, not of other examples. Where there is one
-network the interval is Wilson's, which knows nothing of other trainings and, like McNemar's test
-below, takes pairs as independent, though two may share a digit.
+rows were done, were no better: [recipe](../../docs/recipe.md). All of one task and budget are
+tested on the same examples. A row is trainings that differ in their seed (and perhaps in the
+machine, which sums in another order), with mean and standard deviation over them and the 95 % t
+interval of the mean: it speaks of other seeds on these test examples, not of other examples. Where
+there is one network the interval is Wilson's, which knows nothing of other trainings and, like
+McNemar's test below, takes pairs as independent, though two may share a digit.
 
 A row is compared with the first of its length, and with the first of another length if that was
 shown more images for as many multiply-adds, within 5 %. Networks of the same seed saw the same
