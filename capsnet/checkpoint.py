@@ -34,8 +34,9 @@ def save(
     """Write `model` = `network_class(network)(**arguments)`.
 
     validation_error (percent) and evidence_limit (`capsnet.learning.rejection`) stay with the file,
-    so that whoever has nothing else knows how far to trust the network. What is None or NaN, as after a
-    training without validation digits, is left out. Same file system errors as `replace_file`.
+    so that whoever has nothing else knows how far to trust the network. What is None or NaN, as
+    after a training without validation digits, is left out. Same file system errors as
+    `replace_file`.
     """
     description = {"network": network, "arguments": dict(arguments)}
     known = {"validation_error": validation_error, "evidence_limit": evidence_limit}

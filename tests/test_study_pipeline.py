@@ -17,7 +17,7 @@ def test_the_study_trains_what_is_missing_and_a_clone_needs_no_weights(tmp_path)
     study = repository.folder / "study"
     (study / "dvc.lock").unlink()
     alike = {"budget": "quick", "task": "multimnist", "network": "capsnet", "examples": 64}
-    runs = {"r3_seed1": {**alike, "seed": 1}, "night": {**alike, "iterations": 1, "seed": 1}}
+    runs = {"r3_seed1": {**alike, "seed": 1}, "gpu": {**alike, "iterations": 1, "seed": 1}}
 
     def write():
         tree = {"budget": "quick", "runs": runs}
@@ -27,20 +27,20 @@ def test_the_study_trains_what_is_missing_and_a_clone_needs_no_weights(tmp_path)
     names = {f"{stage}@{run}" for stage in ("train", "evaluate") for run in runs}
     assert ran(repository.dvc("--cd", "study", "repro")) == names | {
         "download",
-        "show@night",
+        "show@gpu",
         "report",
     }
     reports = repository.folder / "reports" / "study"
-    told = (reports / "night.md").read_text()
-    assert "# night: capsnet on multimnist, 64 images shown" in told
+    told = (reports / "gpu.md").read_text()
+    assert "# gpu: capsnet on multimnist, 64 images shown" in told
     for figure in ("figures/reconstructions.png", "perturbation/usual_overview.png"):
-        assert (reports / "night" / figure).is_file() and f"](night/{figure})" in told
-    record = json.loads((reports / "runs" / "night" / "record.json").read_text())
+        assert (reports / "gpu" / figure).is_file() and f"](gpu/{figure})" in told
+    record = json.loads((reports / "runs" / "gpu" / "record.json").read_text())
     assert record["examples"] == 64 and all(record.values())
     assert record["commit"] == repository.run("git", "rev-parse", "--short", "HEAD").strip()
     assert (repository.folder / "mlflow.db").exists() and not (study / "mlflow.db").exists()
 
-    with open(repository.folder / "capsnet" / "training.py", "a") as code:
+    with open(repository.folder / "capsnet" / "learning" / "training.py", "a") as code:
         code.write("# changed\n")
     runs["r3_seed2"] = {**alike, "seed": 2}
     write()
