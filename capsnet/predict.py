@@ -87,7 +87,9 @@ def as_json(path: Path, reading: Reading, reader: Reader) -> str:
 
 
 def draw(reader: Reader, readings: dict[Path, Reading], path: Path) -> None:
-    from capsnet.figures import predictions  # matplotlib takes a second, and few ask for a figure
+    from capsnet.reading import (
+        draw as predictions,  # matplotlib takes a second, and few ask for a figure
+    )
 
     shown = [
         predictions.Drawing(

@@ -10,19 +10,26 @@ from pathlib import Path
 
 import pandas as pd
 
-from capsnet import figures
 from capsnet.config import RunConfig, load, resolve
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.figures.calibration import calibration as draw_calibration
-from capsnet.figures.couplings import couplings as draw_couplings
-from capsnet.figures.couplings import routing as draw_routing
 from capsnet.files import file_md5
 from capsnet.learning.device import choose_device
 from capsnet.learning.distributed import joined
 from capsnet.learning.evaluation import Outcome, Subject
 from capsnet.nn.registry import NETWORKS
-from capsnet.studies import calibration, errors, reconstructions, robustness, routing
-from capsnet.studies.told_apart import told_apart
+from capsnet.studies.calibration import measure as calibration
+from capsnet.studies.calibration.draw import calibration as draw_calibration
+from capsnet.studies.errors import draw as errors_drawn
+from capsnet.studies.errors import measure as errors
+from capsnet.studies.reconstructions import draw as reconstructions_drawn
+from capsnet.studies.reconstructions import measure as reconstructions
+from capsnet.studies.robustness import measure as robustness
+from capsnet.studies.robustness.draw import transformed
+from capsnet.studies.routing import measure as routing
+from capsnet.studies.routing.draw import couplings as draw_couplings
+from capsnet.studies.routing.draw import routing as draw_routing
+from capsnet.studies.separation.measure import told_apart
+from capsnet.studies.training.draw import training_curve
 from capsnet.tracking import track
 from stages.command import parser_of_a_run, run
 from stages.evaluator import subject_of
@@ -117,13 +124,13 @@ def draw_errors(
     folder, name = arguments.out / "figures", arguments.run
     title = f"{name}: which digit was taken for which"
     counts = confusion["count"].to_numpy().reshape(NUM_CLASSES, NUM_CLASSES)
-    figures.confusion(counts, folder / "confusion.png", title=title)
+    errors_drawn.confusion(counts, folder / "confusion.png", title=title)
     by_overlap = table[table["group"] == "overlap"]
     if len(by_overlap):
         title = f"{name}: error by pair of digits"
-        figures.pair_errors(errors.pair_matrix(table), folder / "pairs.png", title=title)
+        errors_drawn.pair_errors(errors.pair_matrix(table), folder / "pairs.png", title=title)
         title = f"{name}: error by overlap of the two digits"
-        figures.error_by_overlap(by_overlap, folder / "overlap.png", title=title)
+        errors_drawn.error_by_overlap(by_overlap, folder / "overlap.png", title=title)
 
 
 def study_separation(
@@ -138,7 +145,7 @@ def study_training(
     if not arguments.no_figures:
         title, path = f"{arguments.run}: training loss and error", arguments.out / "figures"
         curve = pd.read_csv(arguments.curve)
-        figures.training_curve(curve, path / "training.png", title=title)
+        training_curve(curve, path / "training.png", title=title)
     return {}
 
 
@@ -151,10 +158,14 @@ def study_reconstructions(
         return {}
     if subject.num_digits == 1:
         shown = reconstructions.single_reconstructions(subject, outcome)
-        figures.reconstructions(shown, path, title=f"{name}: test digits and their reconstructions")
+        reconstructions_drawn.reconstructions(
+            shown, path, title=f"{name}: test digits and their reconstructions"
+        )
     else:
         shown = reconstructions.overlaid_reconstructions(subject, outcome)
-        figures.overlaid_reconstructions(shown, path, title=f"{name}: two digits, told apart")
+        reconstructions_drawn.overlaid_reconstructions(
+            shown, path, title=f"{name}: two digits, told apart"
+        )
     return {}
 
 
@@ -216,7 +227,7 @@ def study_random_affine(
     images, moved, outcome = robustness.random_affine(subject, degrees, share)
     first = slice(NUM_TRANSFORMED)
     if not arguments.no_figures:
-        figures.transformed(
+        transformed(
             *(part[first].cpu().numpy() / 255 for part in (images, moved)),
             outcome.labels[first, 0].numpy(),
             outcome.predictions[first, 0].numpy(),

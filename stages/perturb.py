@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from capsnet import figures
 from capsnet.config import RunConfig, load, resolve
 from capsnet.explore.page import can_be_explored, explorer, no_explorer
-from capsnet.figures.effects import effects as draw_effects
 from capsnet.learning.device import choose_device
 from capsnet.learning.evaluation import Subject
-from capsnet.studies import perturbation
-from capsnet.studies.effects import COLUMNS, describe, effect_table
+from capsnet.plots.pictures import notice
+from capsnet.studies.perturbation import measure as perturbation
+from capsnet.studies.perturbation.draw import effects as draw_effects
+from capsnet.studies.perturbation.draw import perturbation_grid, perturbation_overview
+from capsnet.studies.perturbation.effects import COLUMNS, describe, effect_table
 from capsnet.tracking import track
 from stages.command import parser_of_a_run, run
 from stages.evaluator import subject_of
@@ -57,7 +58,7 @@ def perturb(config: RunConfig, arguments: argparse.Namespace, tracker) -> None:
         title = f"{arguments.run}: nothing to perturb"
         note = "This network has no decoder, so there is no capsule to draw."
         # A notice, since neither git nor dvc plots takes an empty folder.
-        figures.notice(out / FIGURES / "overview.png", title=title, note=note)
+        notice(out / FIGURES / "overview.png", title=title, note=note)
         write_text(arguments.explorer, no_explorer(arguments.run))
         print(f"{title}, no decoder")
     else:
@@ -88,7 +89,7 @@ def study_dimensions(
     }
     deviations = perturbation.sweep_values(2, 4 / (len(values) - 1)).numpy()
     added = "standard deviations of the digit's capsules"
-    draw = partial(figures.perturbation_overview, values=deviations, added=added)
+    draw = partial(perturbation_overview, values=deviations, added=added)
     ends = ("usual_overview.png", "usual_effects.png")
     paths = [folder / end for end in ends]
     _, meant = study_sweep(model, capsules, usual, within_usual, draw, paths, title)
@@ -101,7 +102,7 @@ def study_dimensions(
             page = no_explorer(arguments.run, str(problem))
     write_text(arguments.explorer, page)
 
-    draw = partial(figures.perturbation_overview, values=values.numpy())
+    draw = partial(perturbation_overview, values=values.numpy())
     alike = dict.fromkeys(capsules, values)
     paths = [folder / "overview.png", folder / "effects.png"]
     sweeps, effects = study_sweep(model, capsules, alike, within_paper, draw, paths, title)
@@ -110,9 +111,7 @@ def study_dimensions(
     for digit, poses in capsules.items():
         images = perturbation.typical_grid(model, poses, digit, sweeps[digit], values)
         path, reach = folder / f"digit_{digit}.png", usual[digit][:, -1].tolist()
-        figures.perturbation_grid(
-            images, values.numpy(), names[digit], path, digit=digit, usual=reach
-        )
+        perturbation_grid(images, values.numpy(), names[digit], path, digit=digit, usual=reach)
     print(f"{arguments.run}: figures in {folder}")
 
 
@@ -141,7 +140,7 @@ def draw_overview(rows, draw, path: Path, title: str) -> None:
         draw(rows, path=path, title=title)
     else:
         note = "No dimension of any digit changes a measure visibly and beyond chance."
-        figures.notice(path, title=f"{title}: no dimension has an effect", note=note)
+        notice(path, title=f"{title}: no dimension has an effect", note=note)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,15 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from capsnet import figures
 from capsnet.config import load, resolve
-from capsnet.figures.robustness import robustness_curves
 from capsnet.nn.registry import NETWORKS
 from capsnet.params import Params
+from capsnet.plots.pictures import notice
 from capsnet.report.comparisons import controls
 from capsnet.report.sections import SECTIONS, TABLES, perturbation_grids, relative, shown
 from capsnet.report.sentences import FINDINGS
 from capsnet.report.tables import Results, read_results, results_table, training_table
+from capsnet.studies.robustness.draw import robustness_curves
 from stages.command import run
 from stages.output import write_text
 
@@ -112,7 +112,7 @@ def robustness(
     names = [name for name in params.runs if resolve(params, name).task.num_digits == 1]
     yield f"## {AFFINE}"
     if not names:
-        figures.notice(path, title="No run has one digit to an image", note="Nothing to transform.")
+        notice(path, title="No run has one digit to an image", note="Nothing to transform.")
         return
     tables = {name: measured[name].tables["robustness"] for name in names}
     robustness_curves(tables, path, title="Error under affine transformations not seen in training")

@@ -181,7 +181,7 @@ def measure(name: str, subject: Subject, settings: Settings) -> dict[str, list[f
 
 
 def measure_growth(subjects: dict[str, Subject], settings: Settings) -> pd.DataFrame:
-    """Seconds of calls of growing size, as `capsnet.figures.growth` takes them.
+    """Seconds of calls of growing size, as `capsnet.benchmark.draw.growth` takes them.
 
     With the paper's sizes: 8 to 256 images; 288 to 4,608 lower capsules or 1 to 5 iterations with
     32 images; 1,152 lower capsules and 3 iterations where another grows.

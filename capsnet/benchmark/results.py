@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from capsnet import figures
+from capsnet.benchmark.draw import growth as draw_growth
 from capsnet.files import replace_file
 
 MIB = 2**20
@@ -125,7 +125,7 @@ def write(
     }
     for name, content in contents.items():
         replace_file(folder / name, content.encode())
-    figures.growth(growth, folder / "growth.png", title=title)
+    draw_growth(growth, folder / "growth.png", title=title)
     print(text)
 
 

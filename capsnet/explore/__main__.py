@@ -16,8 +16,8 @@ from capsnet.files import replace_file
 from capsnet.learning.device import keep_freed_memory
 from capsnet.learning.evaluation import load_subject
 from capsnet.reading.recognition import PAIR_IMAGE_SIZE
-from capsnet.studies import perturbation
-from capsnet.studies.effects import effect_table
+from capsnet.studies.perturbation import measure as perturbation
+from capsnet.studies.perturbation.effects import effect_table
 
 MEASURED = 50  # test examples of each digit behind what a slider means
 SHIFT = 4  # pixels, of each of two digits

@@ -7,8 +7,8 @@ from statistics import mean, stdev
 
 import pandas as pd
 
-from capsnet.figures.comparison import comparison
 from capsnet.params import Params
+from capsnet.report.draw import comparison
 from capsnet.report.rows import Difference, Row, differences, interval_of, rows_of
 from capsnet.report.tables import Results, markdown
 

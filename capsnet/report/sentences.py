@@ -9,7 +9,7 @@ import pandas as pd
 
 from capsnet.config import RunConfig
 from capsnet.report.tables import FEW, Results
-from capsnet.studies.effects import clearest
+from capsnet.studies.perturbation.effects import clearest
 
 PAPER_MEASURES = ("thickness", "slant", "width", "horizontal_centre", "vertical_centre")
 LONG = 10_000_000  # images shown: the authors' own trainings are of this order and longer

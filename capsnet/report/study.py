@@ -11,9 +11,9 @@ from statistics import mean, stdev
 import pandas as pd
 
 from capsnet.config import resolve
-from capsnet.figures.comparison import lines
 from capsnet.params import Params
 from capsnet.report.comparisons import differences_table, rows_table
+from capsnet.report.draw import lines
 from capsnet.report.rows import Row, differences, interval_of, rows_of
 from capsnet.report.tables import FEW, PAPER, Results, markdown
 

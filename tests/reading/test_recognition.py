@@ -13,7 +13,7 @@ from capsnet.nn.capsnet import CapsNet, Prediction
 from capsnet.reading import recognition
 from capsnet.reading.handwriting import fit
 from capsnet.reading.recognition import Reader, read
-from capsnet.studies import calibration
+from capsnet.studies.calibration import measure as calibration
 
 
 def test_lengths_choose_the_digits():

@@ -7,7 +7,7 @@ from torch import nn
 from capsnet.data.mnist import Digits
 from capsnet.learning.evaluation import Outcome, Subject
 from capsnet.nn.capsnet import Prediction
-from capsnet.studies.calibration import (
+from capsnet.studies.calibration.measure import (
     count_table,
     expected_calibration_error,
     probabilities,

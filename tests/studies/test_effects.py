@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from capsnet.nn.capsnet import CapsNet
-from capsnet.studies import perturbation
-from capsnet.studies.effects import (
+from capsnet.studies.perturbation import measure as perturbation
+from capsnet.studies.perturbation.effects import (
     COLUMNS,
     Slopes,
     Sweep,
@@ -17,7 +17,7 @@ from capsnet.studies.effects import (
     effect_table,
     fit_slopes,
 )
-from capsnet.studies.morphometry import MEASURES
+from capsnet.studies.perturbation.morphometry import MEASURES
 
 VALUES = np.array([-0.25, -0.15, 0, 0.15, 0.25])
 

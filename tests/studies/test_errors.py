@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from capsnet.learning.evaluation import Outcome
-from capsnet.studies.errors import confusion_table, error_table, headline, pair_matrix
+from capsnet.studies.errors.measure import confusion_table, error_table, headline, pair_matrix
 
 
 def outcome(predictions: list[tuple], labels: list[tuple], overlap: list[float]) -> Outcome:

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from capsnet.studies.morphometry import MEASURES, Shapes, contour, measure, shape_overlap
+from capsnet.studies.perturbation.morphometry import (
+    MEASURES,
+    Shapes,
+    contour,
+    measure,
+    shape_overlap,
+)
 
 SIZE = 28
 DOWN, RIGHT = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2  # px from the middle of the image

@@ -5,7 +5,7 @@ import torch
 from capsnet.data.mnist import Digits
 from capsnet.learning.evaluation import Subject
 from capsnet.nn.capsnet import CapsNet
-from capsnet.studies.reconstructions import in_order_of, made_again
+from capsnet.studies.reconstructions.measure import in_order_of, made_again
 
 
 def subject(image_size: int, num_digits: int) -> Subject:

@@ -11,8 +11,8 @@ from capsnet.data.mnist import Digits
 from capsnet.learning.evaluation import Subject
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet, Prediction
-from capsnet.studies import robustness
-from capsnet.studies.robustness import COLUMNS, random_affine, robustness_table
+from capsnet.studies.robustness import measure as robustness
+from capsnet.studies.robustness.measure import COLUMNS, random_affine, robustness_table
 
 
 class Witness(nn.Module):

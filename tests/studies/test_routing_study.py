@@ -7,7 +7,7 @@ from capsnet.data.mnist import Digits
 from capsnet.learning.evaluation import Subject
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.routing import Trace
-from capsnet.studies.routing import (
+from capsnet.studies.routing.measure import (
     COLUMNS,
     MAX_ITERATIONS,
     UNITS,

@@ -8,18 +8,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from capsnet.figures.canvas import (
+from capsnet.plots.canvas import (
     BLUE,
-    FIRST_DIGIT,
     GREEN,
     GREY,
     INK,
     ORANGE,
-    SECOND_DIGIT,
     chart,
+    color_key,
     overlay,
 )
-from capsnet.figures.pictures import Column, picture_columns
+from capsnet.plots.pictures import Column, picture_columns
 
 STRIDE = 2  # pixels from one place of the grid to the next
 NUM_CLASSES = 10
@@ -86,9 +85,7 @@ def couplings(examples: Sequence, path: Path, *, title: str) -> None:
     note += f"twice the coupling shows as {2**CONTRAST} times the colour."
     if single:
         note += " The second digit is the wrong one with the longest capsule."
-    key = {"first digit": FIRST_DIGIT, "second digit": SECOND_DIGIT}
-    key["both"] = np.clip(FIRST_DIGIT + SECOND_DIGIT, 0, 1)
-    picture_columns(columns, path, names=names, title=title, note=note, key=key)
+    picture_columns(columns, path, names=names, title=title, note=note, key=color_key())
 
 
 def _claimed(one, iteration: int) -> np.ndarray:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from capsnet import metrics
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.learning.evaluation import Subject, decode
-from capsnet.studies.effects import Sweep, clearest, describe, fit_slopes
-from capsnet.studies.morphometry import measure, shape_overlap
+from capsnet.studies.perturbation.effects import Sweep, clearest, describe, fit_slopes
+from capsnet.studies.perturbation.morphometry import measure, shape_overlap
 
 NUM_OVERLAID = 20  # examples of a digit: enough to say whether a shape stays
 NUM_MEASURED = 5  # of the values of a sweep: they give a slope as well as all, in half the time

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from capsnet.figures.canvas import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, chart
+from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, chart
 
 STYLES = [(BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^-"), (PURPLE, "D--"), (INK, "v:"), (GREY, "x:")]
 

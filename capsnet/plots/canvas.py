@@ -49,6 +49,12 @@ def overlay(two: np.ndarray) -> np.ndarray:
     return np.clip(two[0][..., None] * FIRST_DIGIT + two[1][..., None] * SECOND_DIGIT, 0, 1)
 
 
+def color_key(first: str = "first digit", second: str = "second digit") -> dict[str, np.ndarray]:
+    """The colours of `overlay` by name."""
+    both = np.clip(FIRST_DIGIT + SECOND_DIGIT, 0, 1)
+    return {first: FIRST_DIGIT, second: SECOND_DIGIT, "both": both}
+
+
 def log_scale(axes: Axes, values: np.ndarray) -> None:
     """A log axis with plain numbers, and enough of them where it spans little."""
     positive = values[values > 0]

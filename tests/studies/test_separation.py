@@ -7,7 +7,7 @@ from capsnet.data.mnist import Digits
 from capsnet.learning.evaluation import Subject
 from capsnet.metrics import box_overlap
 from capsnet.nn.capsnet import CapsNet
-from capsnet.studies.told_apart import COLUMNS, means, pixels_told_apart, told_apart
+from capsnet.studies.separation.measure import COLUMNS, means, pixels_told_apart, told_apart
 
 
 def bars() -> torch.Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from capsnet import metrics
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.learning.evaluation import Subject, decode
-from capsnet.studies.errors import OVERLAP_EDGES
+from capsnet.studies.errors.measure import OVERLAP_EDGES
 
 COLUMNS = ["measure", "name", "value", "low", "high", "unit", "examples"]
 SQUARED, PIXELS, BOXES = "squared_error", "pixels_told_apart", "box_overlap"

@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from capsnet.figures.canvas import BLUE, GREEN, GREY, INK, PALE, PURPLE, chart
+from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PALE, PURPLE, chart
+from capsnet.plots.pictures import Column, picture_columns
 
 LINES = [(BLUE, "o-"), (GREEN, "s--"), (PURPLE, "^:"), (INK, "d-.")]
 
@@ -106,3 +107,21 @@ def verdict(rows: dict[str, pd.DataFrame], panel: Panel) -> str:
     (best, best_run), (worst, worst_run) = found[0], found[-1]
     errors = f"{best:.1f} % ({best_run}) to {worst:.1f} % ({worst_run})"
     return "\n".join([f"If {panel.words}:", *textwrap.wrap(errors, TITLE_LETTERS)])
+
+
+def transformed(
+    images: np.ndarray, transformed_images: np.ndarray, labels: np.ndarray,
+    predictions: np.ndarray, path: Path, *, title: str
+) -> None:  # fmt: skip
+    """Each digit [n, h, w] above its transformed self, which is what the network was asked."""
+    columns = []
+    for *pictures, label, prediction in zip(
+        images, transformed_images, labels, predictions, strict=True
+    ):
+        color = INK if label == prediction else ORANGE
+        columns.append(Column(f"({label}, {prediction})", color, 0, pictures))
+    note = "(label, prediction for the transformed digit)"
+    if any(column.color == ORANGE for column in columns):
+        note += "; framed in orange: wrong predictions"
+    names = ["original", "trans-\nformed"]
+    picture_columns(columns, path, names=names, title=title, note=note, framed=True)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from capsnet.figures.canvas import FIRST_DIGIT, INK, SECOND_DIGIT, overlay
-from capsnet.figures.pictures import Column, picture_columns
+from capsnet.plots.canvas import INK, color_key, overlay
+from capsnet.plots.pictures import Column, picture_columns
 
 HEADING_LETTERS = 9  # above a picture
 
@@ -34,8 +34,7 @@ def drawings(
     note = "In brackets the length of the capsule: how sure the network is, from 0 to 1"
     if num_digits > 1:
         names = ["input", "longest\ncapsule", "second\ncapsule", "together"]
-        key = {"longest capsule": FIRST_DIGIT, "second capsule": SECOND_DIGIT}
-        key["both"] = np.clip(FIRST_DIGIT + SECOND_DIGIT, 0, 1)
+        key = color_key("longest capsule", "second capsule")
         note += "; all black: no second digit"
     if not all(one.is_sure for one in examples):
         note += "; unsure: the picture may hold no digit"

@@ -1,6 +1,5 @@
 """Every figure is a readable PNG, the same bytes for the same input, and leaves its input alone."""
 
-import re
 from pathlib import Path
 
 import matplotlib
@@ -9,10 +8,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from capsnet import figures
-from capsnet.figures import canvas, charts, effects
-from capsnet.studies.perturbation import PerturbationRow
-from capsnet.studies.reconstructions import OverlaidReconstruction, Reconstruction
+from capsnet.benchmark import draw as benchmark
+from capsnet.plots import canvas
+from capsnet.plots.pictures import notice
+from capsnet.studies.errors import draw as errors
+from capsnet.studies.perturbation import draw as perturbation
+from capsnet.studies.perturbation.measure import PerturbationRow
+from capsnet.studies.reconstructions import draw as reconstructions
+from capsnet.studies.reconstructions.measure import OverlaidReconstruction, Reconstruction
+from capsnet.studies.robustness.draw import transformed
+from capsnet.studies.training.draw import training_curve
 
 
 def content(value: object) -> object:
@@ -110,37 +115,53 @@ def growing(num_sizes):
 
 TITLE = {"title": "What there is to see"}
 CASES = {
-    "curve": (figures.training_curve, [curve()], TITLE),
-    "curve without validation": (figures.training_curve, [curve(validation_error=np.nan)], TITLE),
-    "curve of a baseline": (figures.training_curve, [curve(reconstruction_loss=0.0)], TITLE),
-    "curve, no decoder": (figures.training_curve, [curve(reconstruction_loss=np.nan)], TITLE),
-    "curve of one epoch": (figures.training_curve, [curve().head(1)], TITLE),
-    "curve down to zero": (figures.training_curve, [curve(loss=0.0, validation_error=0.0)], TITLE),
-    "curve from 90 %": (figures.training_curve, [curve(validation_error=[90, 9, 5, 2, 1])], TITLE),
-    "digits": (figures.reconstructions, [digits([(5, 3), (2, 2), (7, 7)])], TITLE),
-    "digits, no failures": (figures.reconstructions, [digits([(0, 0)] * 14)], TITLE),
-    "one digit": (figures.reconstructions, [digits([(1, 1)], size=36)], TITLE),
-    "pairs": (figures.overlaid_reconstructions, [overlaid(["neither", "wrong", "correct"])], TITLE),
-    "many pairs": (figures.overlaid_reconstructions, [overlaid(["correct", "wrong"] * 8)], TITLE),
-    "one pair": (figures.overlaid_reconstructions, [overlaid(["correct"], size=28)], TITLE),
-    "affine": (figures.transformed, moved(20, 28, [0, 1]), TITLE),
-    "affine, all right": (figures.transformed, moved(1, 36, [0]), TITLE),
-    "confusion": (figures.confusion, [np.diag(np.arange(980, 990)) + np.eye(10, k=1) * 3], TITLE),
-    "no confusion": (figures.confusion, [np.diag([5, 5, 5])], TITLE),
-    "pair errors": (figures.pair_errors, [pairs(10)], TITLE),
-    "no pairs": (figures.pair_errors, [np.full((4, 4), np.nan)], TITLE),
-    "overlap": (figures.error_by_overlap, [overlaps(10)], TITLE),
-    "one overlap": (figures.error_by_overlap, [overlaps(1)], TITLE),
-    "growth": (figures.growth, [growing(6)], TITLE),
-    "growth of one size": (figures.growth, [growing(1)], TITLE),
-    "grid": (figures.perturbation_grid, sweep(4, 11, 28), {"digit": 3, "usual": [0.1] * 4}),
-    "grid 36x36": (figures.perturbation_grid, sweep(16, 11, 36), {"digit": 3, "usual": [0.1] * 16}),
-    "small grid": (figures.perturbation_grid, sweep(2, 4, 8), {"digit": 0, "usual": [0.1] * 2}),
-    "overview": (figures.perturbation_overview, telling(4, 28), TITLE),
-    "effects": (effects.effects, [changes(10, 7)], TITLE),
-    "effects of one digit": (effects.effects, [changes(1, 2)], TITLE),
-    "no effects": (effects.effects, [changes(3, 1, significant=False)], TITLE),
-    "overview of one": (figures.perturbation_overview, telling(1, 36), TITLE),
+    "curve": (training_curve, [curve()], TITLE),
+    "curve without validation": (training_curve, [curve(validation_error=np.nan)], TITLE),
+    "curve of a baseline": (training_curve, [curve(reconstruction_loss=0.0)], TITLE),
+    "curve, no decoder": (training_curve, [curve(reconstruction_loss=np.nan)], TITLE),
+    "curve of one epoch": (training_curve, [curve().head(1)], TITLE),
+    "curve down to zero": (training_curve, [curve(loss=0.0, validation_error=0.0)], TITLE),
+    "curve from 90 %": (training_curve, [curve(validation_error=[90, 9, 5, 2, 1])], TITLE),
+    "digits": (reconstructions.reconstructions, [digits([(5, 3), (2, 2), (7, 7)])], TITLE),
+    "digits, no failures": (reconstructions.reconstructions, [digits([(0, 0)] * 14)], TITLE),
+    "one digit": (reconstructions.reconstructions, [digits([(1, 1)], size=36)], TITLE),
+    "pairs": (
+        reconstructions.overlaid_reconstructions,
+        [overlaid(["neither", "wrong", "correct"])],
+        TITLE,
+    ),
+    "many pairs": (
+        reconstructions.overlaid_reconstructions,
+        [overlaid(["correct", "wrong"] * 8)],
+        TITLE,
+    ),
+    "one pair": (reconstructions.overlaid_reconstructions, [overlaid(["correct"], size=28)], TITLE),
+    "affine": (transformed, moved(20, 28, [0, 1]), TITLE),
+    "affine, all right": (transformed, moved(1, 36, [0]), TITLE),
+    "confusion": (errors.confusion, [np.diag(np.arange(980, 990)) + np.eye(10, k=1) * 3], TITLE),
+    "no confusion": (errors.confusion, [np.diag([5, 5, 5])], TITLE),
+    "pair errors": (errors.pair_errors, [pairs(10)], TITLE),
+    "no pairs": (errors.pair_errors, [np.full((4, 4), np.nan)], TITLE),
+    "overlap": (errors.error_by_overlap, [overlaps(10)], TITLE),
+    "one overlap": (errors.error_by_overlap, [overlaps(1)], TITLE),
+    "growth": (benchmark.growth, [growing(6)], TITLE),
+    "growth of one size": (benchmark.growth, [growing(1)], TITLE),
+    "grid": (perturbation.perturbation_grid, sweep(4, 11, 28), {"digit": 3, "usual": [0.1] * 4}),
+    "grid 36x36": (
+        perturbation.perturbation_grid,
+        sweep(16, 11, 36),
+        {"digit": 3, "usual": [0.1] * 16},
+    ),
+    "small grid": (
+        perturbation.perturbation_grid,
+        sweep(2, 4, 8),
+        {"digit": 0, "usual": [0.1] * 2},
+    ),
+    "overview": (perturbation.perturbation_overview, telling(4, 28), TITLE),
+    "effects": (perturbation.effects, [changes(10, 7)], TITLE),
+    "effects of one digit": (perturbation.effects, [changes(1, 2)], TITLE),
+    "no effects": (perturbation.effects, [changes(3, 1, significant=False)], TITLE),
+    "overview of one": (perturbation.perturbation_overview, telling(1, 36), TITLE),
 }
 
 
@@ -170,7 +191,7 @@ def test_pixels_of_digits_are_exact_squares(tmp_path):
     screen pixels inside it hold runs of exactly 5 black or 5 white."""
     board = np.indices((28, 28)).sum(axis=0) % 2.0
     example = Reconstruction(board, board, 1, 1, 1)
-    figures.reconstructions([example], tmp_path / "board.png", title="Board")
+    reconstructions.reconstructions([example], tmp_path / "board.png", title="Board")
     with Image.open(tmp_path / "board.png") as image:
         pixels = np.asarray(image.convert("L"))
     left = canvas.MARGIN + 160
@@ -194,8 +215,8 @@ def test_overlay_adds_light_and_differs_in_lightness():
 
 def test_failures_stand_to_the_right_whatever_the_order(tmp_path):
     shown = digits([(5, 3), (2, 2), (7, 7)])
-    figures.reconstructions(shown, tmp_path / "first.png", title="Same")
-    figures.reconstructions(shown[1:] + shown[:1], tmp_path / "second.png", title="Same")
+    reconstructions.reconstructions(shown, tmp_path / "first.png", title="Same")
+    reconstructions.reconstructions(shown[1:] + shown[:1], tmp_path / "second.png", title="Same")
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
 
 
@@ -204,26 +225,23 @@ def test_growth_says_by_how_much():
     64 images of 28x28 and at 16 of 36x36."""
     table = growing(6)
     images, training = (table[table["growing"] == name] for name in ("images", "training"))
-    assert charts.slowdown("images", images) == "32x the images: route takes 32x the time"
+    assert benchmark.slowdown("images", images) == "32x the images: route takes 32x the time"
     training = training.assign(value=[1, 2, 3, 2, 1, 1, 9, 8, 7, 6, 5, 4])
-    assert charts.fastest_sizes(training) == "Training: fastest at 64 (28x28) and 16 (36x36)"
+    assert benchmark.fastest_sizes(training) == "Training: fastest at 64 (28x28) and 16 (36x36)"
 
 
 def test_nothing_to_draw_is_an_error_and_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match=r"none\.png: no examples to draw"):
-        figures.reconstructions([], tmp_path / "none.png", title="Nothing")
+        reconstructions.reconstructions([], tmp_path / "none.png", title="Nothing")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_notice_stands_in_for_a_figure(tmp_path):
-    figures.notice(
-        tmp_path / "notice.png", title="baseline: nothing to perturb", note="No decoder."
-    )
+    notice(tmp_path / "notice.png", title="baseline: nothing to perturb", note="No decoder.")
     assert (tmp_path / "notice.png").stat().st_size > 1000
 
 
-def test_figures_know_neither_pyplot_nor_the_rest_of_the_project():
-    for path in (Path(__file__).parent.parent / "capsnet" / "figures").glob("*.py"):
-        text = path.read_text()
-        assert "pyplot" not in text
-        assert "capsnet." not in re.sub(r"capsnet\.(figures|files)", "", text)
+def test_no_figure_needs_pyplot():
+    """pyplot keeps global state."""
+    for path in (Path(__file__).parent.parent / "capsnet").rglob("*.py"):
+        assert "pyplot" not in path.read_text(), path

@@ -79,7 +79,7 @@ def effect_table(sweeps: dict[int, Sweep]) -> pd.DataFrame:
     """
     if not sweeps:
         return pd.DataFrame(columns=COLUMNS)
-    from capsnet.studies.morphometry import MEASURES
+    from capsnet.studies.perturbation.morphometry import MEASURES
 
     num_tests = sum(
         one.slope.shape[1] for digit in sweeps.values() for one in digit.slopes.values()
@@ -103,7 +103,7 @@ def _statistics(name: str, found: Slopes, limit: np.ndarray, num_tests: int) -> 
     """One row for each dimension of a digit and measure."""
     from scipy import stats
 
-    from capsnet.studies.morphometry import MEASURES
+    from capsnet.studies.perturbation.morphometry import MEASURES
 
     finite = np.isfinite(found.slope)
     count = finite.sum(axis=0)

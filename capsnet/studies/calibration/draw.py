@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from capsnet.figures.canvas import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, chart
+from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, chart
 
 
 def calibration(

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from capsnet.figures import robustness
-from capsnet.figures.robustness import PANELS, place_of_zero, robustness_curves, verdict
+from capsnet.studies.robustness import draw as robustness
+from capsnet.studies.robustness.draw import PANELS, place_of_zero, robustness_curves, verdict
 
 AMOUNTS = {
     "rotation": [-60, -20, 0, 20, 60],

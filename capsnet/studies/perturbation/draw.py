@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 
-from capsnet.figures.canvas import (
+from capsnet.plots.canvas import (
     BLUE,
     GAP,
     GREEN,

@@ -1,0 +1,74 @@
+"""Which digit is taken for which, and the error by pair of digits and by overlap."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from capsnet.plots.canvas import BLUE, ERRORS, INK, PALE, chart
+
+
+def confusion(counts: np.ndarray, path: Path, *, title: str) -> None:
+    """Counts [n, n], true class by predicted class; only mistakes are coloured."""
+    sums = [f"{row.sum() - row[true]:,.0f} of {row.sum():,.0f}" for true, row in enumerate(counts)]
+    labels = ("predicted digit (grey: right; orange: mistakes)", "true digit", "mistakes")
+    heat_map(counts, path, form="{:,.0f}", title=title, labels=labels, sums=sums)
+
+
+def pair_errors(error: np.ndarray, path: Path, *, title: str) -> None:
+    """Error [n, n] in percent by unordered pair of classes; NaN where there is no such pair."""
+    sums = [f"{np.nanmean(row):.1f} %" if np.isfinite(row).any() else "" for row in error]
+    labels = ("other digit; in the cells: error of the pair (%)", "one digit", "mean of the pairs")
+    heat_map(error, path, form="{:.1f}", title=title, labels=labels, sums=sums)
+
+
+def error_by_overlap(table: pd.DataFrame, path: Path, *, title: str) -> None:
+    """Rows (name of the bin, examples, error, error_low, error_high; percent) of pairs, binned by
+    how much the two digits overlap.
+    """
+    position, error = np.arange(len(table)), table["error"]
+    interval = [(error - table["error_low"]).clip(0), (table["error_high"] - error).clip(0)]
+    bins = zip(table["name"], table["examples"], strict=True)
+    names = [f"{name.removesuffix(' %')}\n{examples:,.0f}" for name, examples in bins]
+    with chart(path, height=800, title=title) as figure:
+        axes = figure.subplots()
+        axes.errorbar(position, error, interval, fmt="o", color=BLUE)
+        axes.set_xticks(position, names)
+        axes.set_xlim(-0.6, len(table) - 0.4)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("shared ink, in % of the smaller digit's; below it, the number of pairs")
+        axes.set_ylabel("error (%), with 95 % interval")
+        axes.grid(visible=True, axis="y")
+
+
+def heat_map(
+    table: np.ndarray, path: Path, *, form: str, title: str, labels: tuple[str, str, str],
+    sums: Sequence[str]
+) -> None:  # fmt: skip
+    """A square table, all but its diagonal shaded; labels below, left and right (of the sums)."""
+    num_classes = len(table)
+    shade = np.where(np.eye(num_classes, dtype=bool), np.nan, table)
+    most = np.nanmax(shade, initial=0) or 1
+    with chart(path, height=1200, title=title) as figure:
+        axes = figure.subplots()
+        axes.set_facecolor(PALE)
+        axes.imshow(shade, cmap=ERRORS, vmin=0, vmax=most, aspect="auto")
+        for (row, column), value in np.ndenumerate(table):
+            text = form.format(value)
+            if text not in ("0", "nan"):  # no mistake; no such pair
+                color = "white" if shade[row, column] > 0.7 * most else INK
+                style = {"size": min(7.5, 90 / num_classes), "color": color}
+                axes.text(column, row, text, ha="center", va="center", **style)
+        axes.set(xlabel=labels[0], ylabel=labels[1])
+        right = axes.secondary_yaxis("right")
+        right.set_ylabel(labels[2])
+        for side, texts in ((axes.xaxis, None), (axes.yaxis, None), (right.yaxis, sums)):
+            side.set_ticks(range(num_classes), texts)
+            side.set_tick_params(length=0)
+        axes.set_xticks(np.arange(0.5, num_classes - 1), minor=True)
+        axes.set_yticks(np.arange(0.5, num_classes - 1), minor=True)
+        axes.grid(visible=True, which="minor")
+        axes.tick_params(which="minor", length=0)
+        axes.spines[:].set_visible(False)
+        right.spines[:].set_visible(False)
