@@ -97,7 +97,7 @@ def set_up(
     task = config.task
     keep_freed_memory()
     dtype = choose_dtype(config.optimizer.precision, device)
-    allow_tf32(dtype)
+    allow_tf32(device, dtype)
     digits = load_digits(arguments.digits, "train").to(device)
     generator = seeded_generator("validation", config.evaluate.seed)
     training, validation = split_validation(digits, config.data.validation_fraction, generator)

@@ -22,9 +22,9 @@ from triton.compiler import ASTSource
 from capsnet.nn.kernels import routing_triton
 
 CAPABILITIES = (80, 90)
+TF32 = (False, True)  # torch's setting
 # Images, lower capsules, iterations, leaky, gradient: of a training, of a GPU's test and a CPU's,
 # of one image; without agreement; by option.
-TF32 = (False, True)  # torch's setting
 CALLS = (
     (128, 1152, 3, False, "all"),
     (128, 3200, 3, False, "all"),
@@ -96,13 +96,13 @@ def main() -> None:
     each = {}
     for kernel, args, options in record():
         wanted = source(kernel, args)
-        each[wanted.hash(), repr(options)] = kernel, wanted, options
-    for kernel, wanted, options in each.values():
+        each[wanted.hash(), repr(options)] = kernel, wanted, options, args[-1]
+    for kernel, wanted, options, tf32 in each.values():
         for capability in CAPABILITIES:
             target = GPUTarget("cuda", capability, 32)
             compiled = triton.compile(wanted, target=target, options=options)
             registers, stack = needs(compiled.asm["cubin"])
-            found = {"kernel": kernel.fn.__name__, "capability": capability}
+            found = {"kernel": kernel.fn.__name__, "capability": capability, "tf32": tf32}
             found |= {"registers": registers, "stack": stack, "shared": compiled.metadata.shared}
             print(json.dumps(found), flush=True)
 

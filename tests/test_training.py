@@ -1,7 +1,8 @@
 """The loop: facts, schedules, the decoder's mask, and stopping at a loss that is not finite."""
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import count
 from math import isnan
 
 import pytest
@@ -18,9 +19,12 @@ from capsnet.data.batches import (
 )
 from capsnet.data.mnist import Digits
 from capsnet.data.multimnist import sort_classes
+from capsnet.learning.distributed import ALONE
 from capsnet.learning.resume import SavedState
 from capsnet.learning.training import (
     PredictAndDecode,
+    Progress,
+    TrainingStep,
     check_finite,
     exponential,
     fit,
@@ -194,6 +198,44 @@ def test_the_part_that_is_not_finite_is_named():
     with pytest.raises(ValueError, match="reconstruction loss is inf by step 7:"):
         check_finite(torch.tensor([float("nan"), 1.0, float("inf")]), "by step 7")
     assert check_finite(torch.tensor([1.0, 2.0, 3.0]), "by step 1") == [1.0, 2.0, 3.0]
+
+
+def test_a_failed_capture_is_one_line_and_the_training_goes_on(monkeypatch):
+    """As on a GPU: the error of the step is followed by one of the capture's end."""
+
+    @contextmanager
+    def failing(graph):
+        try:
+            yield
+            raise RuntimeError("cannot be captured")
+        except RuntimeError:
+            raise RuntimeError("capture ended") from None
+
+    monkeypatch.setattr("torch.cuda.CUDAGraph", object)
+    monkeypatch.setattr("torch.cuda.graph", failing)
+    for name in ("current_stream", "set_stream", "empty_cache"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *_: None)
+    weights, warnings = [], []
+    for captured in (False, True):
+        model, digits = make_model(), make_digits()
+        draws, compose = make_draws(digits, range(4), **TASK)
+        optimizer = torch.optim.Adam(model.parameters(), fused=True)
+        both = PredictAndDecode(model)
+        step = TrainingStep(both, optimizer, compose, compute, torch.float32, ALONE, Progress())
+        if captured:
+            step.steps_to_capture, step.warn = 0, warnings.append
+            # What the failed capture computed on the CPU is not to count.
+            monkeypatch.setattr(step, "_run", skip_first(step._run))
+        for drawn in draws:
+            step(drawn)
+        weights.append([parameter.detach() for parameter in model.parameters()])
+    assert len(warnings) == 1 and "RuntimeError: cannot be captured" in warnings[0]
+    assert all(map(torch.equal, *weights))
+
+
+def skip_first(function):
+    calls = count()
+    return lambda: function() if next(calls) else None
 
 
 @pytest.mark.parametrize("network", ["capsnet", "baseline"])

@@ -49,9 +49,10 @@ def prepare(device: torch.device) -> torch.device:
     return device
 
 
-def allow_tf32(dtype: torch.dtype) -> None:
-    """Let products in float32 use TF32 (10 bits) beside bfloat16 (7 bits); float32 is float32."""
-    torch.backends.cuda.matmul.allow_tf32 = dtype == torch.bfloat16
+def allow_tf32(device: torch.device, dtype: torch.dtype) -> None:
+    """On CUDA let float32 products use TF32 (10 bits) beside bfloat16 (7 bits), else not."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = dtype == torch.bfloat16
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -73,7 +73,7 @@ def load_subject(
     network = checkpoint.load(model).to(device)
     test_digits = load_digits(digits, "test").to(device)
     dtype = choose_dtype(precision, device)
-    allow_tf32(dtype)
+    allow_tf32(device, dtype)
     return Subject(network, test_digits, dtype, **protocol)
 
 

@@ -33,11 +33,11 @@ class Progress:
     """
 
     step: int = 0  # steps done
-    examples: int = 0  # images shown in them
+    examples: int = 0  # images shown
     seconds: float = 0.0  # since the start, all included
-    interval_examples: int = 0  # of the interval that is not done
-    interval_seconds: float = 0.0  # the same, of training alone
-    loss_sums: Tensor | None = None  # the same, of each part of Losses, float64 on the device
+    interval_examples: int = 0  # images of the unfinished interval
+    interval_seconds: float = 0.0  # its seconds of training, without validation
+    loss_sums: Tensor | None = None  # its losses summed over images, float64 [3] on the device
 
 
 class Facts(NamedTuple):
@@ -131,7 +131,7 @@ class TrainingStep:
     After `capture_after` the step is captured as a CUDA graph and replayed from then on: the host
     launches one graph instead of some 300 kernels. What changes from step to step lies in tensors
     that stay in place: the draws [b, k, 3], the sums of the losses and the optimizer's learning
-    rate. All draws then have one shape.
+    rate. All draws of a captured training have one shape.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class TrainingStep:
             progress.loss_sums = progress.loss_sums.to(self.device)
         self.drawn: Tensor | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.steps_to_capture = -1
+        self.steps_to_capture = -1  # not to be captured
 
     def capture_after(self, num_steps: int, warn: Callable[[str], None]) -> None:
         """Capture the step after so many, on CUDA and in a single process; elsewhere do nothing. If
@@ -163,20 +163,23 @@ class TrainingStep:
         """
         if self.device.type == "cuda" and self.ranks.size == 1:
             self.steps_to_capture, self.warn = num_steps, warn
+            self.warm_up = torch.cuda.Stream(self.device)
 
     def __call__(self, drawn: Tensor) -> None:
-        if self.drawn is None:
-            self.drawn = torch.empty_like(drawn, device=self.device)
         # Not blocking, or every step would wait until the device has done the one before it.
         drawn = drawn.pin_memory() if self.device.type == "cuda" else drawn
+        if self.graph is None and self.steps_to_capture < 0:
+            self.drawn = drawn.to(self.device, non_blocking=True)
+            self._run()
+            return
+        if self.drawn is None:
+            self.drawn = torch.empty_like(drawn, device=self.device)
         self.drawn.copy_(drawn, non_blocking=True)
         if self.graph is not None:
             self.graph.replay()
-        elif self.steps_to_capture < 0:
-            self._run()
         elif self.steps_to_capture > 0:
             self.steps_to_capture -= 1
-            with aside(self.device):
+            with aside(self.warm_up):
                 self._run()
         else:
             self._capture()
@@ -195,25 +198,36 @@ class TrainingStep:
         self.optimizer.step()
 
     def _capture(self) -> None:
-        """Capturing runs nothing: the captured step is then replayed."""
-        graph = torch.cuda.CUDAGraph()
+        """Capture the step, which runs nothing, and replay it; or else run it as before."""
+        current, graph, failure = torch.cuda.current_stream(), torch.cuda.CUDAGraph(), None
         try:
             with torch.cuda.graph(graph):
                 self._run()
         except (RuntimeError, ValueError) as error:  # ValueError: of a routing kernel
-            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}"
-            self.warn(f"the step is not captured as a CUDA graph: {reason}")
-            self.steps_to_capture = -1
-            self._run()
-        else:
+            failure = first_cause(error)
+        if failure is None:
             self.graph = graph
             graph.replay()
+            return
+        del graph  # and with it the memory of the step
+        torch.cuda.set_stream(current)  # a capture that fails at its end does not leave its own
+        torch.cuda.empty_cache()
+        self.warn(f"the step is not captured as a CUDA graph: {failure}")
+        self.steps_to_capture = -1
+        self._run()
+
+
+def first_cause(error: BaseException) -> str:
+    """The error that the others followed, in one line: a failed capture raises a second one."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}"
 
 
 @contextmanager
-def aside(device: torch.device) -> Iterator[None]:
+def aside(stream: torch.cuda.Stream) -> Iterator[None]:
     """On another stream, as the steps before a capture are to run (PyTorch, "CUDA graphs")."""
-    stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    current = torch.cuda.current_stream()
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
         yield

@@ -21,13 +21,13 @@ CHUNK_NUMBERS = 2**23  # numbers in the buffer of patches: 16 MiB of bfloat16
 def convolve_relu(
     images_bchw: Tensor, weight_ochw: Tensor, bias_o: Tensor, *, stride: int
 ) -> Tensor:
-    """`convolve`, then ReLU in place; see there."""
+    """ReLU of `convolve`, in place because this is the largest tensor of a network.
+
+    On CUDA under autocast, one channel and stride 1 take `OneChannelConvolution`.
+    """
     device = images_bchw.device.type
-    if (
-        device == "cuda"
-        and images_bchw.shape[1] == stride == 1
-        and torch.is_autocast_enabled(device)
-    ):
+    first = images_bchw.shape[1] == 1 and stride == 1 and not images_bchw.requires_grad
+    if device == "cuda" and first and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         tensors = (tensor.to(dtype) for tensor in (images_bchw, weight_ochw, bias_o))
         return OneChannelConvolution.apply(*tensors)

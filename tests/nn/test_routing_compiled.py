@@ -34,7 +34,7 @@ def test_every_kernel_compiles_and_spills_hardly_a_register():
         assert kinds["_scan_kernel", capability] >= 6
         assert kinds["_gradient_kernel", capability] >= 4
     for each in found:
-        # The gradients by matrix products spill a little: on an H200 faster than twice the threads
-        spilled = 32 if each["kernel"] == "_gradient_kernel" else 0
+        # The gradients in TF32 spill a little: on an H200 faster than with twice the threads
+        spilled = 32 if each["tf32"] and each["kernel"] == "_gradient_kernel" else 0
         assert each["stack"] <= spilled and each["registers"] <= 255, each
         assert each["shared"] <= SHARED, each
