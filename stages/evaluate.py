@@ -28,7 +28,7 @@ from capsnet.studies.robustness.draw import transformed
 from capsnet.studies.routing import measure as routing
 from capsnet.studies.routing.draw import couplings as draw_couplings
 from capsnet.studies.routing.draw import routing as draw_routing
-from capsnet.studies.separation.measure import told_apart
+from capsnet.studies.separation.measure import separation_table
 from capsnet.studies.training.draw import training_curve
 from capsnet.tracking import track
 from stages.command import parser_of_a_run, run
@@ -136,7 +136,7 @@ def draw_errors(
 def study_separation(
     subject: Subject, outcome: Outcome, config: RunConfig, arguments: argparse.Namespace
 ) -> Tables:
-    return {"told_apart": told_apart(subject, few_of(config, outcome))}
+    return {"separation": separation_table(subject, few_of(config, outcome))}
 
 
 def study_training(

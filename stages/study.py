@@ -14,7 +14,7 @@ from capsnet.report.tables import read_results
 from stages.command import OVERRIDE, run
 from stages.output import write_text
 
-NEEDED = ("training", "errors", "told_apart", "examples")
+NEEDED = ("training", "errors", "separation", "examples")
 
 
 def main() -> None:

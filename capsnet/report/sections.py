@@ -28,7 +28,7 @@ TABLES = (
     "robustness",
     "calibration",
     "counts",
-    "told_apart",
+    "separation",
     "examples",
     "perturbation",
     "usual",

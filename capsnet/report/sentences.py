@@ -41,7 +41,7 @@ def training(results: Results, config: RunConfig) -> str:
 
 
 def reconstructions(results: Results, config: RunConfig) -> str:
-    table = results.tables["told_apart"]
+    table = results.tables["separation"]
     squared = table[table["measure"] == "squared_error"].set_index("name")["value"]
     pixels = table[(table["measure"] == "pixels_told_apart") & (table["name"] == "all")]
     error, beside = squared["network"], squared.drop("network")
@@ -198,7 +198,7 @@ def couplings(results: Results, config: RunConfig) -> str:
 
 
 def overlap(results: Results, config: RunConfig) -> str:
-    table, apart = group(results, "overlap"), results.tables["told_apart"]
+    table, apart = group(results, "overlap"), results.tables["separation"]
     share = 100 * table["examples"] / table["examples"].sum()
     table = table.assign(share=share)[table["examples"] >= FEW]
     boxes = apart.loc[apart["measure"] == "box_overlap", "value"].item()

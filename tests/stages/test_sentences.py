@@ -69,7 +69,7 @@ def test_ranges_of_few_pairs_are_not_spoken_of(last, examples, words):
     errors = {"group": "overlap", "name": ["0 to 20 %", "20 to 40 %"], "error": [20.0, last]}
     errors = pd.DataFrame(errors | {"examples": [900, examples]})
     apart = pd.DataFrame({"measure": ["box_overlap"], "name": ["all"], "value": [72.0]})
-    found = sentences.overlap(*of(errors=errors, told_apart=apart))
+    found = sentences.overlap(*of(errors=errors, separation=apart))
     assert "bounding boxes 72 % is covered" in found and words in found
 
 
@@ -84,12 +84,12 @@ def test_reconstructions_stand_beside_what_needs_no_network():
         ],
         columns=["measure", "name", "value"],
     ).assign(low=81.0, high=83.0, examples=1000)
-    words = sentences.reconstructions(*of(told_apart=table))
+    words = sentences.reconstructions(*of(separation=table))
     assert "the brighter one in 82.0 % (81.0 to 83.0); a coin reaches 50 %" in words
     assert "the mean picture of each class 70.0 %" in words
     assert words.endswith("need no network: nothing 84.6, half of the image 34.6.")
     assert "39.4 squared pixels off per digit on average of 1,000 test examples" in words
-    assert "coin" not in sentences.reconstructions(*of("mnist", told_apart=table))
+    assert "coin" not in sentences.reconstructions(*of("mnist", separation=table))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def results(name: str, error: float) -> Results:
     tables = {
         "training": pd.DataFrame({"multiply_adds": [5.5e8]}),
         "errors": pd.DataFrame(errors),
-        "told_apart": pd.DataFrame(apart),
+        "separation": pd.DataFrame(apart),
         "examples": pd.DataFrame({"right": [0] * int(error) + [1] * (100 - int(error))}),
     }
     return Results(name, headline, tables)

@@ -7,7 +7,7 @@ from capsnet.data.mnist import Digits
 from capsnet.learning.evaluation import Subject
 from capsnet.metrics import box_overlap
 from capsnet.nn.capsnet import CapsNet
-from capsnet.studies.separation.measure import COLUMNS, means, pixels_told_apart, told_apart
+from capsnet.studies.separation.measure import COLUMNS, means, pixels_told_apart, separation_table
 
 
 def bars() -> torch.Tensor:
@@ -61,7 +61,7 @@ def test_a_network_beside_trivial_answers(num_digits, decoder_sizes):
     images[:, 6:22, 6:10] = images[::2, 6:22, 18:22] = 255
     digits = Digits(images, torch.arange(20) % 10)
     subject = Subject(model.eval(), digits, torch.float32, 1, 9, num_digits, 28, 2)
-    table = told_apart(subject, 20)
+    table = separation_table(subject, 20)
     assert list(table.columns) == COLUMNS and (table["examples"] > 0).all()
     squared = table[table["measure"] == "squared_error"].set_index("name")["value"]
     assert ("network" in squared) == (decoder_sizes is not None)
@@ -81,6 +81,6 @@ def test_means_tell_apart_what_is_always_at_a_place_of_its_own():
         columns[number, :, 2 * (number % 10)] = 255
     for images, expected in ((columns, 100.0), (torch.full_like(columns, 255), None)):
         digits = Digits(images, torch.arange(30) % 10)
-        table = told_apart(Subject(model, digits, torch.float32, 0, 7, 2, 36, 0), 12)
+        table = separation_table(Subject(model, digits, torch.float32, 0, 7, 2, 36, 0), 12)
         [row] = table[table["measure"] == "pixels_by_means"].to_dict("records")
         assert row["value"] == expected if expected else row["examples"] == 0

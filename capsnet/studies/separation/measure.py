@@ -24,7 +24,7 @@ SQUARED, PIXELS, BOXES = "squared_error", "pixels_told_apart", "box_overlap"
 BY_MEANS = "pixels_by_means"
 
 
-def told_apart(subject: Subject, num_examples: int) -> pd.DataFrame:
+def separation_table(subject: Subject, num_examples: int) -> pd.DataFrame:
     """Rows of COLUMNS, means over the first test examples with their 95 % intervals (normal):
 
     squared_error: sum of squared pixel differences for each digit, of the network and of trivial
