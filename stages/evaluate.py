@@ -16,6 +16,8 @@ from capsnet.files import file_md5
 from capsnet.learning.device import choose_device
 from capsnet.learning.distributed import joined
 from capsnet.learning.evaluation import Outcome, Subject
+from capsnet.losses import THRESHOLD
+from capsnet.metrics import error_row
 from capsnet.nn.registry import NETWORKS
 from capsnet.studies.calibration import measure as calibration
 from capsnet.studies.calibration.draw import calibration as draw_calibration
@@ -184,7 +186,7 @@ def study_calibration(
             arguments.out / "figures" / "calibration.png",
             title=f"{arguments.run}: are lengths probabilities, and how many digits are seen?",
             error=calibration.expected_calibration_error(bins),
-            threshold=calibration.THRESHOLD,
+            threshold=THRESHOLD,
             trained_on="one digit" if subject.num_digits == 1 else "two digits",
         )
     return {"calibration": bins, "counts": counts}
@@ -235,7 +237,7 @@ def study_random_affine(
             title=f"{arguments.run}: rotated by up to {degrees:g} degrees and shifted by up to "
             f"{100 * share:g} %",
         )
-    return robustness.row("random_affine", None, errors.error_row(outcome.correct))
+    return robustness.row("random_affine", None, error_row(outcome.correct))
 
 
 TOPICS = {

@@ -1,4 +1,4 @@
-"""Squash and routing by agreement (Sabour, Frosst & Hinton 2017, section 2): functions, no weights.
+"""Routing by agreement (Sabour, Frosst & Hinton 2017, section 2): functions, no weights.
 
 Legend of the suffixes: b image, i lower capsule, j upper capsule, p lower pose, d upper pose.
 
@@ -13,27 +13,18 @@ capsule at all) and `gradient="last"` (many reimplementations: the couplings cou
 the backward pass).
 """
 
-import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from capsnet.nn.squash import squash
+
+__all__ = ["Trace", "route", "route_reference", "squash", "trace"]
 GRADIENTS = ("all", "last")
 IMPLEMENTATIONS = ("auto", "reference")
-
-
-def squash(s: Tensor, dim: int = -1) -> Tensor:
-    """Shrink each vector to a length below 1 and keep its direction (Eq. 1).
-
-    `s * |s| / (1 + |s|^2)` is Eq. 1 with one norm cancelled: it needs no epsilon, zero maps to zero
-    and the gradient there is zero, not NaN. Returns the shape of `s`; a vector lies along `dim`.
-    """
-    length = torch.linalg.vector_norm(s, dim=dim, keepdim=True)
-    return s * (length / (1 + length**2))  # Eq. 1
 
 
 def route_reference(
@@ -209,29 +200,3 @@ def _coupling(logits: Tensor, leaky: bool) -> Tensor:
         logits = torch.nn.functional.pad(logits, (1, 0))
         return logits.softmax(dim=-1)[..., 1:]
     return logits.softmax(dim=-1)  # Eq. 3: over upper capsules j
-
-
-@contextmanager
-def kernel_of(device: str) -> Iterator[None]:
-    """Around the passes of a faster way: whatever stops its kernel, but too little memory, becomes
-    a ValueError that names the way out.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:
-        if re.search("(out of|not enough|allocate) memory", str(error)):  # as a host says it
-            raise
-        what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}"
-        raise ValueError(
-            f"the routing kernel for {device} did not start ({what}): "
-            f"set routing.implementation=reference"
-        ) from error
-
-
-def squash_gradient(s: Tensor, grad_capsules: Tensor, dim: int = -1) -> Tensor:
-    """dL/ds from dL/dv of v = squash(s), for the backward passes written by hand."""
-    with torch.enable_grad():
-        s = s.detach().requires_grad_()
-        return torch.autograd.grad(squash(s, dim), s, grad_capsules)[0]

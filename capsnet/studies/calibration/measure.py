@@ -15,17 +15,12 @@ from capsnet import metrics
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.batches import seeded_generator
 from capsnet.learning.evaluation import Outcome, Subject
+from capsnet.losses import probabilities
 
-THRESHOLD = 0.5  # a digit is there if its capsule is longer: midway between the loss's margins
 THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]
 NUM_BINS = 10
 TILE = 4  # pixels; divides every canvas
 COUNTS = ("0", "1", "2", "more")
-
-
-def probabilities(scores: Tensor, num_digits: int) -> Tensor:
-    """A baseline's scores [b, j] on the scale of lengths, by the function of its loss."""
-    return scores.softmax(dim=1) if num_digits == 1 else scores.sigmoid()
 
 
 def reliability_table(outcome: Outcome, *, capsules: bool) -> pd.DataFrame:

@@ -4,18 +4,15 @@ import itertools
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from capsnet import metrics
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.learning.evaluation import Outcome
 
-OVERLAP_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # shared ink over the smaller digit's ink
-
 
 def headline(outcome: Outcome) -> dict[str, float]:
     """Test error in percent with its interval; squared pixel differences of a reconstruction."""
-    numbers = error_row(outcome.correct)
+    numbers = metrics.error_row(outcome.correct)
     del numbers["examples"]
     return numbers | {"reconstruction_error": outcome.reconstruction_error.mean().item()}
 
@@ -34,20 +31,13 @@ def error_table(outcome: Outcome) -> pd.DataFrame:
         low, high = labels.min(dim=1).values, labels.max(dim=1).values
         for one, other in itertools.combinations(range(NUM_CLASSES), 2):
             groups.append(("pair", f"{one} and {other}", correct[(low == one) & (high == other)]))
-        for start, end in itertools.pairwise(OVERLAP_EDGES):
-            inside = (overlap >= start) & ((overlap < end) | (end == OVERLAP_EDGES[-1]))
-            groups.append(("overlap", f"{100 * start:.0f} to {100 * end:.0f} %", correct[inside]))
+        for name, inside in metrics.overlap_bins(overlap):
+            groups.append(("overlap", name, correct[inside]))
     return pd.DataFrame(
-        {"group": group, "name": name, **error_row(right)}
+        {"group": group, "name": name, **metrics.error_row(right)}
         for group, name, right in groups
         if len(right)
     )
-
-
-def error_row(correct: Tensor) -> dict[str, float]:
-    """Examples, error in percent, and its interval, of `correct`, bool [n]."""
-    error, low, high = metrics.wilson_interval(int((~correct).sum()), len(correct))
-    return {"examples": len(correct), "error": error, "error_low": low, "error_high": high}
 
 
 def confusion_table(outcome: Outcome) -> pd.DataFrame:

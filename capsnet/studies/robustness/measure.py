@@ -18,7 +18,7 @@ from capsnet.data.mnist import Digits
 from capsnet.data.multimnist import shift
 from capsnet.data.transforms import AFFNIST_SIZE, affine, affnist_like
 from capsnet.learning.evaluation import Outcome, Subject
-from capsnet.studies.errors.measure import error_row
+from capsnet.metrics import error_row
 
 COLUMNS = ["transform", "amount", "unit", "examples", "error", "error_low", "error_high"]
 UNITS = {"rotation": "degrees", "shear": "px/px", "scale": "times", "translation": "px"}

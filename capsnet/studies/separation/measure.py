@@ -7,7 +7,6 @@ from its own capsule, whether or not the network found them.
 """
 
 from collections.abc import Iterator
-from itertools import pairwise
 from math import sqrt
 
 import pandas as pd
@@ -17,7 +16,6 @@ from torch import Tensor
 from capsnet import metrics
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.learning.evaluation import Subject, decode
-from capsnet.studies.errors.measure import OVERLAP_EDGES
 
 COLUMNS = ["measure", "name", "value", "low", "high", "unit", "examples"]
 SQUARED, PIXELS, BOXES = "squared_error", "pixels_told_apart", "box_overlap"
@@ -78,10 +76,9 @@ def means(sources: Tensor, labels: Tensor) -> Tensor:
 def pixels_by_overlap(pictures: Tensor, sources: Tensor) -> Iterator[tuple]:
     share, overlap = pixels_told_apart(pictures, sources), metrics.overlap(sources)
     yield PIXELS, "all", *mean_interval(share)
-    for start, end in pairwise(OVERLAP_EDGES):
-        inside = (overlap >= start) & ((overlap < end) | (end == OVERLAP_EDGES[-1]))
+    for name, inside in metrics.overlap_bins(overlap):
         if inside.any():
-            yield PIXELS, f"{100 * start:.0f} to {100 * end:.0f} %", *mean_interval(share[inside])
+            yield PIXELS, name, *mean_interval(share[inside])
 
 
 def pixels_told_apart(pictures: Tensor, sources: Tensor) -> Tensor:
