@@ -10,7 +10,8 @@ import pandas as pd
 from capsnet.params import Params
 from capsnet.report.draw import comparison
 from capsnet.report.rows import Difference, Row, differences, interval_of, rows_of
-from capsnet.report.tables import Results, markdown
+from capsnet.report.tables import markdown
+from capsnet.studies.results import Results
 
 HOW = """No run here has another beside it; rows of several seeds are compared in the study,
 `reports/study/study.md`. To train one without agreement:

@@ -16,7 +16,8 @@ import pandas as pd
 from capsnet.config import resolve
 from capsnet.nn.registry import NETWORKS
 from capsnet.params import Params
-from capsnet.report.tables import Results, place_in_paper, published
+from capsnet.report.tables import place_in_paper, published
+from capsnet.studies.results import Results
 
 ALIKE = 0.05  # share by which the computation of two trainings may differ and count as the same
 

@@ -7,7 +7,7 @@ from capsnet.config import load
 from capsnet.params import Run
 from capsnet.report import comparisons, tables
 from capsnet.report import rows as compared
-from capsnet.report.tables import Results
+from capsnet.studies.results import Results
 from stages.report import leading_runs
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 from capsnet.config import load
 from capsnet.params import Run
 from capsnet.report.study import study, table_1
-from capsnet.report.tables import Results
+from capsnet.studies.results import Results
 
 BUDGET = load().budget
 RANGES = ["0 to 20 %", "20 to 40 %", "40 to 60 %"]
