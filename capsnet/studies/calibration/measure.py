@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from capsnet import metrics
+from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.batches import seeded_generator
 from capsnet.learning.evaluation import Outcome, Subject
 from capsnet.losses import probabilities
+from capsnet.nn.registry import NETWORKS
+from capsnet.studies.registry import Measured
 
 THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]
 NUM_BINS = 10
@@ -119,3 +122,10 @@ def scramble(images: Tensor, *, tile: int, generator: torch.Generator) -> Tensor
     order = torch.rand(batch, tiles.shape[2], generator=generator).argsort(dim=1)
     order = order.to(images.device).unsqueeze(1).expand_as(tiles)
     return torch.nn.functional.fold(tiles.gather(2, order), (height, width), tile, stride=tile)
+
+
+def study(subject: Subject, outcome: Outcome, config: RunConfig) -> Measured:
+    """Are lengths probabilities, and how many digits are seen?"""
+    bins = reliability_table(outcome, capsules=NETWORKS[config.network].gives_lengths)
+    shifted = subject._replace(max_shift=config.task.training_shift)
+    return Measured({"calibration": bins, "counts": count_table(shifted, config.study_examples)})

@@ -6,8 +6,12 @@ import numpy as np
 import pandas as pd
 
 from capsnet import metrics
+from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.learning.evaluation import Outcome
+from capsnet.learning.evaluation import Outcome, Subject
+from capsnet.studies.registry import Measured
+
+LISTED = 100_000  # examples whose answer is listed one by one, at most
 
 
 def headline(outcome: Outcome) -> dict[str, float]:
@@ -55,3 +59,10 @@ def pair_matrix(table: pd.DataFrame) -> np.ndarray:
         one, other = map(int, name.split(" and "))
         errors[one, other] = errors[other, one] = error
     return errors
+
+
+def study(subject: Subject, outcome: Outcome, config: RunConfig) -> Measured:
+    """Errors by group, which digit was taken for which, and the first examples one by one."""
+    listed = pd.DataFrame({"right": outcome.correct[:LISTED].int()})
+    tables = {"errors": error_table(outcome), "confusion": confusion_table(outcome)}
+    return Measured(tables | {"examples": listed})

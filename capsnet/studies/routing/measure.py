@@ -21,11 +21,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from capsnet.config import RunConfig
 from capsnet.data.batches import Batch
 from capsnet.learning.device import autocast
-from capsnet.learning.evaluation import Subject
+from capsnet.learning.evaluation import Outcome, Subject
 from capsnet.metrics import exact_match, wilson_interval
+from capsnet.nn.registry import NETWORKS
 from capsnet.nn.routing import Trace
+from capsnet.studies.registry import Measured
 
 CHUNK = 20  # images traced at a time: their votes are stored
 OWNER = 0.8  # of the ink
@@ -225,3 +228,12 @@ def claims(watched: Watched, image: Tensor, sources: Tensor) -> Claims:
     maps = mass.unflatten(1, (-1, size, size)).sum(dim=1).movedim(-1, 1)  # [r, 2, h, w]
     clean = torch.stack([sources[0], sources[-1] if len(sources) > 1 else torch.zeros_like(image)])
     return Claims(image.cpu().numpy(), clean.cpu().numpy(), maps.cpu().numpy(), tuple(digits))
+
+
+def study(subject: Subject, outcome: Outcome, config: RunConfig) -> Measured:
+    """What happens in each iteration, and which part of an image each digit claims."""
+    if not NETWORKS[config.network].routes:
+        return Measured({"routing": pd.DataFrame(columns=COLUMNS)})
+    few = min(config.study_examples, len(outcome.labels))
+    table, shown = watch_routing(subject, few)
+    return Measured({"routing": table}, shown)

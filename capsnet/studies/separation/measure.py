@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from capsnet import metrics
+from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.learning.evaluation import Subject, decode
+from capsnet.learning.evaluation import Outcome, Subject, decode
+from capsnet.studies.registry import Measured
 
 COLUMNS = ["measure", "name", "value", "low", "high", "unit", "examples"]
 SQUARED, PIXELS, BOXES = "squared_error", "pixels_told_apart", "box_overlap"
@@ -98,3 +100,8 @@ def mean_interval(values: Tensor) -> tuple[float, float, float, int]:
     mean = values.mean().item()
     error = 1.96 * values.std().item() / sqrt(len(values)) if len(values) > 1 else 0.0
     return mean, mean - error, mean + error, len(values)
+
+
+def study(subject: Subject, outcome: Outcome, config: RunConfig) -> Measured:
+    few = min(config.study_examples, len(outcome.labels))
+    return Measured({"separation": separation_table(subject, few)})
