@@ -122,15 +122,13 @@ def trace(
     num_iterations: int,
     bias_jd: Tensor | None = None,
     leaky: bool = False,
-    implementation: str = "auto",
 ) -> Trace:
-    """Route as `route` does and show the logits, couplings and capsules of every iteration.
+    """Route as `route_reference` does and show logits, couplings and capsules of every iteration.
 
-    The capsules of iteration k are those that `route` returns for k iterations, bit for bit, so the
-    last ones are its result; votes, logits and couplings are stored, so give it few images at a
-    time (36x36: 2 MB of votes each). Same errors as `route`; no gradients.
+    Half precision is summed in float32, as in `route`, whose result differs by rounding alone. The
+    votes are stored, so give it few images at a time (36x36: 2 MB of votes each). Same errors as
+    `route`; no gradients.
     """
-    parameters = {"bias_jd": bias_jd, "leaky": leaky, "implementation": implementation}
     _check(lower_bip, weight_ijpd, num_iterations, bias_jd, "all")
     with _without_autocast(lower_bip.device.type):
         dtype = torch.promote_types(weight_ijpd.dtype, torch.float32)  # as `route` sums
@@ -138,13 +136,16 @@ def trace(
         votes_bijd = torch.einsum("bip,ijpd->bijd", lower, weight)  # Eq. 2
         logits_bij = votes_bijd.new_zeros(votes_bijd.shape[:3])
         logits, couplings, capsules = [], [], []
-        for iteration in range(num_iterations):
+        for _ in range(num_iterations):
+            coupling_bij = _coupling(logits_bij, leaky)
+            s_bjd = torch.einsum("bij,bijd->bjd", coupling_bij, votes_bijd)  # Eq. 2
+            if bias_jd is not None:
+                s_bjd = s_bjd + bias_jd
+            capsules_bjd = squash(s_bjd)  # Eq. 1
             logits.append(logits_bij)
-            couplings.append(_coupling(logits_bij, leaky))
-            capsules.append(
-                route(lower_bip, weight_ijpd, num_iterations=iteration + 1, **parameters)
-            )
-            agreement_bij = torch.einsum("bijd,bjd->bij", votes_bijd, capsules[-1].to(dtype))
+            couplings.append(coupling_bij)
+            capsules.append(capsules_bjd.to(lower_bip.dtype))
+            agreement_bij = torch.einsum("bijd,bjd->bij", votes_bijd, capsules_bjd)
             logits_bij = logits_bij + agreement_bij
     return Trace(votes_bijd, *(torch.stack(each) for each in (logits, couplings, capsules)))
 
