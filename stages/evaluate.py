@@ -45,7 +45,7 @@ def main() -> None:
             """The answers to the whole test; each process shows the network its share."""
             subject = subject_of(config, arguments.model, arguments.digits, device)
             many = config.task.test_examples or len(subject.digits)
-            return subject, subject.judge(many, ranks)
+            return subject, subject.judge(many, ranks, num_kept=config.study_examples)
 
         if not ranks.first:
             judged()

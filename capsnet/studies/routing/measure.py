@@ -81,16 +81,19 @@ class Claims(NamedTuple):
     digits: tuple[int, int]
 
 
-def watch_routing(subject: Subject, num_examples: int) -> tuple[pd.DataFrame, list[Claims]]:
+def watch_routing(
+    subject: Subject, outcome: Outcome, num_examples: int
+) -> tuple[pd.DataFrame, list[Claims]]:
     """Trace the routing of the first test examples, at least to `MAX_ITERATIONS`.
 
     Returns the rows of COLUMNS, means over the examples with their 95 % intervals, and what the
     digits claim in the first examples that were right (wrong where none was: their routing is
     still to be seen).
     """
-    values, right, wrong = [], [], []
+    values, right, wrong, begin = [], [], [], 0
     for batch in subject.batches(num_examples):
-        correct = exact_match(subject.predict(batch.images).lengths, batch.labels)
+        correct = outcome.correct[begin : begin + len(batch)]
+        begin += len(batch)
         for number, watched in enumerate(watch(subject, batch)):
             values.append(measure(watched))
             kept = right if correct[number] else wrong
@@ -235,5 +238,5 @@ def study(subject: Subject, outcome: Outcome, config: RunConfig) -> Measured:
     if not NETWORKS[config.network].routes:
         return Measured({"routing": pd.DataFrame(columns=COLUMNS)})
     few = min(config.study_examples, len(outcome.labels))
-    table, shown = watch_routing(subject, few)
+    table, shown = watch_routing(subject, outcome, few)
     return Measured({"routing": table}, shown)
