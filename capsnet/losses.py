@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+THRESHOLD = 0.5  # a digit is there if its capsule is longer: midway between the margins of Eq. 4
+
 
 class Losses(NamedTuple):
     """Batch means: total = classification + weight * reconstruction (before its weight)."""
@@ -73,3 +75,8 @@ def weighted_losses(
     reconstruction_part = reconstruction_loss(reconstructions_bkhw, sources_bkhw)
     total = classification_part + reconstruction_weight * reconstruction_part
     return Losses(total, classification_part, reconstruction_part)
+
+
+def probabilities(scores_bj: Tensor, num_digits: int) -> Tensor:
+    """A baseline's scores [b, j] on the scale of lengths, by the function of its loss."""
+    return scores_bj.softmax(dim=1) if num_digits == 1 else scores_bj.sigmoid()

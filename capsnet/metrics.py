@@ -4,12 +4,15 @@ An example with k digits is right only if its k longest capsules are exactly its
 match"): one right digit of two earns nothing. With k = 1 that is the usual classification error.
 """
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 INK = 0.5  # a pixel at least this bright belongs to the digit
+OVERLAP_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # shared ink over the smaller digit's ink
 
 
 class Interval(NamedTuple):
@@ -41,6 +44,19 @@ def wilson_interval(num_errors: int, num_examples: int) -> Interval:
 
     low, high = binomtest(num_errors, num_examples).proportion_ci(method="wilson")
     return Interval(100 * num_errors / num_examples, 100 * float(low), 100 * float(high))
+
+
+def error_row(correct: Tensor) -> dict[str, float]:
+    """Examples, error in percent, and its Wilson interval, of `correct`, bool [n]."""
+    error, low, high = wilson_interval(int((~correct).sum()), len(correct))
+    return {"examples": len(correct), "error": error, "error_low": low, "error_high": high}
+
+
+def overlap_bins(overlap: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The name of each bin of OVERLAP_EDGES and which of `overlap` [n] lie in it, bool [n]."""
+    for start, end in pairwise(OVERLAP_EDGES):
+        inside = (overlap >= start) & ((overlap < end) | (end == OVERLAP_EDGES[-1]))
+        yield f"{100 * start:.0f} to {100 * end:.0f} %", inside
 
 
 def confusion(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -2,7 +2,7 @@
 published one.
 
 A section is a question; its figures are those of the leading runs, the first CapsNet of each task.
-Every sentence is made from the numbers of this very run (`capsnet.report.sentences`).
+Every sentence is made from the numbers of this very run (`capsnet.studies.<topic>.describe`).
 """
 
 import argparse
@@ -14,15 +14,16 @@ from capsnet.nn.registry import NETWORKS
 from capsnet.params import Params
 from capsnet.plots.pictures import notice
 from capsnet.report.comparisons import controls
-from capsnet.report.sections import SECTIONS, TABLES, perturbation_grids, relative, shown
-from capsnet.report.sentences import FINDINGS
-from capsnet.report.tables import Results, read_results, results_table, training_table
+from capsnet.report.sections import figures_of, relative, sections
+from capsnet.report.tables import results_table, training_table
+from capsnet.studies.registry import TABLES
+from capsnet.studies.results import Results, read_results
+from capsnet.studies.robustness.describe import robustness as describe_robustness
 from capsnet.studies.robustness.draw import robustness_curves
 from stages.command import run
 from stages.output import write_text
 
 SOURCES = {"mnist": "MNIST", "scikit-learn": "scikit-learn's 1,797 digits"}
-AFFINE = "Under affine transformations"
 
 
 def main() -> None:
@@ -52,24 +53,12 @@ def summary(
         "three trainings, its MultiMNIST test has 10M pairs."
     )
     yield from controls(params, measured, drawn, here)
-    for heading, files in SECTIONS.items():
-        yield f"## {heading}"
-        if heading == "Training":
-            yield training_table(params, measured)
-            yield (
-                "GMAC: billions of multiply-adds for one image, without the decoder. Times and "
-                "memory are those of the machine that ran it; images/s is the median over the "
-                "curve. The validation digits are drawn from the training split; training error: "
-                "on digits trained on, shown as those."
-            )
+    for topic, section in sections().items():
+        yield f"## {section.heading}"
+        if topic in OVERVIEWS:
+            yield from OVERVIEWS[topic](params, measured, drawn, here)
         for name in leading_runs(params):
-            for file in files:
-                if (runs / name / file).exists():
-                    yield shown(runs / name / file, measured[name], resolve(params, name), here)
-            if heading.startswith("What each"):
-                yield perturbation_grids(runs / name, name, here)
-        if heading == "What routing does":
-            yield from robustness(params, measured, runs, drawn, here)
+            yield from figures_of(section, measured[name], resolve(params, name), runs / name, here)
     yield "## Every run"
     for name, settings in params.runs.items():
         files = ["training.json", "metrics.json", *(f"{table}.csv" for table in TABLES)]
@@ -104,25 +93,35 @@ def abstract(params: Params, measured: dict[str, Results], source: str) -> str:
     )
 
 
+def training(
+    params: Params, measured: dict[str, Results], drawn: Path, here: Path
+) -> Iterator[str]:
+    yield training_table(params, measured)
+    yield (
+        "GMAC: billions of multiply-adds for one image, without the decoder. Times and "
+        "memory are those of the machine that ran it; images/s is the median over the "
+        "curve. The validation digits are drawn from the training split; training error: "
+        "on digits trained on, shown as those."
+    )
+
+
 def robustness(
-    params: Params, measured: dict[str, Results], runs: Path, drawn: Path, here: Path
+    params: Params, measured: dict[str, Results], drawn: Path, here: Path
 ) -> Iterator[str]:
     """One figure for all runs with one digit to an image; without any a notice in its place."""
     path = drawn / "robustness.png"
     names = [name for name in params.runs if resolve(params, name).task.num_digits == 1]
-    yield f"## {AFFINE}"
     if not names:
         notice(path, title="No run has one digit to an image", note="Nothing to transform.")
         return
     tables = {name: measured[name].tables["robustness"] for name in names}
     robustness_curves(tables, path, title="Error under affine transformations not seen in training")
     for name in names:
-        yield f"**{name}.** {FINDINGS['robustness.png'](measured[name], resolve(params, name))}"
+        yield f"**{name}.** {describe_robustness(measured[name], resolve(params, name))}"
     yield f"![Error under affine transformations]({relative(path, here)})"
-    for name in names:
-        picture = runs / name / "figures" / "affine.png"
-        if picture.exists() and name in leading_runs(params):
-            yield shown(picture, measured[name], resolve(params, name), here)
+
+
+OVERVIEWS = {"training": training, "robustness": robustness}  # of all runs, above their figures
 
 
 if __name__ == "__main__":

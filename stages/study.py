@@ -8,13 +8,14 @@ import argparse
 from pathlib import Path
 
 from capsnet.config import load, resolve
-from capsnet.report.sections import TABLES, report_of
+from capsnet.report.sections import report_of
 from capsnet.report.study import study
-from capsnet.report.tables import read_results
+from capsnet.studies.registry import TABLES
+from capsnet.studies.results import read_results
 from stages.command import OVERRIDE, run
 from stages.output import write_text
 
-NEEDED = ("training", "errors", "told_apart", "examples")
+NEEDED = ("training", "errors", "separation", "examples")
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """A trained network put to the test: whole batches, no gradients."""
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,21 +17,23 @@ from capsnet.learning.distributed import ALONE, Ranks
 from capsnet.nn.capsnet import Prediction
 
 
-class Outcome(NamedTuple):
+@dataclass(frozen=True)
+class Outcome:
     """What the network said of every test example, on the CPU, example by example."""
 
     lengths: Tensor  # float [n, j]
     labels: Tensor  # int64 [n, k]
     reconstruction_error: Tensor  # [n, k] sum of squared pixel differences; NaN without a decoder
     overlap: Tensor  # [n], zero for one digit
+    capsules: Tensor | None = None  # [m, j, d] of the first m examples, empty where there are none
 
-    @property
+    @cached_property
     def predictions(self) -> Tensor:
         return metrics.predict(self.lengths, self.labels.shape[1])
 
-    @property
+    @cached_property
     def correct(self) -> Tensor:
-        return metrics.exact_match(self.lengths, self.labels)
+        return (self.predictions == self.labels.sort(dim=1).values).all(dim=1)
 
 
 class Subject(NamedTuple):
@@ -60,8 +63,8 @@ class Subject(NamedTuple):
     def predict(self, images: Tensor) -> Prediction:
         return predict(self.model, images, self.dtype)
 
-    def judge(self, num_examples: int, ranks: Ranks = ALONE) -> Outcome:
-        return judge(self.model, self.batches(num_examples), self.dtype, ranks)
+    def judge(self, num_examples: int, ranks: Ranks = ALONE, num_kept: int = 0) -> Outcome:
+        return judge(self.model, self.batches(num_examples), self.dtype, ranks, num_kept)
 
 
 def load_subject(
@@ -91,14 +94,22 @@ def decode(model: nn.Module, capsules: Tensor, labels: Tensor) -> Tensor:
 
 
 def judge(
-    model: nn.Module, batches: Iterable[Batch], dtype: torch.dtype, ranks: Ranks = ALONE
+    model: nn.Module,
+    batches: Iterable[Batch],
+    dtype: torch.dtype,
+    ranks: Ranks = ALONE,
+    num_kept: int = 0,
 ) -> Outcome:
     """Show the network every example once; reconstructed are the true digits, as in training.
 
-    Of several `ranks` each judges some of the batches, and all get the outcome of all.
+    Of several `ranks` each judges some of the batches, and all get the outcome of all. The
+    capsules of the first `num_kept` examples stay in it.
     """
-    parts = []
-    for batch in islice(batches, ranks.rank, None, ranks.size):
+    parts, begin = [], 0
+    for number, batch in enumerate(batches):
+        begin += len(batch)
+        if number % ranks.size != ranks.rank:
+            continue
         prediction = predict(model, batch.images, dtype)
         error = torch.full(batch.labels.shape, float("nan"))
         if model.decoder is not None:
@@ -107,6 +118,9 @@ def judge(
         overlap = torch.zeros(len(batch))
         if batch.labels.shape[1] > 1:
             overlap = metrics.overlap(batch.sources)
-        outcome = (prediction.lengths, batch.labels, error, overlap)
+        capsules = torch.empty(0)
+        if prediction.capsules is not None:
+            capsules = prediction.capsules[: max(0, num_kept - begin + len(batch))].float()
+        outcome = (prediction.lengths, batch.labels, error, overlap, capsules)
         parts.append([field.cpu() for field in outcome])
     return Outcome(*(torch.cat(field) for field in zip(*ranks.gather(parts), strict=True)))

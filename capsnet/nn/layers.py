@@ -79,23 +79,23 @@ class DigitCapsules(nn.Module):
         self.bias = nn.Parameter(torch.full((num_upper, upper_dim), 0.1)) if bias else None
 
     def forward(self, lower_bip: Tensor) -> Tensor:
-        return route(lower_bip, self.weight, **self._settings(), gradient=self.gradient)
+        return route(
+            lower_bip,
+            self.weight,
+            num_iterations=self.num_iterations,
+            bias_jd=self.bias,
+            leaky=self.leaky,
+            gradient=self.gradient,
+            implementation=self.implementation,
+        )
 
     def trace(self, lower_bip: Tensor, num_iterations: int | None = None) -> Trace:
         """Every iteration of what `forward` does, or of as many as wanted; see
         `capsnet.nn.routing.trace`.
         """
-        settings = self._settings()
-        settings["num_iterations"] = num_iterations or self.num_iterations
+        num_iterations = num_iterations or self.num_iterations
+        settings = {"num_iterations": num_iterations, "bias_jd": self.bias, "leaky": self.leaky}
         return trace(lower_bip, self.weight, **settings)
-
-    def _settings(self) -> dict[str, object]:
-        return {
-            "num_iterations": self.num_iterations,
-            "bias_jd": self.bias,
-            "leaky": self.leaky,
-            "implementation": self.implementation,
-        }
 
 
 def route_with(model: nn.Module, implementation: str) -> None:

@@ -1,4 +1,4 @@
-"""Squash and routing by agreement (Sabour, Frosst & Hinton 2017, section 2): functions, no weights.
+"""Routing by agreement (Sabour, Frosst & Hinton 2017, section 2): functions, no weights.
 
 Legend of the suffixes: b image, i lower capsule, j upper capsule, p lower pose, d upper pose.
 
@@ -13,27 +13,18 @@ capsule at all) and `gradient="last"` (many reimplementations: the couplings cou
 the backward pass).
 """
 
-import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from capsnet.nn.squash import squash
+
+__all__ = ["Trace", "route", "route_reference", "squash", "trace"]
 GRADIENTS = ("all", "last")
 IMPLEMENTATIONS = ("auto", "reference")
-
-
-def squash(s: Tensor, dim: int = -1) -> Tensor:
-    """Shrink each vector to a length below 1 and keep its direction (Eq. 1).
-
-    `s * |s| / (1 + |s|^2)` is Eq. 1 with one norm cancelled: it needs no epsilon, zero maps to zero
-    and the gradient there is zero, not NaN. Returns the shape of `s`; a vector lies along `dim`.
-    """
-    length = torch.linalg.vector_norm(s, dim=dim, keepdim=True)
-    return s * (length / (1 + length**2))  # Eq. 1
 
 
 def route_reference(
@@ -131,15 +122,13 @@ def trace(
     num_iterations: int,
     bias_jd: Tensor | None = None,
     leaky: bool = False,
-    implementation: str = "auto",
 ) -> Trace:
-    """Route as `route` does and show the logits, couplings and capsules of every iteration.
+    """Route as `route_reference` does and show logits, couplings and capsules of every iteration.
 
-    The capsules of iteration k are those that `route` returns for k iterations, bit for bit, so the
-    last ones are its result; votes, logits and couplings are stored, so give it few images at a
-    time (36x36: 2 MB of votes each). Same errors as `route`; no gradients.
+    Half precision is summed in float32, as in `route`, whose result differs by rounding alone. The
+    votes are stored, so give it few images at a time (36x36: 2 MB of votes each). Same errors as
+    `route`; no gradients.
     """
-    parameters = {"bias_jd": bias_jd, "leaky": leaky, "implementation": implementation}
     _check(lower_bip, weight_ijpd, num_iterations, bias_jd, "all")
     with _without_autocast(lower_bip.device.type):
         dtype = torch.promote_types(weight_ijpd.dtype, torch.float32)  # as `route` sums
@@ -147,13 +136,16 @@ def trace(
         votes_bijd = torch.einsum("bip,ijpd->bijd", lower, weight)  # Eq. 2
         logits_bij = votes_bijd.new_zeros(votes_bijd.shape[:3])
         logits, couplings, capsules = [], [], []
-        for iteration in range(num_iterations):
+        for _ in range(num_iterations):
+            coupling_bij = _coupling(logits_bij, leaky)
+            s_bjd = torch.einsum("bij,bijd->bjd", coupling_bij, votes_bijd)  # Eq. 2
+            if bias_jd is not None:
+                s_bjd = s_bjd + bias_jd
+            capsules_bjd = squash(s_bjd)  # Eq. 1
             logits.append(logits_bij)
-            couplings.append(_coupling(logits_bij, leaky))
-            capsules.append(
-                route(lower_bip, weight_ijpd, num_iterations=iteration + 1, **parameters)
-            )
-            agreement_bij = torch.einsum("bijd,bjd->bij", votes_bijd, capsules[-1].to(dtype))
+            couplings.append(coupling_bij)
+            capsules.append(capsules_bjd.to(lower_bip.dtype))
+            agreement_bij = torch.einsum("bijd,bjd->bij", votes_bijd, capsules_bjd)
             logits_bij = logits_bij + agreement_bij
     return Trace(votes_bijd, *(torch.stack(each) for each in (logits, couplings, capsules)))
 
@@ -209,29 +201,3 @@ def _coupling(logits: Tensor, leaky: bool) -> Tensor:
         logits = torch.nn.functional.pad(logits, (1, 0))
         return logits.softmax(dim=-1)[..., 1:]
     return logits.softmax(dim=-1)  # Eq. 3: over upper capsules j
-
-
-@contextmanager
-def kernel_of(device: str) -> Iterator[None]:
-    """Around the passes of a faster way: whatever stops its kernel, but too little memory, becomes
-    a ValueError that names the way out.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:
-        if re.search("(out of|not enough|allocate) memory", str(error)):  # as a host says it
-            raise
-        what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}"
-        raise ValueError(
-            f"the routing kernel for {device} did not start ({what}): "
-            f"set routing.implementation=reference"
-        ) from error
-
-
-def squash_gradient(s: Tensor, grad_capsules: Tensor, dim: int = -1) -> Tensor:
-    """dL/ds from dL/dv of v = squash(s), for the backward passes written by hand."""
-    with torch.enable_grad():
-        s = s.detach().requires_grad_()
-        return torch.autograd.grad(squash(s, dim), s, grad_capsules)[0]

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from capsnet import checkpoint
 from capsnet.learning.evaluation import decode, predict
 from capsnet.learning.rejection import USUAL_LIMIT, evidence
+from capsnet.losses import THRESHOLD, probabilities
 from capsnet.reading.errors import KnownError, known_error
 from capsnet.reading.handwriting import fit
-from capsnet.studies.calibration.measure import THRESHOLD, probabilities
 
 PAIR_IMAGE_SIZE = 36  # networks for images of this size are trained on two digits, others on one
 DIGIT_BOX = 20  # pixels, the longer side of the box around a digit (MNIST)

@@ -10,7 +10,8 @@ import pandas as pd
 from capsnet.params import Params
 from capsnet.report.draw import comparison
 from capsnet.report.rows import Difference, Row, differences, interval_of, rows_of
-from capsnet.report.tables import Results, markdown
+from capsnet.report.tables import markdown
+from capsnet.studies.results import Results
 
 HOW = """No run here has another beside it; rows of several seeds are compared in the study,
 `reports/study/study.md`. To train one without agreement:
@@ -29,9 +30,9 @@ def rows_table(rows: list[Row]) -> str:
         validation = [run.headline["validation_error"] for run in row.runs]
         spread, apart = (
             f" ± {stdev(each):.2f}" if len(each) > 1 else ""
-            for each in (row.errors, row.told_apart)
+            for each in (row.errors, row.separation)
         )
-        told_apart = f"{mean(row.told_apart):.2f}{apart}" if row.told_apart else "-"
+        told_apart = f"{mean(row.separation):.2f}{apart}" if row.separation else "-"
         speed = mean(run.headline["images_per_second"] for run in row.runs)
         lines.append(
             {

@@ -16,7 +16,8 @@ import pandas as pd
 from capsnet.config import resolve
 from capsnet.nn.registry import NETWORKS
 from capsnet.params import Params
-from capsnet.report.tables import Results, place_in_paper, published
+from capsnet.report.tables import place_in_paper, published
+from capsnet.studies.results import Results
 
 ALIKE = 0.05  # share by which the computation of two trainings may differ and count as the same
 
@@ -42,9 +43,9 @@ class Row(NamedTuple):
         return float(self.runs[0].tables["training"]["multiply_adds"].iloc[-1])
 
     @property
-    def told_apart(self) -> list[float]:
+    def separation(self) -> list[float]:
         """Percent of one digit's own pixels that its reconstruction draws brighter, by network."""
-        tables = [run.tables.get("told_apart", pd.DataFrame({"measure": []})) for run in self.runs]
+        tables = [run.tables.get("separation", pd.DataFrame({"measure": []})) for run in self.runs]
         found = [table[table["measure"] == "pixels_told_apart"] for table in tables]
         return [float(of_all["value"].iloc[0]) for of_all in found if len(of_all)]
 

@@ -15,7 +15,8 @@ from capsnet.params import Params
 from capsnet.report.comparisons import differences_table, rows_table
 from capsnet.report.draw import lines
 from capsnet.report.rows import Row, differences, interval_of, rows_of
-from capsnet.report.tables import FEW, PAPER, Results, markdown
+from capsnet.report.tables import PAPER, markdown
+from capsnet.studies.results import FEW, Results
 
 READ = """CapsNet, r = 3 routes by agreement, r = 1 not: every coupling is 1/10. The ConvNet has the
 same convolutions, decoder and loss, without squash and routing; the baseline is the paper's CNN.
@@ -153,7 +154,7 @@ def figures_of(rows: list[Row]) -> dict[str, tuple[str, pd.DataFrame, str, str]]
     )
     overlap = [by_overlap(row, "errors", ("group", "overlap"), "error") for row in alike]
     pixels = [
-        by_overlap(row, "told_apart", ("measure", "pixels_told_apart"), "value") for row in alike
+        by_overlap(row, "separation", ("measure", "pixels_told_apart"), "value") for row in alike
     ]
     found = {
         "length": (

@@ -1,17 +1,9 @@
 """The tables of the report, in Markdown, and what the paper has beside them."""
 
-import json
-from collections.abc import Iterable
-from pathlib import Path
-from typing import NamedTuple
-
-import pandas as pd
-
 from capsnet.config import resolve
 from capsnet.nn.registry import NETWORKS
 from capsnet.params import Params
-
-FEW = 100  # examples: fewer are neither spoken of nor drawn
+from capsnet.studies.results import Results
 
 # Table 1 of the paper: test error in percent by (network, routing iterations, with reconstruction,
 # task).
@@ -25,29 +17,6 @@ PAPER = {
     ("capsnet", 3, True, "mnist"): "0.25 ± 0.005",
     ("capsnet", 3, True, "multimnist"): "5.2",
 }
-
-
-class Results(NamedTuple):
-    """What was measured of one run: its headline numbers and its tables by name."""
-
-    name: str
-    headline: dict[str, float | None]
-    tables: dict[str, pd.DataFrame]
-    record: dict[str, object] | None = None  # of its training, from capsnet.provenance
-
-
-def read_results(folder: Path, tables: Iterable[str], training: Path | None = None) -> Results:
-    """What a run's folder holds: the headlines of its training and evaluation, and these tables.
-    What is of its training may be in a folder of its own.
-    """
-    training, headline = training or folder, {}
-    for path in (training / "training.json", folder / "metrics.json"):
-        headline |= json.loads(path.read_text())[folder.name]
-    places = {table: training if table == "training" else folder for table in tables}
-    found = {table: pd.read_csv(place / f"{table}.csv") for table, place in places.items()}
-    record = training / "record.json"
-    told = json.loads(record.read_text()) if record.exists() else None
-    return Results(folder.name, headline, found, told)
 
 
 def place_in_paper(params: Params, name: str) -> tuple:

@@ -7,13 +7,13 @@ import torch
 from capsnet.data.batches import evaluation_batches, seeded_generator, training_batches
 from capsnet.data.mnist import Digits
 from capsnet.learning.rejection import DOUBTED, evidence, evidence_limit
-from capsnet.losses import margin_loss, weighted_losses
+from capsnet.losses import margin_loss, probabilities, weighted_losses
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet, Prediction
 from capsnet.reading import recognition
 from capsnet.reading.handwriting import fit
 from capsnet.reading.recognition import Reader, read
-from capsnet.studies.calibration import measure as calibration
+from capsnet.studies.calibration.measure import scramble
 
 
 def test_lengths_choose_the_digits():
@@ -48,9 +48,9 @@ def test_baselines_answer_with_probabilities():
     """Of a network for one digit they sum to 1; there is nothing to draw."""
     torch.manual_seed(0)
     scores = torch.randn(1, 10)
-    one = calibration.probabilities(scores, 1)
+    one = probabilities(scores, 1)
     assert one.sum().item() == pytest.approx(1)
-    two = calibration.probabilities(scores, 2)
+    two = probabilities(scores, 2)
     assert ((two > 0.5) == (scores > 0)).all()
 
 
@@ -128,7 +128,7 @@ def test_a_network_that_has_learned_is_sure_of_digits_and_of_nothing_else(learne
     assert np.mean([not one.is_sure for one in right]) < DOUBTED + 0.08
     generator = seeded_generator("no digits")
     assert unsure(reader, torch.rand(50, 28, 28, generator=generator)) == 1
-    tiles = calibration.scramble(images[:100, None], tile=4, generator=generator)
+    tiles = scramble(images[:100, None], tile=4, generator=generator)
     assert unsure(reader, tiles[:, 0]) > 0.9
 
 

@@ -97,7 +97,7 @@ def test_two_processes_evaluate_as_one_does(workspace):
     names = {path.name for path in (workspace / "1").iterdir()}
     assert names == {
         "metrics.json",
-        *(f"{table}.csv" for table in ("errors", "confusion", "told_apart", "examples")),
+        *(f"{table}.csv" for table in ("errors", "confusion", "separation", "examples")),
     }
     for path in (workspace / "1").iterdir():
         assert path.read_bytes() == (workspace / "2" / path.name).read_bytes(), path.name

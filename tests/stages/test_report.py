@@ -7,7 +7,7 @@ from capsnet.config import load
 from capsnet.params import Run
 from capsnet.report import comparisons, tables
 from capsnet.report import rows as compared
-from capsnet.report.tables import Results
+from capsnet.studies.results import Results
 from stages.report import leading_runs
 
 
@@ -55,7 +55,7 @@ def test_seeds_become_a_row_with_its_t_interval():
     metrics = {name: measured(error) for name, error in zip("abc", (1.0, 2.0, 3.0), strict=True)}
     for results, value in zip(metrics.values(), (80.0, 81.0, 82.0), strict=True):
         table = {"measure": ["squared_error", "pixels_told_apart"], "value": [1.0, value]}
-        results.tables["told_apart"] = pd.DataFrame(table)
+        results.tables["separation"] = pd.DataFrame(table)
     rows = compared.rows_of(params, metrics | {"other": measured(20.0)})
     assert [len(row.runs) for row in rows] == [3, 1] and rows[0].name == "CapsNet, r = 3"
     low, high, of = compared.interval_of(rows[0])

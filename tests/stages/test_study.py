@@ -5,7 +5,7 @@ import pandas as pd
 from capsnet.config import load
 from capsnet.params import Run
 from capsnet.report.study import study, table_1
-from capsnet.report.tables import Results
+from capsnet.studies.results import Results
 
 BUDGET = load().budget
 RANGES = ["0 to 20 %", "20 to 40 %", "40 to 60 %"]
@@ -21,7 +21,7 @@ def results(name: str, error: float) -> Results:
     tables = {
         "training": pd.DataFrame({"multiply_adds": [5.5e8]}),
         "errors": pd.DataFrame(errors),
-        "told_apart": pd.DataFrame(apart),
+        "separation": pd.DataFrame(apart),
         "examples": pd.DataFrame({"right": [0] * int(error) + [1] * (100 - int(error))}),
     }
     return Results(name, headline, tables)

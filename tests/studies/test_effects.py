@@ -13,8 +13,8 @@ from capsnet.studies.perturbation.effects import (
     Slopes,
     Sweep,
     clearest,
-    describe,
     effect_table,
+    effect_words,
     fit_slopes,
 )
 from capsnet.studies.perturbation.morphometry import MEASURES
@@ -155,7 +155,7 @@ def test_a_dimension_is_named_by_what_sets_it_apart():
 def test_effects_in_words(measure, change, overlap, words):
     row = pd.Series({"measure": measure, "change": change, "change_percent": 10 * change})
     row["shape_overlap"] = overlap
-    assert describe(row) == words
+    assert effect_words(row) == words
 
 
 class Painter(nn.Module):

@@ -46,3 +46,9 @@ def test_confusion_table_is_tidy():
     counts = table.set_index(["label", "prediction"])["count"]
     assert len(table) == 100 and counts[3, 3] == 2 and counts[5, 5] == counts[5, 6] == 1
     assert counts.sum() == 4
+
+
+def test_predictions_are_computed_once():
+    judged = outcome([(3, 5), (3, 6)], [(3, 5), (5, 3)], [0.1, 1.0])
+    assert judged.predictions is judged.predictions and judged.correct is judged.correct
+    assert judged.correct.tolist() == [True, False]

@@ -123,12 +123,12 @@ def test_a_network_is_watched(num_digits, iterations):
     images[:, 6:22, 6:10] = images[::2, 6:22, 18:22] = 255
     digits = Digits(images, torch.arange(20) % 10)
     subject = Subject(model.eval(), digits, torch.float32, 1, 9, num_digits, 28, 0)
-    table, claims = watch_routing(subject, 20)
+    judged = subject.judge(20)
+    table, claims = watch_routing(subject, judged, 20)
     assert list(table.columns) == COLUMNS and len(table) == MAX_ITERATIONS * len(UNITS)
     entropy = table[table["measure"] == "entropy"]
     assert entropy["value"].iloc[0] == pytest.approx(3.3219, abs=1e-3)  # log2 10
     assert table["examples"].max() == 20
-    judged = subject.judge(20)
     error = table[(table["measure"] == "error") & (table["iteration"] == iterations)]
     assert error["value"].item() == pytest.approx(100 * (1 - judged.correct.float().mean().item()))
     assert claims and claims[0].maps.shape == (iterations, 2, 6, 6)

@@ -7,7 +7,7 @@ from capsnet.data.mnist import Digits
 from capsnet.learning.evaluation import Subject
 from capsnet.metrics import box_overlap
 from capsnet.nn.capsnet import CapsNet
-from capsnet.studies.separation.measure import COLUMNS, means, pixels_told_apart, told_apart
+from capsnet.studies.separation.measure import COLUMNS, means, pixels_told_apart, separation_table
 
 
 def bars() -> torch.Tensor:
@@ -54,14 +54,16 @@ def test_the_mean_of_a_class():
 
 @pytest.mark.parametrize("num_digits", [1, 2])
 @pytest.mark.parametrize("decoder_sizes", [[8], None])
-def test_a_network_beside_trivial_answers(num_digits, decoder_sizes):
+def test_a_network_beside_trivial_answers(num_digits, decoder_sizes, monkeypatch):
     torch.manual_seed(0)
     model = CapsNet(image_size=28, conv_channels=8, primary_types=2, decoder_sizes=decoder_sizes)
     images = torch.zeros(20, 28, 28, dtype=torch.uint8)
     images[:, 6:22, 6:10] = images[::2, 6:22, 18:22] = 255
     digits = Digits(images, torch.arange(20) % 10)
     subject = Subject(model.eval(), digits, torch.float32, 1, 9, num_digits, 28, 2)
-    table = told_apart(subject, 20)
+    outcome = subject.judge(20, num_kept=20)
+    monkeypatch.setattr(Subject, "predict", None)  # what was predicted is shared
+    table = separation_table(subject, outcome, 20)
     assert list(table.columns) == COLUMNS and (table["examples"] > 0).all()
     squared = table[table["measure"] == "squared_error"].set_index("name")["value"]
     assert ("network" in squared) == (decoder_sizes is not None)
@@ -69,7 +71,7 @@ def test_a_network_beside_trivial_answers(num_digits, decoder_sizes):
     assert squared["mean of the class"] < squared["nothing"]
     assert ("pixels_told_apart" in set(table["measure"])) == bool(decoder_sizes and num_digits == 2)
     if decoder_sizes:
-        judged = subject.judge(20).reconstruction_error.mean().item()
+        judged = outcome.reconstruction_error.mean().item()
         assert squared["network"] == pytest.approx(judged, rel=1e-5)
 
 
@@ -81,6 +83,7 @@ def test_means_tell_apart_what_is_always_at_a_place_of_its_own():
         columns[number, :, 2 * (number % 10)] = 255
     for images, expected in ((columns, 100.0), (torch.full_like(columns, 255), None)):
         digits = Digits(images, torch.arange(30) % 10)
-        table = told_apart(Subject(model, digits, torch.float32, 0, 7, 2, 36, 0), 12)
+        subject = Subject(model, digits, torch.float32, 0, 7, 2, 36, 0)
+        table = separation_table(subject, subject.judge(12, num_kept=12), 12)
         [row] = table[table["measure"] == "pixels_by_means"].to_dict("records")
         assert row["value"] == expected if expected else row["examples"] == 0

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from capsnet.nn.kernels import lanes
+from capsnet.nn.kernels.errors import kernel_of
 from capsnet.nn.kernels.lanes import (
     LANES,
     add,
@@ -41,7 +42,7 @@ from capsnet.nn.kernels.lanes import (
     store_totals,
     subtract,
 )  # fmt: skip
-from capsnet.nn.routing import kernel_of, squash, squash_gradient
+from capsnet.nn.squash import squash, squash_gradient
 
 TILE = 8  # poses are padded to a multiple of this
 SHARES = 8  # of a scan, at least: parts of the lower capsules where the blocks of images are few

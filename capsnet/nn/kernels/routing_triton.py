@@ -24,7 +24,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from capsnet.nn.routing import kernel_of, squash, squash_gradient
+from capsnet.nn.kernels.errors import kernel_of
+from capsnet.nn.squash import squash, squash_gradient
 
 # Numbers in one array over (i, b, j, d) that a program holds; a thread has 255 registers.
 SCAN_TILE = 5120  # the paper's 10 upper capsules of 16 for 32 images

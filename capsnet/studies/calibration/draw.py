@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from capsnet.config import RunConfig
+from capsnet.losses import THRESHOLD
 from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, chart
+from capsnet.studies.calibration.measure import expected_calibration_error
+from capsnet.studies.registry import Measured
 
 
 def calibration(
@@ -50,3 +54,16 @@ def _side(bins: pd.DataFrame) -> str:
     rows = bins[bins["group"] == "predicted digits"]
     gap = ((100 * rows["length"] - rows["there"]) * rows["examples"]).sum()
     return ", too sure" if gap > 0 else ", not sure enough"
+
+
+def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
+    bins = found.tables["calibration"]
+    calibration(
+        bins,
+        found.tables["counts"],
+        folder / "figures" / "calibration.png",
+        title=f"{run}: are lengths probabilities, and how many digits are seen?",
+        error=expected_calibration_error(bins),
+        threshold=THRESHOLD,
+        trained_on="one digit" if config.task.num_digits == 1 else "two digits",
+    )

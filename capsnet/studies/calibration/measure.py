@@ -12,20 +12,18 @@ import torch
 from torch import Tensor
 
 from capsnet import metrics
+from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.batches import seeded_generator
 from capsnet.learning.evaluation import Outcome, Subject
+from capsnet.losses import probabilities
+from capsnet.nn.registry import NETWORKS
+from capsnet.studies.registry import Measured
 
-THRESHOLD = 0.5  # a digit is there if its capsule is longer: midway between the loss's margins
 THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]
 NUM_BINS = 10
 TILE = 4  # pixels; divides every canvas
 COUNTS = ("0", "1", "2", "more")
-
-
-def probabilities(scores: Tensor, num_digits: int) -> Tensor:
-    """A baseline's scores [b, j] on the scale of lengths, by the function of its loss."""
-    return scores.softmax(dim=1) if num_digits == 1 else scores.sigmoid()
 
 
 def reliability_table(outcome: Outcome, *, capsules: bool) -> pd.DataFrame:
@@ -124,3 +122,10 @@ def scramble(images: Tensor, *, tile: int, generator: torch.Generator) -> Tensor
     order = torch.rand(batch, tiles.shape[2], generator=generator).argsort(dim=1)
     order = order.to(images.device).unsqueeze(1).expand_as(tiles)
     return torch.nn.functional.fold(tiles.gather(2, order), (height, width), tile, stride=tile)
+
+
+def study(subject: Subject, outcome: Outcome, config: RunConfig) -> Measured:
+    """Are lengths probabilities, and how many digits are seen?"""
+    bins = reliability_table(outcome, capsules=NETWORKS[config.network].gives_lengths)
+    shifted = subject._replace(max_shift=config.task.training_shift)
+    return Measured({"calibration": bins, "counts": count_table(shifted, config.study_examples)})

@@ -6,7 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from capsnet.config import RunConfig
+from capsnet.data.archives import NUM_CLASSES
 from capsnet.plots.canvas import BLUE, ERRORS, INK, PALE, chart
+from capsnet.studies.errors.measure import pair_matrix
+from capsnet.studies.registry import Measured
 
 
 def confusion(counts: np.ndarray, path: Path, *, title: str) -> None:
@@ -72,3 +76,16 @@ def heat_map(
         axes.tick_params(which="minor", length=0)
         axes.spines[:].set_visible(False)
         right.spines[:].set_visible(False)
+
+
+def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
+    table, folder = found.tables["errors"], folder / "figures"
+    counts = found.tables["confusion"]["count"].to_numpy().reshape(NUM_CLASSES, NUM_CLASSES)
+    title = f"{run}: which digit was taken for which"
+    confusion(counts, folder / "confusion.png", title=title)
+    by_overlap = table[table["group"] == "overlap"]
+    if len(by_overlap):
+        title = f"{run}: error by pair of digits"
+        pair_errors(pair_matrix(table), folder / "pairs.png", title=title)
+        title = f"{run}: error by overlap of the two digits"
+        error_by_overlap(by_overlap, folder / "overlap.png", title=title)

@@ -4,18 +4,19 @@ import itertools
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from capsnet import metrics
+from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.learning.evaluation import Outcome
+from capsnet.learning.evaluation import Outcome, Subject
+from capsnet.studies.registry import Measured
 
-OVERLAP_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # shared ink over the smaller digit's ink
+LISTED = 100_000  # examples whose answer is listed one by one, at most
 
 
 def headline(outcome: Outcome) -> dict[str, float]:
     """Test error in percent with its interval; squared pixel differences of a reconstruction."""
-    numbers = error_row(outcome.correct)
+    numbers = metrics.error_row(outcome.correct)
     del numbers["examples"]
     return numbers | {"reconstruction_error": outcome.reconstruction_error.mean().item()}
 
@@ -34,20 +35,13 @@ def error_table(outcome: Outcome) -> pd.DataFrame:
         low, high = labels.min(dim=1).values, labels.max(dim=1).values
         for one, other in itertools.combinations(range(NUM_CLASSES), 2):
             groups.append(("pair", f"{one} and {other}", correct[(low == one) & (high == other)]))
-        for start, end in itertools.pairwise(OVERLAP_EDGES):
-            inside = (overlap >= start) & ((overlap < end) | (end == OVERLAP_EDGES[-1]))
-            groups.append(("overlap", f"{100 * start:.0f} to {100 * end:.0f} %", correct[inside]))
+        for name, inside in metrics.overlap_bins(overlap):
+            groups.append(("overlap", name, correct[inside]))
     return pd.DataFrame(
-        {"group": group, "name": name, **error_row(right)}
+        {"group": group, "name": name, **metrics.error_row(right)}
         for group, name, right in groups
         if len(right)
     )
-
-
-def error_row(correct: Tensor) -> dict[str, float]:
-    """Examples, error in percent, and its interval, of `correct`, bool [n]."""
-    error, low, high = metrics.wilson_interval(int((~correct).sum()), len(correct))
-    return {"examples": len(correct), "error": error, "error_low": low, "error_high": high}
 
 
 def confusion_table(outcome: Outcome) -> pd.DataFrame:
@@ -65,3 +59,10 @@ def pair_matrix(table: pd.DataFrame) -> np.ndarray:
         one, other = map(int, name.split(" and "))
         errors[one, other] = errors[other, one] = error
     return errors
+
+
+def study(subject: Subject, outcome: Outcome, config: RunConfig) -> Measured:
+    """Errors by group, which digit was taken for which, and the first examples one by one."""
+    listed = pd.DataFrame({"right": outcome.correct[:LISTED].int()})
+    tables = {"errors": error_table(outcome), "confusion": confusion_table(outcome)}
+    return Measured(tables | {"examples": listed})

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 
+from capsnet.config import RunConfig
 from capsnet.plots.canvas import (
     BLUE,
     GAP,
@@ -25,6 +26,9 @@ from capsnet.plots.canvas import (
     sheet,
     tiles,
 )
+from capsnet.plots.pictures import notice
+from capsnet.studies.perturbation.effects import effect_words
+from capsnet.studies.registry import Measured
 
 CHANGES = LinearSegmentedColormap.from_list(
     "changes", ["#00412F", GREEN, "#FFFFFF", PURPLE, "#4A1042"]
@@ -130,3 +134,42 @@ def _panel(axes, rows: pd.DataFrame, measure: str):
         frame(axes, (corner[0] - 0.5, corner[1] - 0.5), 1, 1, INK)
     axes.set_title(title)
     return shown
+
+
+def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
+    folder, shown = folder / "perturbation", found.pictures
+    if shown is None:  # a notice, since neither git nor dvc plots takes an empty folder
+        note = "This network has no decoder, so there is no capsule to draw."
+        notice(folder / "overview.png", title=f"{run}: nothing to perturb", note=note)
+        return
+    added = "standard deviations of the digit's capsules"
+    draw_range(found, "usual", shown.deviations, folder, run=run, prefix="usual_", added=added)
+    draw_range(found, "perturbation", shown.values, folder, run=run)
+    dimensions = found.tables["perturbation"].drop_duplicates(["digit", "dimension"])
+    names = dimensions.groupby("digit")["name"].apply(list)
+    for digit, images in shown.grids.items():
+        path, usual = folder / f"digit_{digit}.png", shown.reach[digit]
+        perturbation_grid(images, shown.values, names[digit], path, digit=digit, usual=usual)
+
+
+def draw_range(
+    found: Measured, name: str, values: np.ndarray, folder: Path, *, run: str, prefix: str = "",
+    added: str = "value"
+) -> None:  # fmt: skip
+    """The clearest dimension of each measure and all effects of one table."""
+    rows, table, path = (
+        found.pictures.rows[name],
+        found.tables[name],
+        folder / f"{prefix}overview.png",
+    )
+    if rows:
+        title = f"{run}: the dimension that changes each measure most clearly"
+        perturbation_overview(rows, values, path, title=title, added=added)
+    else:
+        note = "No dimension of any digit changes a measure visibly and beyond chance."
+        notice(path, title=f"{run}: no dimension has an effect", note=note)
+    dimensions = table.drop_duplicates(["digit", "dimension"])
+    told = f"{(dimensions['name'] != 'none').sum()} of {len(dimensions)} dimensions"
+    labels = table.assign(label=[effect_words(row) for _, row in table.iterrows()])
+    title = f"{run}: {told} change the shape; coloured where it is visible and beyond chance"
+    effects(labels, folder / f"{prefix}effects.png", title=title)

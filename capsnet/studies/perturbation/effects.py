@@ -145,12 +145,12 @@ def _named(effects: pd.DataFrame) -> pd.DataFrame:
         clear = rows[rows["significant"] & rows["effect"].notna()]
         names[key] = "none"
         if len(clear):
-            names[key] = describe(clear.loc[clear["effect"].abs().idxmax()])
+            names[key] = effect_words(clear.loc[clear["effect"].abs().idxmax()])
     keys = zip(effects["digit"], effects["dimension"], strict=True)
     return effects.assign(name=[names[key] for key in keys])
 
 
-def describe(row: pd.Series) -> str:
+def effect_words(row: pd.Series) -> str:
     """In words: "thickness +38 %", "slant +12°", "moves right 0.8 px"; a minus is U+2212. Only what
     keeps its shape moves; of another the centre does: "centre right 0.8 px".
     """

@@ -10,10 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from capsnet import metrics
+from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.learning.evaluation import Subject, decode
-from capsnet.studies.perturbation.effects import Sweep, clearest, describe, fit_slopes
+from capsnet.studies.perturbation.effects import (
+    COLUMNS,
+    Sweep,
+    clearest,
+    effect_table,
+    effect_words,
+    fit_slopes,
+)
 from capsnet.studies.perturbation.morphometry import measure, shape_overlap
+from capsnet.studies.registry import Measured
 
 NUM_OVERLAID = 20  # examples of a digit: enough to say whether a shape stays
 NUM_MEASURED = 5  # of the values of a sweep: they give a slope as well as all, in half the time
@@ -111,7 +120,7 @@ def clearest_rows(
         shown = typical(sweeps[digit].slopes[row["measure"]].slope[:, [dimension]])
         poses = capsules[digit][shown : shown + 1]
         images = sweep(model, poses, digit, values[digit])[0, dimension]
-        rows.append(PerturbationRow(digit, dimension, describe(row), images.cpu().numpy()))
+        rows.append(PerturbationRow(digit, dimension, effect_words(row), images.cpu().numpy()))
     return rows
 
 
@@ -157,3 +166,44 @@ def relative_change(images: Tensor) -> Tensor:
     ends = (images[:, :, -1] - images[:, :, 0]).abs().sum(dim=(2, 3))
     ink = images[:, :, middle].sum(dim=(2, 3))
     return (ends / ink.clamp_min(1e-6)).mean(dim=0)
+
+
+class Shown(NamedTuple):
+    """What is drawn of the capsules [n, d] of each digit. `rows` are by the name of their table:
+    those of the paper's range moved by `values`, the usual ones by `deviations` times each
+    dimension's standard deviation; `reach` [d] is two of these by digit.
+    """
+
+    capsules: dict[int, Tensor]
+    values: np.ndarray
+    deviations: np.ndarray
+    rows: dict[str, list[PerturbationRow]]
+    grids: dict[int, np.ndarray]
+    reach: dict[int, list[float]]
+
+
+def study(subject: Subject, num_examples: int, config: RunConfig) -> Measured:
+    """What each dimension of each digit's capsule does: over the range of the paper's Figure 4, and
+    over two standard deviations of the digit's capsules either way. Empty without a decoder.
+    """
+    model = subject.model
+    if model.decoder is None:
+        return Measured({name: pd.DataFrame(columns=COLUMNS) for name in ("perturbation", "usual")})
+    capsules = right_capsules(subject, num_examples, config.perturb_examples)
+    values = sweep_values(config.perturb.range, config.perturb.step)
+    usual = {digit: usual_values(poses, len(values)) for digit, poses in capsules.items()}
+    sweeps, tables, rows = {}, {}, {}
+    for name, moved in {"perturbation": dict.fromkeys(capsules, values), "usual": usual}.items():
+        sweeps[name] = {
+            digit: measure_sweep(model, poses, digit, moved[digit])
+            for digit, poses in capsules.items()
+        }
+        tables[name] = effect_table(sweeps[name])
+        rows[name] = clearest_rows(model, capsules, sweeps[name], tables[name], moved)
+    grids = {
+        digit: typical_grid(model, poses, digit, sweeps["perturbation"][digit], values)
+        for digit, poses in capsules.items()
+    }
+    deviations = sweep_values(2, 4 / (len(values) - 1)).numpy()
+    reach = {digit: moved[:, -1].tolist() for digit, moved in usual.items()}
+    return Measured(tables, Shown(capsules, values.numpy(), deviations, rows, grids, reach))

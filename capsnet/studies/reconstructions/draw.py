@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from capsnet.config import RunConfig
 from capsnet.plots.canvas import INK, ORANGE, PURPLE, color_key, overlay
 from capsnet.plots.pictures import Column, picture_columns
+from capsnet.studies.registry import Measured
 
 
 def reconstructions(examples: Sequence, path: Path, *, title: str) -> None:
@@ -42,3 +44,14 @@ def overlaid_reconstructions(examples: Sequence, path: Path, *, title: str) -> N
         note += "; *: one of them is neither label nor prediction and should come out empty"
     names = ["input", "true\ndigits", "recon-\nstructions"]
     picture_columns(columns, path, names=names, title=title, note=note, key=color_key())
+
+
+def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
+    path = folder / "figures" / "reconstructions.png"
+    if found.pictures is None:
+        return
+    if config.task.num_digits == 1:
+        title = f"{run}: test digits and their reconstructions"
+        reconstructions(found.pictures, path, title=title)
+    else:
+        overlaid_reconstructions(found.pictures, path, title=f"{run}: two digits, told apart")

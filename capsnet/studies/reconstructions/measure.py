@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.batches import Batch
 from capsnet.learning.evaluation import Outcome, Subject, decode
+from capsnet.studies.registry import Measured
 
 NUM_SHOWN = 8  # examples of each kind in a figure
 
@@ -103,3 +105,11 @@ def decode_one(subject: Subject, batch: Batch, decoded: tuple[int, ...]) -> np.n
     capsules = subject.predict(batch.images).capsules
     labels = torch.tensor([decoded], device=capsules.device)
     return decode(subject.model, capsules, labels)[0].cpu().numpy()
+
+
+def study(subject: Subject, outcome: Outcome, config: RunConfig) -> Measured:
+    """Figure 3 of the paper, or Figure 5 for two digits to an image."""
+    if subject.model.decoder is None:
+        return Measured({})
+    shown = single_reconstructions if subject.num_digits == 1 else overlaid_reconstructions
+    return Measured({}, shown(subject, outcome))

@@ -9,8 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
+from capsnet.config import RunConfig
 from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PALE, PURPLE, chart
 from capsnet.plots.pictures import Column, picture_columns
+from capsnet.studies.registry import Measured
 
 LINES = [(BLUE, "o-"), (GREEN, "s--"), (PURPLE, "^:"), (INK, "d-.")]
 
@@ -125,3 +127,11 @@ def transformed(
         note += "; framed in orange: wrong predictions"
     names = ["original", "trans-\nformed"]
     picture_columns(columns, path, names=names, title=title, note=note, framed=True)
+
+
+def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
+    if found.pictures is None:
+        return
+    degrees, share = config.evaluate.affine_degrees, config.evaluate.affine_translate
+    title = f"{run}: rotated by up to {degrees:g} degrees and shifted by up to {100 * share:g} %"
+    transformed(*found.pictures, folder / "figures" / "affine.png", title=title)

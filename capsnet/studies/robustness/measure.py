@@ -7,19 +7,24 @@ published files where they are. The network saw none of it in training but shift
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from capsnet.config import RunConfig
 from capsnet.data.affnist import load_affnist
 from capsnet.data.batches import seeded_generator
 from capsnet.data.mnist import Digits
 from capsnet.data.multimnist import shift
 from capsnet.data.transforms import AFFNIST_SIZE, affine, affnist_like
 from capsnet.learning.evaluation import Outcome, Subject
-from capsnet.studies.errors.measure import error_row
+from capsnet.metrics import error_row
+from capsnet.studies.registry import Measured
 
+NUM_TRANSFORMED = 16  # digits in the figure of random transforms
 COLUMNS = ["transform", "amount", "unit", "examples", "error", "error_low", "error_high"]
 UNITS = {"rotation": "degrees", "shear": "px/px", "scale": "times", "translation": "px"}
 AMOUNTS = {  # affNIST: -20 to 20, -0.2 to 0.2, 0.8 to 1.2, and all of the distances
@@ -125,3 +130,27 @@ def all_together(images: Tensor, seed: int) -> tuple[str, Tensor]:
 
 def row(transform: str, amount: float | None, found: dict[str, float]) -> dict[str, object]:
     return {"transform": transform, "amount": amount, "unit": UNITS.get(transform, "")} | found
+
+
+class Transformed(NamedTuple):
+    """Digits [n, h, w] in [0, 1] before and after the teaching notebook's transform."""
+
+    images: np.ndarray
+    moved: np.ndarray
+    labels: np.ndarray
+    predictions: np.ndarray
+
+
+def study(subject: Subject, outcome: Outcome, config: RunConfig) -> Measured:
+    """Under affine transformations that training did not show; of one digit to an image only."""
+    if subject.num_digits > 1:
+        return Measured({"robustness": pd.DataFrame(columns=COLUMNS)})
+    affnist = Path(config.data.affnist) if config.data.affnist else None
+    table = robustness_table(subject, config.study_examples, affnist)
+    degrees, share = config.evaluate.affine_degrees, config.evaluate.affine_translate
+    images, moved, answers = random_affine(subject, degrees, share)
+    table.loc[len(table)] = row("random_affine", None, error_row(answers.correct))
+    first = slice(NUM_TRANSFORMED)
+    pictures = [part[first].cpu().numpy() / 255 for part in (images, moved)]
+    digits = [part[first, 0].numpy() for part in (answers.labels, answers.predictions)]
+    return Measured({"robustness": table}, Transformed(*pictures, *digits))

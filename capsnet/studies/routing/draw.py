@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from capsnet.config import RunConfig
 from capsnet.plots.canvas import (
     BLUE,
     GREEN,
@@ -19,6 +20,7 @@ from capsnet.plots.canvas import (
     overlay,
 )
 from capsnet.plots.pictures import Column, picture_columns
+from capsnet.studies.registry import Measured
 
 STRIDE = 2  # pixels from one place of the grid to the next
 NUM_CLASSES = 10
@@ -113,3 +115,13 @@ def _from_to(values: np.ndarray, form: str) -> str:
     if len(values) == 1:
         return f"{values[0]:{form}}"
     return f"{values[0]:{form}} to {values[-1]:{form}}"
+
+
+def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
+    if found.pictures is None:
+        return
+    folder, trained = folder / "figures", config.routing.iterations
+    title = f"{run}: what happens in each iteration of the routing"
+    routing(found.tables["routing"], folder / "routing.png", title=title, trained=trained)
+    title = f"{run}: which part of the image each digit claims"
+    couplings(found.pictures, folder / "couplings.png", title=title)

@@ -21,11 +21,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from capsnet.config import RunConfig
 from capsnet.data.batches import Batch
 from capsnet.learning.device import autocast
-from capsnet.learning.evaluation import Subject
+from capsnet.learning.evaluation import Outcome, Subject
 from capsnet.metrics import exact_match, wilson_interval
+from capsnet.nn.registry import NETWORKS
 from capsnet.nn.routing import Trace
+from capsnet.studies.registry import Measured
 
 CHUNK = 20  # images traced at a time: their votes are stored
 OWNER = 0.8  # of the ink
@@ -78,16 +81,19 @@ class Claims(NamedTuple):
     digits: tuple[int, int]
 
 
-def watch_routing(subject: Subject, num_examples: int) -> tuple[pd.DataFrame, list[Claims]]:
+def watch_routing(
+    subject: Subject, outcome: Outcome, num_examples: int
+) -> tuple[pd.DataFrame, list[Claims]]:
     """Trace the routing of the first test examples, at least to `MAX_ITERATIONS`.
 
     Returns the rows of COLUMNS, means over the examples with their 95 % intervals, and what the
     digits claim in the first examples that were right (wrong where none was: their routing is
     still to be seen).
     """
-    values, right, wrong = [], [], []
+    values, right, wrong, begin = [], [], [], 0
     for batch in subject.batches(num_examples):
-        correct = exact_match(subject.predict(batch.images).lengths, batch.labels)
+        correct = outcome.correct[begin : begin + len(batch)]
+        begin += len(batch)
         for number, watched in enumerate(watch(subject, batch)):
             values.append(measure(watched))
             kept = right if correct[number] else wrong
@@ -225,3 +231,12 @@ def claims(watched: Watched, image: Tensor, sources: Tensor) -> Claims:
     maps = mass.unflatten(1, (-1, size, size)).sum(dim=1).movedim(-1, 1)  # [r, 2, h, w]
     clean = torch.stack([sources[0], sources[-1] if len(sources) > 1 else torch.zeros_like(image)])
     return Claims(image.cpu().numpy(), clean.cpu().numpy(), maps.cpu().numpy(), tuple(digits))
+
+
+def study(subject: Subject, outcome: Outcome, config: RunConfig) -> Measured:
+    """What happens in each iteration, and which part of an image each digit claims."""
+    if not NETWORKS[config.network].routes:
+        return Measured({"routing": pd.DataFrame(columns=COLUMNS)})
+    few = min(config.study_examples, len(outcome.labels))
+    table, shown = watch_routing(subject, outcome, few)
+    return Measured({"routing": table}, shown)

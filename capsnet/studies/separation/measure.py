@@ -7,7 +7,6 @@ from its own capsule, whether or not the network found them.
 """
 
 from collections.abc import Iterator
-from itertools import pairwise
 from math import sqrt
 
 import pandas as pd
@@ -15,17 +14,19 @@ import torch
 from torch import Tensor
 
 from capsnet import metrics
+from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.learning.evaluation import Subject, decode
-from capsnet.studies.errors.measure import OVERLAP_EDGES
+from capsnet.learning.evaluation import Outcome, Subject, decode
+from capsnet.studies.registry import Measured
 
 COLUMNS = ["measure", "name", "value", "low", "high", "unit", "examples"]
 SQUARED, PIXELS, BOXES = "squared_error", "pixels_told_apart", "box_overlap"
 BY_MEANS = "pixels_by_means"
 
 
-def told_apart(subject: Subject, num_examples: int) -> pd.DataFrame:
-    """Rows of COLUMNS, means over the first test examples with their 95 % intervals (normal):
+def separation_table(subject: Subject, outcome: Outcome, num_examples: int) -> pd.DataFrame:
+    """Rows of COLUMNS, means over the first test examples, whose capsules are in the outcome, with
+    their 95 % intervals (normal):
 
     squared_error: sum of squared pixel differences for each digit, of the network and of trivial
         answers: nothing, the mean picture of the class, and for pairs half of the image;
@@ -34,7 +35,7 @@ def told_apart(subject: Subject, num_examples: int) -> pd.DataFrame:
     pixels_by_means: the same of the mean pictures of the classes;
     box_overlap: how much of the smaller bounding box the other one covers (%).
     """
-    parts = list(examples_of(subject, num_examples))
+    parts = list(examples_of(subject, outcome, num_examples))
     sources, labels, images, pictures = (torch.cat(part) for part in zip(*parts, strict=True))
     answers = {"nothing": torch.zeros_like(sources), "mean of the class": means(sources, labels)}
     if sources.shape[1] > 1:
@@ -57,13 +58,17 @@ def told_apart(subject: Subject, num_examples: int) -> pd.DataFrame:
     return table.assign(unit=units)[COLUMNS]
 
 
-def examples_of(subject: Subject, num_examples: int) -> Iterator[tuple[Tensor, ...]]:
+def examples_of(
+    subject: Subject, outcome: Outcome, num_examples: int
+) -> Iterator[tuple[Tensor, ...]]:
     """Sources, labels, images and, with a decoder, reconstructions of each batch, on the CPU."""
+    begin = 0
     for batch in subject.batches(num_examples):
         pictures = batch.sources[:0]
         if subject.model.decoder is not None:
-            capsules = subject.predict(batch.images).capsules
+            capsules = outcome.capsules[begin : begin + len(batch)].to(batch.images.device)
             pictures = decode(subject.model, capsules, batch.labels)
+        begin += len(batch)
         yield batch.sources.cpu(), batch.labels.cpu(), batch.images.cpu(), pictures.cpu()
 
 
@@ -78,10 +83,9 @@ def means(sources: Tensor, labels: Tensor) -> Tensor:
 def pixels_by_overlap(pictures: Tensor, sources: Tensor) -> Iterator[tuple]:
     share, overlap = pixels_told_apart(pictures, sources), metrics.overlap(sources)
     yield PIXELS, "all", *mean_interval(share)
-    for start, end in pairwise(OVERLAP_EDGES):
-        inside = (overlap >= start) & ((overlap < end) | (end == OVERLAP_EDGES[-1]))
+    for name, inside in metrics.overlap_bins(overlap):
         if inside.any():
-            yield PIXELS, f"{100 * start:.0f} to {100 * end:.0f} %", *mean_interval(share[inside])
+            yield PIXELS, name, *mean_interval(share[inside])
 
 
 def pixels_told_apart(pictures: Tensor, sources: Tensor) -> Tensor:
@@ -101,3 +105,8 @@ def mean_interval(values: Tensor) -> tuple[float, float, float, int]:
     mean = values.mean().item()
     error = 1.96 * values.std().item() / sqrt(len(values)) if len(values) > 1 else 0.0
     return mean, mean - error, mean + error, len(values)
+
+
+def study(subject: Subject, outcome: Outcome, config: RunConfig) -> Measured:
+    few = min(config.study_examples, len(outcome.labels))
+    return Measured({"separation": separation_table(subject, outcome, few)})

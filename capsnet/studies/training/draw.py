@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from capsnet.config import RunConfig
 from capsnet.plots.canvas import BLUE, GREEN, INK, ORANGE, chart, log_scale
+from capsnet.studies.registry import Measured
 
 LOSS_NAMES = {
     "loss": "total",
@@ -49,3 +51,8 @@ def training_curve(curve: pd.DataFrame, path: Path, *, title: str) -> None:
         for axes in (losses, errors):
             axes.set(xlabel=f"examples seen ({unit_name})", xlim=(0, 1.02 * examples.max()))
             axes.grid(visible=True)
+
+
+def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
+    title = f"{run}: training loss and error"
+    training_curve(found.tables["training"], folder / "figures" / "training.png", title=title)
