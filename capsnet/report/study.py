@@ -118,26 +118,27 @@ def trainings_table(rows: list[Row]) -> str:
 
 
 def longest(series: list[tuple[Params, dict[str, Results]]]) -> str:
-    """How far what was trained is from the paper's MultiMNIST."""
+    """How far the compared networks are from the paper's MultiMNIST: a network alone is not."""
     here = [
         resolve(params, name).task.training_examples
         for params, measured in series
         for name in measured
-        if params.runs[name].task == "multimnist"
+        if params.runs[name].task == "multimnist" and len(measured) > 1
     ]
     if not here or max(here) >= PAPER_PAIRS:
         return ""
     return (
-        f"The longest of these trainings on MultiMNIST shows {max(here):,} pairs, the paper's "
+        f"The longest of the compared trainings on MultiMNIST shows {max(here):,} pairs, the paper's "
         f"training set has {PAPER_PAIRS:,}: the differences are those of short trainings."
     )
 
 
 def figures_of(rows: list[Row]) -> dict[str, tuple[str, pd.DataFrame, str, str]]:
     """Name -> title, table (name, place, value, low, high), and the words at the axes: of the
-    first row's task, and but for the first figure of its length. Of no rows none.
+    first row's task, and but for the first figure of its length. Of a single row none: there is
+    nothing to compare.
     """
-    if not rows:
+    if len(rows) < 2:
         return {}
     share = "shared ink, of the smaller digit's"
     rows = [row for row in rows if row.task == rows[0].task]
