@@ -33,9 +33,7 @@ SCAN_LOWER = 1  # lower capsules side by side: with more, the compiler moves wei
 GRADIENT_TILE = 2560  # the same for 16 images
 NUMBERS_PER_THREAD = 40  # of one array; up to four such arrays live at once
 MATRIX_SIZE = 16  # the smallest inner size of a matrix product in Triton
-SCAN_PROGRAMS = (
-    2  # on a multiprocessor at once, by the registers of a thread (sm_90: 162 to 228)
-)
+SCAN_PROGRAMS = 2  # on a multiprocessor at once, by the registers of a thread (sm_90: 162 to 228)
 SCAN_STAGES = 3  # loads ahead of matrix products: on an H200 a pass takes 0.085 ms, with 1 0.28 ms
 
 # ------------------------------------------------ pieces of a pass, for one tile of (i, b)
