@@ -128,8 +128,8 @@ def longest(series: list[tuple[Params, dict[str, Results]]]) -> str:
     if not here or max(here) >= PAPER_PAIRS:
         return ""
     return (
-        f"The longest of the compared trainings on MultiMNIST shows {max(here):,} pairs, the paper's "
-        f"training set has {PAPER_PAIRS:,}: the differences are those of short trainings."
+        f"The longest of the compared trainings on MultiMNIST shows {max(here):,} pairs, the "
+        f"paper's training set has {PAPER_PAIRS:,}: the differences are those of short trainings."
     )
 
 
