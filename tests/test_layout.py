@@ -181,7 +181,7 @@ def test_nothing_reads_a_pickle():
 
 
 def test_the_lock_has_every_requirement_in_the_same_version():
-    """requirements.lock is made from requirements.txt, see the README."""
+    """requirements.lock is made from requirements.txt, see docs/experiments.md."""
     pinned = re.compile(r"^([\w.\-]+==[\w.]+)", re.MULTILINE)
     wanted = pinned.findall((ROOT / "requirements.txt").read_text())
     locked = {name.lower() for name in pinned.findall((ROOT / "requirements.lock").read_text())}
