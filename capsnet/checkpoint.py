@@ -1,8 +1,7 @@
-"""A trained network as one safetensors file: weights, and in the metadata all that rebuilds the
-network.
+"""Checkpoints: one safetensors file with the weights and, as metadata, the network's arguments.
 
-Data, not code: loading runs nothing that the file brings along, and takes nothing that is not, bit
-for bit, what was written. Same network, same bytes.
+Loading executes no code, and a SHA-256 digest detects corruption. The same network gives the same
+bytes.
 """
 
 import hashlib
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from capsnet.files import replace_file
 from capsnet.nn.registry import network_class
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save(
@@ -28,18 +27,18 @@ def save(
     *,
     network: str,
     arguments: Mapping[str, object],
+    num_digits: int = 1,
     validation_error: float | None = None,
-    evidence_limit: float | None = None,
+    rejection_threshold: float | None = None,
 ) -> None:
-    """Write `model` = `network_class(network)(**arguments)`.
+    """Write `model`, which is `network_class(network)(**arguments)`.
 
-    validation_error (percent) and evidence_limit (`capsnet.learning.rejection`) stay with the file,
-    so that whoever has nothing else knows how far to trust the network. What is None or NaN, as
-    after a training without validation digits, is left out. Same file system errors as
-    `replace_file`.
+    num_digits: digits in an image. validation_error: percent. rejection_threshold: see
+    `capsnet.learning.rejection`. A value that is None or NaN is left out. Raises the file system
+    errors of `replace_file`.
     """
-    description = {"network": network, "arguments": dict(arguments)}
-    known = {"validation_error": validation_error, "evidence_limit": evidence_limit}
+    description = {"network": network, "arguments": dict(arguments), "num_digits": num_digits}
+    known = {"validation_error": validation_error, "rejection_threshold": rejection_threshold}
     for name, value in known.items():
         if value is not None and not math.isnan(value):
             description[name] = round(value, 4)
@@ -47,7 +46,7 @@ def save(
 
 
 def describe(path: str | Path) -> dict[str, object]:
-    """What `save` was told: `network`, `arguments` and, where known, the other two.
+    """Read the metadata: `network`, `arguments`, `num_digits` and, if known, the other two.
 
     Raises ValueError if the file is missing, no safetensors file, or not written by `save`.
     """
@@ -100,13 +99,15 @@ def write(path: Path, description: Mapping[str, object], tensors: Mapping[str, T
 
 
 def read(path: str | Path) -> tuple[dict[str, object], dict[str, Tensor]]:
-    """What `write` was told, on the CPU. Raises ValueError if one bit is not as it was written."""
+    """Read metadata and tensors, on the CPU. Raises ValueError if the digest does not match."""
     description = describe(path)
     tensors = safetensors.torch.load_file(path)
-    told = {name: value for name, value in description.items() if name not in ("format", "digest")}
-    if description.get("digest") != _digest(told, tensors):
+    metadata = {
+        name: value for name, value in description.items() if name not in ("format", "digest")
+    }
+    if description.get("digest") != _digest(metadata, tensors):
         raise ValueError(f"{path} is damaged: its contents are not those that were written")
-    return told, tensors
+    return metadata, tensors
 
 
 def _digest(description: Mapping[str, object], tensors: Mapping[str, Tensor]) -> str:

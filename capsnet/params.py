@@ -75,7 +75,7 @@ class Network(Section):
     kernel_size: Annotated[int, between(1, 14)]
     primary_types: Annotated[int, between(1, 1024)]
     primary_dim: Annotated[int, between(1, 256)]
-    digit_dim: Annotated[int, between(1, 256)]
+    class_dim: Annotated[int, between(1, 256)]
     decoder_sizes: Annotated[tuple[Images, ...], Field(min_length=1, strict=False)]
     init: Literal["pytorch", "authors"]
     weight_std: Annotated[float, between(0.000001, 10)]

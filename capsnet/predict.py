@@ -5,7 +5,7 @@ the lengths of their capsules, which say from 0 to 1 how sure the network is. A 
 single digits names one; a network trained on two overlapping digits names one or two, those longer
 than 0.5. A baseline has no capsules: its probabilities stand for their lengths.
 
-"unsure, perhaps 7 (0.41)" means: the picture may hold no digit at all. No capsule is longer than
+"rejected, perhaps 7 (0.41)" means that the picture may hold no digit. No capsule is longer than
 0.5, or the network's own drawing of the digits does not look like the picture, or other capsules
 are about as long. A network without a decoder draws nothing, so only its lengths can tell.
 
@@ -73,7 +73,7 @@ def read_all(reader: Reader, paths: Iterable[Path]) -> Iterable[tuple[Path, Read
 
 
 def as_text(path: Path, reading: Reading, reader: Reader) -> str:
-    mark = "" if reading.is_sure else "unsure, perhaps "
+    mark = "rejected, perhaps " if reading.rejected else ""
     digits = [f"{digit} ({reading.lengths[digit]:.2f})" for digit in reading.digits]
     warning = reader.error.warning(reader.num_digits) if reader.error else ""
     return f"{path}: {mark}{' and '.join(digits)}{'; ' if warning else ''}{warning}"
@@ -83,7 +83,9 @@ def as_json(path: Path, reading: Reading, reader: Reader) -> str:
     lengths = [round(float(length), 4) for length in reading.lengths]
     error, source = reader.error or (None, None)
     answer = {"image": str(path), "digits": reading.digits, "lengths": lengths}
-    return json.dumps(answer | {"sure": reading.is_sure, "error": error, "error_source": source})
+    return json.dumps(
+        answer | {"rejected": reading.rejected, "error": error, "error_source": source}
+    )
 
 
 def draw(reader: Reader, readings: dict[Path, Reading], path: Path) -> None:
@@ -95,7 +97,7 @@ def draw(reader: Reader, readings: dict[Path, Reading], path: Path) -> None:
         predictions.Drawing(
             image.stem,
             [f"{digit} ({reading.lengths[digit]:.2f})" for digit in reading.digits],
-            reading.is_sure,
+            reading.rejected,
             reading.image,
             reading.reconstructions,
         )

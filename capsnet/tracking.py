@@ -141,7 +141,7 @@ class Tracker:
     @_survives
     def model(self, path: Path) -> None:
         """Log weights and code as the version `latest` of the served model `capsnet-<run>`."""
-        readings = {"digits": [[7]] * 2, "lengths": [[0.5]] * 2, "sure": [True] * 2}
+        readings = {"digits": [[7]] * 2, "lengths": [[0.5]] * 2, "rejected": [False] * 2}
         readings |= {"error": [1.5, None], "error_source": ["test", None]}  # None: optional
         tables, name = map(pd.DataFrame, ({"image": [""]}, readings)), f"capsnet-{self._run}"
         with redirect_stderr(io.StringIO()):  # MLflow prints a line about each version

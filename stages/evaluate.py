@@ -13,13 +13,13 @@ import pandas as pd
 from capsnet.config import RunConfig, load, resolve
 from capsnet.files import file_md5
 from capsnet.learning.device import choose_device
-from capsnet.learning.distributed import joined
-from capsnet.learning.evaluation import Outcome, Subject
+from capsnet.learning.distributed import init_distributed
+from capsnet.learning.evaluation import Evaluator, Predictions
 from capsnet.studies.errors.measure import headline
 from capsnet.studies.registry import STUDIES, Measured, part
 from capsnet.tracking import track
 from stages.command import parser_of_a_run, run
-from stages.evaluator import subject_of
+from stages.evaluator import make_evaluator
 from stages.output import write_csv, write_json
 
 TOPICS = [topic for topic, study in STUDIES.items() if study.stage != "perturb"]
@@ -38,22 +38,22 @@ def main() -> None:
         parser.error("topic training: --curve is missing")
     config = resolve(load(override=arguments.override, run=arguments.run), arguments.run)
     device = choose_device()
-    with joined(device) as ranks:
-        ranks.agree(f"networks in {arguments.model}", file_md5(arguments.model))
+    with init_distributed(device) as distributed:
+        distributed.agree(f"networks in {arguments.model}", file_md5(arguments.model))
 
-        def judged() -> tuple[Subject, Outcome]:
-            """The answers to the whole test; each process shows the network its share."""
-            subject = subject_of(config, arguments.model, arguments.digits, device)
-            many = config.task.test_examples or len(subject.digits)
-            return subject, subject.judge(many, ranks, num_kept=config.study_examples)
+        def evaluate_test() -> tuple[Evaluator, Predictions]:
+            """Predict the whole test; each process takes a shard."""
+            evaluator = make_evaluator(config, arguments.model, arguments.digits, device)
+            many = config.task.test_examples or len(evaluator.digits)
+            return evaluator, evaluator.evaluate(many, distributed, num_kept=config.study_examples)
 
-        if not ranks.first:
-            judged()
+        if not distributed.first:
+            evaluate_test()
             return
         with track(
             "evaluate", arguments.run, parameters=config.model_dump(), checkpoint=arguments.model
         ) as tracker:
-            evaluate(*judged(), config, arguments, tracker)
+            evaluate(*evaluate_test(), config, arguments, tracker)
 
 
 def topics_of(text: str) -> list[str]:
@@ -66,10 +66,14 @@ def topics_of(text: str) -> list[str]:
 
 
 def evaluate(
-    subject: Subject, outcome: Outcome, config: RunConfig, arguments: argparse.Namespace, tracker
+    evaluator: Evaluator,
+    predictions: Predictions,
+    config: RunConfig,
+    arguments: argparse.Namespace,
+    tracker,
 ) -> None:
     """Write the headline numbers and every topic, and log them."""
-    out, num_examples, numbers = arguments.out, len(outcome.labels), headline(outcome)
+    out, num_examples, numbers = arguments.out, len(predictions.labels), headline(predictions)
     tracker.dataset(arguments.digits, name=config.source, split="test", num_examples=num_examples)
     write_json(out / "metrics.json", {arguments.run: numbers})
     tracker.headline(numbers)
@@ -79,7 +83,7 @@ def evaluate(
     print(f"{arguments.run}: test error {error} of {num_examples:,} examples")
     for topic in arguments.topics:
         if STUDIES[topic].stage == "evaluate":
-            found = part(topic, "measure").study(subject, outcome, config)
+            found = part(topic, "measure").study(evaluator, predictions, config)
             for name, table in found.tables.items():
                 write_csv(out / f"{name}.csv", table)
                 tracker.artifact(out / f"{name}.csv")

@@ -1,4 +1,4 @@
-"""The network of one run with the test digits, as `evaluate` and `perturb` show them to it."""
+"""The evaluator of one run, for the stages `evaluate` and `perturb`."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ import torch
 
 from capsnet.config import RunConfig
 from capsnet.learning.device import keep_freed_memory
-from capsnet.learning.evaluation import Subject, load_subject
+from capsnet.learning.evaluation import Evaluator, load_evaluator
 from capsnet.nn.layers import route_with
 
 
-def subject_of(config: RunConfig, model: Path, digits: Path, device: torch.device) -> Subject:
+def make_evaluator(config: RunConfig, model: Path, digits: Path, device: torch.device) -> Evaluator:
     """The checkpoint `model` and the test split of the folder `digits`, on the device."""
     keep_freed_memory()
-    subject = load_subject(
+    evaluator = load_evaluator(
         model,
         digits,
         device,
@@ -24,5 +24,5 @@ def subject_of(config: RunConfig, model: Path, digits: Path, device: torch.devic
         image_size=config.task.image_size,
         max_shift=config.task.test_shift,
     )
-    route_with(subject.model, config.routing.implementation)
-    return subject
+    route_with(evaluator.model, config.routing.implementation)
+    return evaluator

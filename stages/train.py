@@ -31,10 +31,10 @@ from capsnet.data.batches import (
 )
 from capsnet.data.mnist import Digits, load_digits, split_validation
 from capsnet.learning.device import allow_tf32, choose_device, choose_dtype, keep_freed_memory
-from capsnet.learning.distributed import Ranks, joined
-from capsnet.learning.rejection import evidence_limit
+from capsnet.learning.distributed import Distributed, init_distributed
+from capsnet.learning.rejection import rejection_threshold
 from capsnet.learning.resume import ROOT, SavedState, folder_of_states, inputs_of, only_one
-from capsnet.learning.training import Facts, fit
+from capsnet.learning.training import LogRecord, fit
 from capsnet.nn.layers import route_with
 from capsnet.nn.registry import multiply_adds, network_class
 from capsnet.provenance import record
@@ -43,7 +43,7 @@ from stages.command import parser_of_a_run, run
 from stages.output import write_csv, write_json
 from stages.recipe import adam, losses_of, schedule
 
-LIMITED = 500  # validation examples behind the limit of evidence
+SCORED = 500  # validation examples behind the rejection threshold
 CHECKED = 1000  # validation and training examples, each, behind the errors in a row of the curve
 HEADER = (
     "  examples      loss  classification  reconstruction  validation  training  learning rate  "
@@ -62,18 +62,18 @@ def main() -> None:
     arguments = parser.parse_args()
     config = resolve(load(override=arguments.override, run=arguments.run), arguments.run)
     device = choose_device()
-    with joined(device) as ranks:
-        if not ranks.first:  # computes its share; the first one writes and logs
+    with init_distributed(device) as distributed:
+        if not distributed.first:  # computes its share; the first one writes and logs
             with redirect_stdout(None):
-                collections.deque(set_up(config, arguments, device, ranks).facts, maxlen=0)
+                collections.deque(set_up(config, arguments, device, distributed).records, maxlen=0)
             return
         with (
             only_one(folder_of_states(ROOT), arguments.model),
             track("train", arguments.run, parameters=config.model_dump()) as tracker,
         ):
-            training = set_up(config, arguments, device, ranks)
+            training = set_up(config, arguments, device, distributed)
             examples = config.task.training_examples
-            heading = f"on {examples:,} images, {ranks.size} x {device.type}"
+            heading = f"on {examples:,} images, {distributed.size} x {device.type}"
             train(config, arguments, training, heading, tracker)
 
 
@@ -81,8 +81,8 @@ class Training(NamedTuple):
     """A training that is about to begin or to go on, and what it takes to tell of it."""
 
     model: torch.nn.Module
-    facts: Iterator[Facts]
-    rows: list[Facts]  # of before an interruption
+    records: Iterator[LogRecord]
+    rows: list[LogRecord]  # of before an interruption
     saved: SavedState
     begun: int  # steps that were done before it
     num_digits: int  # that it trains on
@@ -91,7 +91,7 @@ class Training(NamedTuple):
 
 
 def set_up(
-    config: RunConfig, arguments: argparse.Namespace, device: torch.device, ranks: Ranks
+    config: RunConfig, arguments: argparse.Namespace, device: torch.device, distributed: Distributed
 ) -> Training:
     """The same in every process, each with its own share of the batches."""
     task = config.task
@@ -107,16 +107,16 @@ def set_up(
     route_with(model, config.routing.implementation)
     optimizer = adam(model, config)
     inputs = inputs_of(config.model_dump(), arguments.digits)
-    inputs |= {"device": device.type, "precision": str(dtype), "processes": str(ranks.size)}
-    ranks.agree("code, parameters, digits or versions", inputs)
+    inputs |= {"device": device.type, "precision": str(dtype), "processes": str(distributed.size)}
+    distributed.agree("code, parameters, digits or versions", inputs)
     saved = SavedState(folder_of_states(ROOT), arguments.run, inputs, every=config.train.save_every)
-    progress, rows = saved.load(model, optimizer, ranks)
+    progress, rows = saved.load(model, optimizer, distributed)
     begun, num_steps = progress.step, -(-task.training_examples // task.batch_size)
-    if not ranks.first:  # other random numbers for other images: of dropout
-        torch.manual_seed(seeded_generator(config.seed, ranks.rank, begun).initial_seed())
+    if not distributed.first:  # other random numbers for other images: of dropout
+        torch.manual_seed(seeded_generator(config.seed, distributed.rank, begun).initial_seed())
     draws = training_draws(
         training,
-        progress_bar(begun, num_steps, arguments.run, silent=not ranks.first),
+        progress_bar(begun, num_steps, arguments.run, silent=not distributed.first),
         seed=config.seed,
         batch_size=task.batch_size,
         num_digits=task.num_digits,
@@ -139,7 +139,7 @@ def set_up(
         return check(digits, num_examples=few) if len(digits) > 0 else []
 
     next(iter(examples(validation, False)), None)  # too few digits for a pair stop here, not later
-    facts = fit(
+    records = fit(
         model,
         draws,
         compose=partial(compose_batch, training, image_size=task.image_size),
@@ -149,23 +149,23 @@ def set_up(
         learning_rate=schedule(config, num_steps),
         compute_losses=losses_of(config),
         validation_batches=partial(examples, validation),
-        seen_batches=partial(examples, training),
+        train_eval_batches=partial(examples, training),
         dtype=dtype,
-        ranks=ranks,
+        distributed=distributed,
         progress=progress,
-        after_step=lambda now: saved.save_if_due(model, optimizer, now, rows, ranks),
+        after_step=lambda now: saved.save_if_due(model, optimizer, now, rows, distributed),
         cuda_graph=config.train.cuda_graph == "auto",
         warn=lambda message: print(f"{arguments.run}: {message}", file=sys.stderr),
     )
-    facts = until(facts, config.stop_at_error)
-    few = min(LIMITED, 10 * len(validation))  # a pair network has new pairs of the same digits
+    records = until(records, config.stop_at_error)
+    few = min(SCORED, 10 * len(validation))  # a pair network has new pairs of the same digits
     validate = partial(check, validation, num_examples=few)
-    return Training(model, facts, rows, saved, begun, len(training), validate, dtype)
+    return Training(model, records, rows, saved, begun, len(training), validate, dtype)
 
 
-def until(facts: Iterable[Facts], stop_at_error: float | None) -> Iterator[Facts]:
-    """The facts up to the first with such an error on validation digits; None: all of them."""
-    for row in facts:
+def until(records: Iterable[LogRecord], stop_at_error: float | None) -> Iterator[LogRecord]:
+    """Log records up to the first that reaches this validation error; None: all of them."""
+    for row in records:
         yield row
         if stop_at_error is not None and row.validation_error <= stop_at_error:
             return
@@ -192,7 +192,7 @@ def train(
         "multiply_adds": multiply_adds(config.network, config.arguments),
     }
 
-    def report(row: Facts) -> None:
+    def report(row: LogRecord) -> None:
         tqdm.write(format_row(row))
         tracker.metrics(row._asdict(), step=row.examples)
         curve = pd.DataFrame(rows).assign(**of_the_network, peak_memory_mib=peak_mib())
@@ -200,17 +200,18 @@ def train(
 
     for row in rows:  # of before an interruption
         report(row)
-    for row in training.facts:
+    for row in training.records:
         rows.append(row)
         report(row)
-    limit = evidence_limit(model, training.validate(), training.dtype)
+    threshold = rejection_threshold(model, training.validate(), training.dtype)
     save(
         model,
         arguments.model,
         network=config.network,
         arguments=config.arguments,
+        num_digits=config.task.num_digits,
         validation_error=rows[-1].validation_error,
-        evidence_limit=limit,
+        rejection_threshold=threshold,
     )
     headline = summarise(rows)
     write_json(arguments.metrics, {arguments.run: headline})
@@ -234,7 +235,7 @@ def progress_bar(start: int, num_steps: int, run: str, *, silent: bool) -> tqdm:
     )
 
 
-def format_row(row: Facts) -> str:
+def format_row(row: LogRecord) -> str:
     return (
         f"{row.examples:10,}  {row.loss:8.4f}  {row.classification_loss:14.4f}  "
         f"{row.reconstruction_loss:14.2f}  {row.validation_error:10.2f}  "
@@ -243,7 +244,7 @@ def format_row(row: Facts) -> str:
     )
 
 
-def summarise(rows: list[Facts]) -> dict[str, float]:
+def summarise(rows: list[LogRecord]) -> dict[str, float]:
     """The last row, and the median speed: one interval can be slow for reasons of the machine."""
     return {
         "loss": rows[-1].loss,

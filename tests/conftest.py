@@ -8,7 +8,7 @@ torch.set_num_threads(1)
 
 LONG = (
     "test_pipeline.py",
-    "test_ranks.py",
+    "test_distributed.py",
     "test_study_pipeline.py",
     "test_interruption.py",
     "test_every_run.py",

@@ -106,7 +106,7 @@ def interrupt(folder: Path, run: str, kills: int, seconds: float, signals=SIGNAL
 
 
 def compare(folder: Path) -> None:
-    """Same weights, same facts but for times, no state left, no run of MLflow left open."""
+    """Same weights, same log records but for times, no state left, no run of MLflow left open."""
     one, other = ((folder / f"{name}.safetensors").read_bytes() for name in ("alone", "killed"))
     assert one == other, "the checkpoints differ"
     one, other = (

@@ -49,12 +49,12 @@ def test_same_network_same_bytes(tmp_path):
 def test_what_is_known_of_a_network_stays_with_it_under_one_key(tmp_path):
     """Several metadata keys would be written in an order that changes from process to process."""
     model, path = CapsNet(**SIZES), tmp_path / "net"
-    known = {"validation_error": 23.31, "evidence_limit": 0.28}
+    known = {"validation_error": 23.31, "rejection_threshold": 0.28}
     checkpoint.save(model, path, network="capsnet", arguments=SIZES, **known)
     assert checkpoint.describe(path).items() >= (known | {"network": "capsnet"}).items()
     with safetensors.safe_open(path, framework="pt") as file:
         assert list(file.metadata()) == ["capsnet"]
-    unknown = {"validation_error": math.nan, "evidence_limit": None}
+    unknown = {"validation_error": math.nan, "rejection_threshold": None}
     checkpoint.save(model, path, network="capsnet", arguments=SIZES, **unknown)
     assert not checkpoint.describe(path).keys() & known.keys()
 
@@ -146,7 +146,7 @@ def test_sizes_that_lie_take_no_memory(tmp_path, arguments):
         checkpoint.load(path)
 
 
-@pytest.mark.parametrize("told", ["[]", "3", "{", "{}", '{"format": 2}', "[" * 100_000])
+@pytest.mark.parametrize("told", ["[]", "3", "{", "{}", '{"format": 3}', "[" * 100_000])
 def test_metadata_that_is_not_ours(tmp_path, told):
     path = tmp_path / "net"
     safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"capsnet": told})

@@ -78,10 +78,10 @@ def test_no_file_reaches_itself():
 
 
 @pytest.mark.parametrize(
-    ("package", "owners"),
+    ("package", "spatial_map"),
     [("mlflow", {"tracking", "reading"}), ("matplotlib", {"plots", "studies"}), ("dvc", set())],
 )
-def test_one_edge_one_place_one_import(package, owners):
+def test_one_edge_one_place_one_import(package, spatial_map):
     found = set()
     for path in [*capsnet_files(), *(ROOT / "stages").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -89,7 +89,7 @@ def test_one_edge_one_place_one_import(package, owners):
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] == package for name in names):
                 found.add(path.relative_to(ROOT).with_suffix("").parts[1])
-    assert found == owners
+    assert found == spatial_map
 
 
 def test_a_network_is_imported_without_the_heavy_packages():

@@ -146,16 +146,20 @@ CASES = {
     "one overlap": (errors.error_by_overlap, [overlaps(1)], TITLE),
     "growth": (benchmark.growth, [growing(6)], TITLE),
     "growth of one size": (benchmark.growth, [growing(1)], TITLE),
-    "grid": (perturbation.perturbation_grid, sweep(4, 11, 28), {"digit": 3, "usual": [0.1] * 4}),
+    "grid": (
+        perturbation.perturbation_grid,
+        sweep(4, 11, 28),
+        {"digit": 3, "two_sigma": [0.1] * 4},
+    ),
     "grid 36x36": (
         perturbation.perturbation_grid,
         sweep(16, 11, 36),
-        {"digit": 3, "usual": [0.1] * 16},
+        {"digit": 3, "two_sigma": [0.1] * 16},
     ),
     "small grid": (
         perturbation.perturbation_grid,
         sweep(2, 4, 8),
-        {"digit": 0, "usual": [0.1] * 2},
+        {"digit": 0, "two_sigma": [0.1] * 2},
     ),
     "overview": (perturbation.perturbation_overview, telling(4, 28), TITLE),
     "effects": (perturbation.effects, [changes(10, 7)], TITLE),

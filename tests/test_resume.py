@@ -60,7 +60,7 @@ class WithDropout(CapsNet):
 
 
 def train(make_model, folder, stop_after=None, inputs=INPUTS, every=0.0):
-    """As stage `train` does it. Returns the weights and the facts without times."""
+    """As stage `train` does it. Returns the weights and the log records without times."""
     torch.manual_seed(0)
     model = make_model()
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
@@ -98,7 +98,7 @@ def train(make_model, folder, stop_after=None, inputs=INPUTS, every=0.0):
         learning_rate=lambda step: 0.001,
         compute_losses=compute_losses,
         validation_batches=partial(examples, 0),
-        seen_batches=partial(examples, 1),
+        train_eval_batches=partial(examples, 1),
         progress=progress,
         after_step=after_step,
     ):

@@ -33,7 +33,7 @@ def test_the_study_trains_what_is_missing_and_a_clone_needs_no_weights(tmp_path)
     reports = repository.folder / "reports" / "study"
     told = (reports / "gpu.md").read_text()
     assert "# gpu: capsnet on multimnist, 64 images shown" in told
-    for figure in ("figures/reconstructions.png", "perturbation/usual_overview.png"):
+    for figure in ("figures/reconstructions.png", "perturbation/two_sigma_overview.png"):
         assert (reports / "gpu" / figure).is_file() and f"](gpu/{figure})" in told
     record = json.loads((reports / "runs" / "gpu" / "record.json").read_text())
     assert record["examples"] == 64 and all(record.values())

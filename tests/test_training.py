@@ -1,4 +1,4 @@
-"""The loop: facts, schedules, the decoder's mask, and stopping at a loss that is not finite."""
+"""The loop: records, schedules, the decoder's mask, and stopping at a loss that is not finite."""
 
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -19,7 +19,7 @@ from capsnet.data.batches import (
 )
 from capsnet.data.mnist import Digits
 from capsnet.data.multimnist import sort_classes
-from capsnet.learning.distributed import ALONE
+from capsnet.learning.distributed import SINGLE_PROCESS
 from capsnet.learning.resume import SavedState
 from capsnet.learning.training import (
     PredictAndDecode,
@@ -85,7 +85,7 @@ def run_fit(model, num_steps=10, num_intervals=3, compute_losses=compute, valida
             learning_rate=lambda step: 0.001,
             compute_losses=compute_losses,
             validation_batches=partial(examples, 0),
-            seen_batches=partial(examples, 1),
+            train_eval_batches=partial(examples, 1),
         )
     ]
 
@@ -124,7 +124,7 @@ def test_no_step_waits_for_its_device(num_digits, monkeypatch, tmp_path):
     optimizer = torch.optim.Adam(model.parameters(), foreach=True)  # `meta` has no fused one
     with Waits() as waits:
         draws, compose = make_draws(digits, range(3), **task)
-        facts = fit(
+        records = fit(
             model,
             draws,
             compose=compose,
@@ -134,19 +134,19 @@ def test_no_step_waits_for_its_device(num_digits, monkeypatch, tmp_path):
             learning_rate=lambda step: 0.1,
             compute_losses=compute,
             validation_batches=lambda last: [],
-            seen_batches=lambda last: [],
+            train_eval_batches=lambda last: [],
             after_step=lambda now: saved.save_if_due(model, optimizer, now, []),
         )
-        assert list(facts) == [] and waits.found == []
+        assert list(records) == [] and waits.found == []
         torch.zeros(3).to("meta")
         assert waits.found == ["_to_copy"]
 
 
 def test_facts_come_at_even_intervals_and_end_with_the_last_step():
-    facts = run_fit(make_model())
-    assert [row.step for row in facts] == [3, 7, 10]
-    assert [row.examples for row in facts] == [12, 28, 40]
-    last = facts[-1]
+    records = run_fit(make_model())
+    assert [row.step for row in records] == [3, 7, 10]
+    assert [row.examples for row in records] == [12, 28, 40]
+    last = records[-1]
     assert last.loss == pytest.approx(
         last.classification_loss + 0.0005 * last.reconstruction_loss, rel=1e-5
     )
@@ -155,10 +155,10 @@ def test_facts_come_at_even_intervals_and_end_with_the_last_step():
 
 def test_the_last_errors_are_of_more_examples():
     """Of 4 examples an error is a multiple of 25 %, of the last 8 one of 12.5 %."""
-    facts = run_fit(make_model())
-    for row in facts:
+    records = run_fit(make_model())
+    for row in records:
         for error in (row.validation_error, row.training_error):
-            assert 0 <= error <= 100 and error % (12.5 if row is facts[-1] else 25) == 0
+            assert 0 <= error <= 100 and error % (12.5 if row is records[-1] else 25) == 0
 
 
 def test_without_validation_digits_the_validation_error_is_nan():
@@ -221,7 +221,9 @@ def test_a_failed_capture_is_one_line_and_the_training_goes_on(monkeypatch):
         draws, compose = make_draws(digits, range(4), **TASK)
         optimizer = torch.optim.Adam(model.parameters(), fused=True)
         both = PredictAndDecode(model)
-        step = TrainingStep(both, optimizer, compose, compute, torch.float32, ALONE, Progress())
+        step = TrainingStep(
+            both, optimizer, compose, compute, torch.float32, SINGLE_PROCESS, Progress()
+        )
         if captured:
             step.steps_to_capture, step.warn = 0, warnings.append
             # What the failed capture computed on the CPU is not to count.

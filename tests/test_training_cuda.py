@@ -8,7 +8,7 @@ import torch
 
 from capsnet.data.batches import compose_batch, training_draws
 from capsnet.data.mnist import Digits
-from capsnet.learning.distributed import ALONE
+from capsnet.learning.distributed import SINGLE_PROCESS
 from capsnet.learning.training import PredictAndDecode, Progress, TrainingStep, set_learning_rate
 from capsnet.losses import margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet
@@ -30,7 +30,7 @@ def train(captured: bool) -> tuple[torch.Tensor, torch.Tensor, TrainingStep]:
     rate = torch.tensor(0.0, device="cuda")
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=True)
     compose, both = partial(compose_batch, digits, image_size=36), PredictAndDecode(model)
-    arguments = optimizer, compose, losses, torch.bfloat16, ALONE, Progress()
+    arguments = optimizer, compose, losses, torch.bfloat16, SINGLE_PROCESS, Progress()
     step = TrainingStep(both, *arguments)
     if captured:
         step.capture_after(3, pytest.fail)

@@ -14,8 +14,7 @@ from capsnet.checkpoint import describe
 from capsnet.explore.page import can_be_explored, explorer
 from capsnet.files import replace_file
 from capsnet.learning.device import keep_freed_memory
-from capsnet.learning.evaluation import load_subject
-from capsnet.reading.recognition import PAIR_IMAGE_SIZE
+from capsnet.learning.evaluation import load_evaluator
 from capsnet.studies.perturbation import measure as perturbation
 from capsnet.studies.perturbation.effects import effect_table
 
@@ -42,31 +41,31 @@ def main() -> int:
 
 def make(arguments: argparse.Namespace, out: Path) -> int:
     """The bytes of the page that it writes."""
-    size = describe(arguments.model)["arguments"]["image_size"]
-    pairs = size == PAIR_IMAGE_SIZE
+    checkpoint = describe(arguments.model)
+    num_digits = checkpoint["num_digits"]
     keep_freed_memory()
-    subject = load_subject(
+    evaluator = load_evaluator(
         arguments.model,
         arguments.digits,
         torch.device("cpu"),
         precision="auto",
         seed=1,
         batch_size=100,
-        num_digits=2 if pairs else 1,
-        image_size=size,
-        max_shift=SHIFT if pairs else 0,
+        num_digits=num_digits,
+        image_size=checkpoint["arguments"]["image_size"],
+        max_shift=SHIFT if num_digits > 1 else 0,
     )
     name = arguments.model.stem
-    if not can_be_explored(subject.model):
-        raise ValueError(f"{arguments.model} has no digit capsules, or no decoder: nothing to turn")
-    outcome = subject.judge(min(arguments.examples, len(subject.digits)))
-    capsules = perturbation.right_capsules(subject, len(outcome.labels), MEASURED)
+    if not can_be_explored(evaluator.model):
+        raise ValueError(f"{arguments.model} has no class capsules, or no decoder: nothing to turn")
+    predictions = evaluator.evaluate(min(arguments.examples, len(evaluator.digits)))
+    capsules = perturbation.right_capsules(evaluator, len(predictions.labels), MEASURED)
     sweeps = {}
     for digit, poses in capsules.items():
         print(f"measuring what the capsule of {digit} means", file=sys.stderr)
-        usual = perturbation.usual_values(poses, NUM_VALUES)
-        sweeps[digit] = perturbation.measure_sweep(subject.model, poses, digit, usual)
-    data = explorer(subject, outcome, effect_table(sweeps), capsules, name).encode()
+        two_sigma = perturbation.two_sigma_values(poses, NUM_VALUES)
+        sweeps[digit] = perturbation.measure_sweep(evaluator.model, poses, digit, two_sigma)
+    data = explorer(evaluator, predictions, effect_table(sweeps), capsules, name).encode()
     replace_file(out, data)
     return len(data)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.explore.weights import as_shown, bits_of, fit_into
-from capsnet.learning.evaluation import Outcome, Subject, decode
+from capsnet.learning.evaluation import Evaluator, Predictions, decode
 from capsnet.nn.registry import network_of
 
 MOST_BYTES = 8_000_000  # of the page
@@ -41,7 +41,7 @@ class Difference(NamedTuple):
 
 
 def no_explorer(name: str, why: str = "This network has nothing to turn.") -> str:
-    """In its place, for a network without digit capsules or decoder, or too large for a page."""
+    """In its place, for a network without class capsules or decoder, or too large for a page."""
     return f"<!doctype html><title>{html.escape(name)}</title><p>{html.escape(why)}"
 
 
@@ -50,22 +50,23 @@ def can_be_explored(model: nn.Module) -> bool:
 
 
 def explorer(
-    subject: Subject,
-    outcome: Outcome,
-    usual: pd.DataFrame,
+    evaluator: Evaluator,
+    predictions: Predictions,
+    two_sigma: pd.DataFrame,
     capsules: dict[int, Tensor],
     name: str,
     error: float | None = None,
 ) -> str:
-    """The page of the network under test, with examples of this outcome. `usual` says what moving
-    each dimension by two standard deviations does (`perturbation`), `capsules` are those [n, d]
-    behind it; `error` in percent, if it is known of more examples. Raises ValueError for a network
-    without digit capsules or decoder.
+    """Return the page of a network as HTML, with test examples.
+
+    two_sigma: what moving each dimension by two standard deviations does (`perturbation`).
+    capsules: by class the capsules [n, d] that were measured. error: test error in percent, if it
+    is known. Raises ValueError for a network without class capsules or decoder.
     """
-    model = subject.model
+    model = evaluator.model
     if not can_be_explored(model):
-        raise ValueError(f"{name} has no digit capsules, or no decoder: there is nothing to turn")
-    examples, images = chosen_examples(subject, outcome)
+        raise ValueError(f"{name} has no class capsules, or no decoder: there is nothing to turn")
+    examples, images = chosen_examples(evaluator, predictions)
     whole = {
         key: each
         for key, each in model.state_dict().items()
@@ -80,17 +81,17 @@ def explorer(
     small = sum(map(len, texts.values())) + images.size  # generously
     small += sum(5 * each.size for each in rest.values())
     _, weights = fit_into(whole, (MOST_BYTES - small) * 3 // 4)
-    difference = compare(subject, as_shown(model, weights))
+    difference = compare(evaluator, as_shown(model, weights))
     arrays = dict(rest)
     arrays |= {f"{key}.step": each.steps for key, each in weights.items()}
     arrays |= {key: each.whole.ravel() for key, each in weights.items()}
     arrays["examples"] = images.ravel()
     told = {
-        "sizes": sizes_of(subject),
+        "sizes": sizes_of(evaluator),
         "examples": examples,
-        "meanings": meanings(usual, capsules),
+        "meanings": meanings(two_sigma, capsules),
         "difference": difference._asdict(),
-        "about": about(name, outcome, error, bits_of(weights), difference),
+        "about": about(name, predictions, error, bits_of(weights), difference),
     }
     parts = {
         "title": html.escape(f"capsnet: {name}"),
@@ -120,14 +121,14 @@ def pack(told: dict, arrays: dict[str, np.ndarray]) -> bytes:
     return len(text).to_bytes(4, "little") + text + b"".join(arrays[key].tobytes() for key in order)
 
 
-def sizes_of(subject: Subject) -> dict[str, int | bool]:
-    model = subject.model
+def sizes_of(evaluator: Evaluator) -> dict[str, int | bool]:
+    model = evaluator.model
     num_lower, num_classes, lower_dim, upper_dim = model.digit.weight.shape
     types, kernel = model.primary.num_types, model.convolution.kernel_size[0]
     return {
-        "size": subject.image_size,
-        "digits": subject.num_digits,
-        "shift": subject.max_shift,
+        "size": evaluator.image_size,
+        "digits": evaluator.num_digits,
+        "shift": evaluator.max_shift,
         "channels": model.convolution.out_channels,
         "kernel": kernel,
         "types": types,
@@ -140,9 +141,11 @@ def sizes_of(subject: Subject) -> dict[str, int | bool]:
     }
 
 
-def chosen_examples(subject: Subject, outcome: Outcome) -> tuple[list[dict], np.ndarray]:
+def chosen_examples(
+    evaluator: Evaluator, predictions: Predictions
+) -> tuple[list[dict], np.ndarray]:
     """Ten of each class, then failures: what they are, and their images uint8 [n, h, w]."""
-    first, wrong = outcome.labels[:, 0], (~outcome.correct).nonzero()[:, 0]
+    first, wrong = predictions.labels[:, 0], (~predictions.correct).nonzero()[:, 0]
     groups = {
         f"Digit {digit}": (first == digit).nonzero()[:OF_EACH, 0].tolist()
         for digit in range(NUM_CLASSES)
@@ -151,19 +154,21 @@ def chosen_examples(subject: Subject, outcome: Outcome) -> tuple[list[dict], np.
     groups[f"Read wrongly, {shown}"] = wrong[:FAILURES].tolist()
     places = {place for numbers in groups.values() for place in numbers}
     images, begin = {}, 0
-    for batch in subject.batches(len(first)):
+    for batch in evaluator.batches(len(first)):
         for place in places & set(range(begin, begin + len(batch))):
             pixels = batch.images[place - begin, 0].float().cpu().numpy()
             images[place] = np.rint(255 * pixels).astype(np.uint8)
         begin += len(batch)
     numbers = [(group, place) for group, found in groups.items() for place in found]
-    told = [{"group": group, "labels": outcome.labels[n].tolist()} for group, n in numbers]
+    told = [{"group": group, "labels": predictions.labels[n].tolist()} for group, n in numbers]
     return told, np.stack([images[place] for _, place in numbers])
 
 
-def meanings(usual: pd.DataFrame, capsules: dict[int, Tensor]) -> list[list[dict]]:
+def meanings(two_sigma: pd.DataFrame, capsules: dict[int, Tensor]) -> list[list[dict]]:
     """For each digit and dimension: what it changes, its mean, two standard deviations."""
-    names = usual.drop_duplicates(["digit", "dimension"]).set_index(["digit", "dimension"])["name"]
+    names = two_sigma.drop_duplicates(["digit", "dimension"]).set_index(["digit", "dimension"])[
+        "name"
+    ]
     found = []
     for digit in range(NUM_CLASSES):
         poses = capsules.get(digit)
@@ -175,7 +180,7 @@ def meanings(usual: pd.DataFrame, capsules: dict[int, Tensor]) -> list[list[dict
                 {
                     "name": str(names.get((digit, dimension), "none")),
                     "mean": round(mean, 4),
-                    "usual": round(2 * deviation, 4),
+                    "two_sigma": round(2 * deviation, 4),
                 }
                 for dimension, (mean, deviation) in enumerate(
                     zip(poses.mean(dim=0).tolist(), spread.tolist(), strict=True)
@@ -186,13 +191,13 @@ def meanings(usual: pd.DataFrame, capsules: dict[int, Tensor]) -> list[list[dict
 
 
 @torch.inference_mode()
-def compare(subject: Subject, state: dict[str, Tensor]) -> Difference:
+def compare(evaluator: Evaluator, state: dict[str, Tensor]) -> Difference:
     """In float32, as the page computes. Reconstructions are of the capsules of the true digits."""
-    model = subject.model.float()
+    model = evaluator.model.float()
     shown: nn.Module = copy.deepcopy(model)
     shown.load_state_dict(state)
     lengths, pixels, decisions = 0.0, [], 0
-    for batch in subject.batches(COMPARED):
+    for batch in evaluator.batches(COMPARED):
         one, other = (each.eval()(batch.images) for each in (model, shown))
         drawn = [
             decode(each, prediction.capsules, batch.labels)
@@ -207,12 +212,12 @@ def compare(subject: Subject, state: dict[str, Tensor]) -> Difference:
 
 
 def about(
-    name: str, outcome: Outcome, error: float | None, bits: float, difference: Difference
+    name: str, predictions: Predictions, error: float | None, bits: float, difference: Difference
 ) -> str:
     of = "the test examples"
     if error is None:
-        error = 100 * (1 - outcome.correct.double().mean().item())
-        of = f"{len(outcome.correct):,} test examples"
+        error = 100 * (1 - predictions.correct.double().mean().item())
+        of = f"{len(predictions.correct):,} test examples"
     return (
         f"{name}: wrong on {error:.2f} % of {of}. The weights of its large layers are here as "
         f"whole numbers of at most 8 bits, packed into {bits:.1f} each: on {COMPARED} test "

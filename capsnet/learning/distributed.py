@@ -1,8 +1,8 @@
-"""One training in several processes, as torchrun starts them: each takes its share of every batch.
+"""Data-parallel training with torchrun: each process takes a shard of every batch.
 
-Without torchrun there is one process, and nothing here does anything. The gradients and the losses
-are means over all shares, so that m processes do, but for rounding, what one does with the whole
-batch.
+Without torchrun there is one process and every operation here is the identity. Gradients and losses
+are means over all shards, so m processes compute what one computes with the whole batch, up to
+rounding.
 """
 
 import os
@@ -13,15 +13,16 @@ from itertools import zip_longest
 from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, distributed, nn
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-SILENCE = timedelta(minutes=5)  # of another process, until it counts as lost
+TIMEOUT = timedelta(minutes=5)  # a process that is silent for so long counts as lost
 T = TypeVar("T")
 
 
-class Ranks(NamedTuple):
-    """Which of how many processes this is. The first one writes and logs for all."""
+class Distributed(NamedTuple):
+    """The rank of this process and the number of processes. Rank 0 writes and logs."""
 
     rank: int = 0
     size: int = 1
@@ -30,8 +31,8 @@ class Ranks(NamedTuple):
     def first(self) -> bool:
         return self.rank == 0
 
-    def share(self, draws: Tensor) -> Tensor:
-        """The part [b / m, ...] of this process; raises ValueError if not all get as many."""
+    def shard(self, draws: Tensor) -> Tensor:
+        """The shard [b / m, ...] of this process. Raises ValueError if m does not divide b."""
         if len(draws) % self.size:
             raise ValueError(
                 f"a batch of {len(draws)} images cannot be shared by {self.size} processes: "
@@ -40,58 +41,58 @@ class Ranks(NamedTuple):
         size = len(draws) // self.size
         return draws[self.rank * size : (self.rank + 1) * size]
 
-    def together(self, module: nn.Module) -> nn.Module:
-        """The module, its gradients the means over all processes."""
+    def wrap_ddp(self, module: nn.Module) -> nn.Module:
+        """Wrap the module in DistributedDataParallel: gradients are means over all processes."""
         return DistributedDataParallel(module) if self.size > 1 else module
 
     def sum(self, values: Tensor) -> Tensor:
-        """Over all processes, element by element, in place."""
+        """All-reduce: the sum over all processes, in place."""
         if self.size > 1:
-            distributed.all_reduce(values)
+            dist.all_reduce(values)
         return values
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What the first process makes, for all."""
+        """Call `make` on rank 0 and broadcast its result."""
         made = [make() if self.first else None]
         if self.size > 1:
-            distributed.broadcast_object_list(made)
+            dist.broadcast_object_list(made)
         return made[0]
 
     def agree(self, what: str, value: object) -> None:
-        """Raises ValueError if it is not the same in all processes."""
+        """Raises ValueError if `value` differs between processes."""
         if any(other != value for other in self.gather([value])):
             raise ValueError(f"the processes have different {what}: give all machines the same")
 
     def gather(self, parts: list) -> list:
-        """What all processes found, if the first has parts 0, m, 2m, ... of it and so on."""
+        """All-gather lists that were dealt round-robin over the ranks, in the original order."""
         if self.size == 1:
             return parts
         found: list = [None] * self.size
-        distributed.all_gather_object(found, parts)
+        dist.all_gather_object(found, parts)
         return [part for several in zip_longest(*found) for part in several if part is not None]
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Distributed()
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
-    """Join the processes that torchrun started beside this one, if it did.
+def init_distributed(device: torch.device) -> Iterator[Distributed]:
+    """Join the process group that torchrun started, if any.
 
-    Raises ValueError if one of the others is lost.
+    Raises ValueError if another process is lost.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     try:
-        distributed.init_process_group(backend, timeout=SILENCE)
-        yield Ranks(distributed.get_rank(), distributed.get_world_size())
+        dist.init_process_group(backend, timeout=TIMEOUT)
+        yield Distributed(dist.get_rank(), dist.get_world_size())
     except RuntimeError as error:
-        if not isinstance(error, distributed.DistError) and "gloo" not in str(error).lower():
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
         what = str(error).strip().partition("\n")[0]
         raise ValueError(f"another process was lost, start again to go on ({what:.200})") from None
     finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()

@@ -13,13 +13,13 @@ from capsnet import checkpoint, metrics
 from capsnet.data.batches import Batch, evaluation_batches
 from capsnet.data.mnist import Digits, load_digits
 from capsnet.learning.device import allow_tf32, autocast, choose_dtype
-from capsnet.learning.distributed import ALONE, Ranks
+from capsnet.learning.distributed import SINGLE_PROCESS, Distributed
 from capsnet.nn.capsnet import Prediction
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the network said of every test example, on the CPU, example by example."""
+class Predictions:
+    """The predictions of a network for every test example, on the CPU."""
 
     lengths: Tensor  # float [n, j]
     labels: Tensor  # int64 [n, k]
@@ -28,15 +28,15 @@ class Outcome:
     capsules: Tensor | None = None  # [m, j, d] of the first m examples, empty where there are none
 
     @cached_property
-    def predictions(self) -> Tensor:
+    def predicted(self) -> Tensor:
         return metrics.predict(self.lengths, self.labels.shape[1])
 
     @cached_property
     def correct(self) -> Tensor:
-        return (self.predictions == self.labels.sort(dim=1).values).all(dim=1)
+        return (self.predicted == self.labels.sort(dim=1).values).all(dim=1)
 
 
-class Subject(NamedTuple):
+class Evaluator(NamedTuple):
     """A network under test, and all that decides which examples it is shown."""
 
     model: nn.Module
@@ -63,21 +63,23 @@ class Subject(NamedTuple):
     def predict(self, images: Tensor) -> Prediction:
         return predict(self.model, images, self.dtype)
 
-    def judge(self, num_examples: int, ranks: Ranks = ALONE, num_kept: int = 0) -> Outcome:
-        return judge(self.model, self.batches(num_examples), self.dtype, ranks, num_kept)
+    def evaluate(
+        self, num_examples: int, distributed: Distributed = SINGLE_PROCESS, num_kept: int = 0
+    ) -> Predictions:
+        return evaluate(self.model, self.batches(num_examples), self.dtype, distributed, num_kept)
 
 
-def load_subject(
+def load_evaluator(
     model: Path, digits: Path, device: torch.device, *, precision: str, **protocol: int
-) -> Subject:
+) -> Evaluator:
     """A checkpoint and the test digits of a folder, on the device, tested by the `protocol`: the
-    fields of Subject from `seed` on. Raises ValueError for a file that is missing or broken.
+    fields of Evaluator from `seed` on. Raises ValueError for a file that is missing or broken.
     """
     network = checkpoint.load(model).to(device)
     test_digits = load_digits(digits, "test").to(device)
     dtype = choose_dtype(precision, device)
     allow_tf32(device, dtype)
-    return Subject(network, test_digits, dtype, **protocol)
+    return Evaluator(network, test_digits, dtype, **protocol)
 
 
 @torch.inference_mode()
@@ -93,22 +95,22 @@ def decode(model: nn.Module, capsules: Tensor, labels: Tensor) -> Tensor:
     return model.decoder(capsules.float(), labels)
 
 
-def judge(
+def evaluate(
     model: nn.Module,
     batches: Iterable[Batch],
     dtype: torch.dtype,
-    ranks: Ranks = ALONE,
+    distributed: Distributed = SINGLE_PROCESS,
     num_kept: int = 0,
-) -> Outcome:
-    """Show the network every example once; reconstructed are the true digits, as in training.
+) -> Predictions:
+    """Predict every example once and reconstruct its true digits, as in training.
 
-    Of several `ranks` each judges some of the batches, and all get the outcome of all. The
+    Each of several processes evaluates some of the batches; get all predictions. The
     capsules of the first `num_kept` examples stay in it.
     """
     parts, begin = [], 0
     for number, batch in enumerate(batches):
         begin += len(batch)
-        if number % ranks.size != ranks.rank:
+        if number % distributed.size != distributed.rank:
             continue
         prediction = predict(model, batch.images, dtype)
         error = torch.full(batch.labels.shape, float("nan"))
@@ -121,6 +123,8 @@ def judge(
         capsules = torch.empty(0)
         if prediction.capsules is not None:
             capsules = prediction.capsules[: max(0, num_kept - begin + len(batch))].float()
-        outcome = (prediction.lengths, batch.labels, error, overlap, capsules)
-        parts.append([field.cpu() for field in outcome])
-    return Outcome(*(torch.cat(field) for field in zip(*ranks.gather(parts), strict=True)))
+        predictions = (prediction.lengths, batch.labels, error, overlap, capsules)
+        parts.append([field.cpu() for field in predictions])
+    return Predictions(
+        *(torch.cat(field) for field in zip(*distributed.gather(parts), strict=True))
+    )

@@ -1,13 +1,14 @@
-"""Does the picture show digits at all? What a capsule network can tell beside its lengths.
+"""Rejection: does the picture show digits at all?
 
-A length only compares digits: noise and letters often get one near 1. The evidence is a product of
-two shares. How like the picture is what the decoder draws of the digits read: noise is not. And how
-much of all lengths belongs to these digits: a letter is a little of several. Both depend on how
-well the network has learned, so each network has its own limit, found on its validation digits.
+A capsule length only compares digits: noise and letters often get a length near 1. The rejection
+score is a product of two shares. The first is the correlation of the picture with its
+reconstruction, which is low for noise. The second is the share of all squared lengths that belongs
+to the predicted digits, which is low for letters. The threshold is estimated for each network on
+its validation examples.
 
-Measured on a network with 1.1 % test error: unsure are 4 % of the right answers, 91 % of the wrong
-ones, 85 % of printed letters, 87 % of scribbles, and all of noise and digits in shuffled tiles; on
-one with 31 % error on pairs 5, 23, 51, 69, 100 and 100 %.
+Rejected by a network with 1.1 % test error: 4 % of the correct predictions, 91 % of the wrong ones,
+85 % of printed letters, 87 % of scribbles, all of noise and of shuffled tiles. By a network with
+31 % error on pairs: 5, 23, 51, 69, 100 and 100 %.
 """
 
 from collections.abc import Iterable
@@ -19,12 +20,12 @@ from capsnet.data.batches import Batch
 from capsnet.learning.device import autocast
 from capsnet.metrics import exact_match
 
-DOUBTED = 0.025  # of the right answers on validation digits lie below the limit
-USUAL_LIMIT = 0.3  # for a network without one: those of six trained ones are from 0.20 to 0.46
+REJECTED_SHARE = 0.025  # of the correctly classified validation examples
+DEFAULT_THRESHOLD = 0.3  # without a threshold in the checkpoint; six networks had 0.20 to 0.46
 
 
-def evidence(images: Tensor, lengths: Tensor, digits: Tensor, drawn: Tensor) -> Tensor:
-    """Evidence [b], at most 1, that images [b, 1, h, w] show the `digits` [b, k] read in them.
+def rejection_score(images: Tensor, lengths: Tensor, digits: Tensor, drawn: Tensor) -> Tensor:
+    """Rejection score [b], at most 1: high if images [b, 1, h, w] show the `digits` [b, k].
 
     lengths: [b, j] of all capsules. drawn: [b, k, h, w], the reconstructions of the digits.
     """
@@ -37,10 +38,13 @@ def evidence(images: Tensor, lengths: Tensor, digits: Tensor, drawn: Tensor) -> 
 
 
 @torch.inference_mode()
-def evidence_limit(model: nn.Module, batches: Iterable[Batch], dtype: torch.dtype) -> float | None:
-    """Below which evidence the network should call itself unsure, from validation batches.
+def rejection_threshold(
+    model: nn.Module, batches: Iterable[Batch], dtype: torch.dtype
+) -> float | None:
+    """Rejection threshold: the 2.5 % quantile of the scores of correctly classified examples.
 
-    None if it has no decoder or gets nothing right. Leaves the model in evaluation mode.
+    None for a network without a decoder or without a correct prediction. Leaves the model in
+    evaluation mode.
     """
     if model.decoder is None:
         return None
@@ -51,6 +55,6 @@ def evidence_limit(model: nn.Module, batches: Iterable[Batch], dtype: torch.dtyp
             lengths, capsules = model(batch.images)
         drawn = model.decoder(capsules.float(), batch.labels)
         right = exact_match(lengths, batch.labels)
-        found.append(evidence(batch.images, lengths.float(), batch.labels, drawn)[right])
+        found.append(rejection_score(batch.images, lengths.float(), batch.labels, drawn)[right])
     right = torch.cat(found) if found else torch.empty(0)
-    return right.quantile(DOUBTED).item() if len(right) else None
+    return right.quantile(REJECTED_SHARE).item() if len(right) else None

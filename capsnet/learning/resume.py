@@ -23,8 +23,8 @@ from torch.optim import Adam
 
 from capsnet import checkpoint
 from capsnet.data.archives import ARCHIVES
-from capsnet.learning.distributed import ALONE, Ranks
-from capsnet.learning.training import Facts, Progress
+from capsnet.learning.distributed import SINGLE_PROCESS, Distributed
+from capsnet.learning.training import LogRecord, Progress
 
 ROOT = Path(__file__).resolve().parents[2]  # of the code that runs
 SOURCES = (  # what decides the numbers of a training
@@ -83,14 +83,14 @@ class SavedState:
         self._warned = False
 
     def load(
-        self, model: nn.Module, optimizer: Adam, ranks: Ranks = ALONE
-    ) -> tuple[Progress, list[Facts]]:
+        self, model: nn.Module, optimizer: Adam, distributed: Distributed = SINGLE_PROCESS
+    ) -> tuple[Progress, list[LogRecord]]:
         """Put the saved state into both and give where it stood; without one, the very start. Of
         several processes all get what the first finds, for machines may share no disk.
 
         Says on stdout what it found: this training's state, or what makes another's unfit.
         """
-        found = ranks.from_first(self._read)
+        found = distributed.from_first(self._read)
         if found is None:
             return Progress(), []
         told, tensors = found
@@ -105,7 +105,7 @@ class SavedState:
             step = tensors[f"adam.{n}.step"].to(parameter.device)
             optimizer.state[parameter] = {"step": step} | moments
         restore_random_state(tensors)
-        rows = [Facts(*row) for row in told["rows"]]
+        rows = [LogRecord(*row) for row in told["rows"]]
         progress = Progress(**told["progress"], loss_sums=tensors["loss_sums"])
         print(f"{self._run}: goes on after step {progress.step:,}, saved before it was interrupted")
         return progress, rows
@@ -115,15 +115,15 @@ class SavedState:
         model: nn.Module,
         optimizer: Adam,
         progress: Progress,
-        rows: list[Facts],
-        ranks: Ranks = ALONE,
+        rows: list[LogRecord],
+        distributed: Distributed = SINGLE_PROCESS,
     ) -> None:
         """Save if `every` seconds have passed since the last time; of several processes the first.
 
         A state that is not finite is not saved: the last good one stays. Nor does a full disk end
         the training; it is told once.
         """
-        if monotonic() < self._due or not ranks.first:
+        if monotonic() < self._due or not distributed.first:
             return
         tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         for n, parameter in enumerate(model.parameters()):

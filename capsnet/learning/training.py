@@ -1,4 +1,4 @@
-"""The training loop: a generator of facts. It writes no file and knows no MLflow."""
+"""The training loop: a generator of log records. It writes no file and knows no MLflow."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from capsnet.data.batches import Batch
 from capsnet.learning.device import autocast
-from capsnet.learning.distributed import ALONE, Ranks
+from capsnet.learning.distributed import SINGLE_PROCESS, Distributed
 from capsnet.losses import Losses
 from capsnet.metrics import exact_match
 from capsnet.nn.capsnet import Prediction
@@ -40,8 +40,8 @@ class Progress:
     loss_sums: Tensor | None = None  # its losses summed over images, float64 [3] on the device
 
 
-class Facts(NamedTuple):
-    """What happened since the facts before: losses are means over the interval's images."""
+class LogRecord(NamedTuple):
+    """What happened since the log record before: losses are means over the interval's images."""
 
     step: int  # steps done
     examples: int  # images shown
@@ -66,20 +66,20 @@ def fit(
     learning_rate: Callable[[int], float],
     compute_losses: ComputeLosses,
     validation_batches: Examples,
-    seen_batches: Examples,
+    train_eval_batches: Examples,
     dtype: torch.dtype = torch.float32,
-    ranks: Ranks = ALONE,
+    distributed: Distributed = SINGLE_PROCESS,
     progress: Progress | None = None,
     after_step: Callable[[Progress], None] = lambda progress: None,
     cuda_graph: bool = False,
     warn: Callable[[str], None] = lambda message: None,
-) -> Iterator[Facts]:
-    """Train and yield the facts of each of `num_intervals` intervals.
+) -> Iterator[LogRecord]:
+    """Train and yield the log record of each of `num_intervals` intervals.
 
     `compose` makes a batch of each of the `draws`. `learning_rate` maps a step (from 0) to a rate;
     `dtype` bfloat16 means autocast. In training the decoder sees the capsules of the true labels.
     Both errors of an interval are measured at its end, on `validation_batches` and, of the digits
-    trained on, `seen_batches`. Of several `ranks` each takes its share of all batches, and all
+    trained on, `train_eval_batches`. Each of several processes takes its shard of every batch; all
     yield the same. `progress` is where to go on; the draws are then those that are left.
     `after_step` is called when a step and what belongs to it is done. `cuda_graph` replays the step
     as a CUDA graph, see `TrainingStep`; `warn` takes a line if that fails. Raises ValueError if a
@@ -88,9 +88,9 @@ def fit(
     """
     now = progress or Progress()
     ends = {round(num_steps * (n + 1) / num_intervals) for n in range(num_intervals)}
-    error_on = partial(error_of, model, dtype=dtype, ranks=ranks)
-    both = ranks.together(PredictAndDecode(model))
-    step = TrainingStep(both, optimizer, compose, compute_losses, dtype, ranks, now)
+    error_on = partial(error_of, model, dtype=dtype, distributed=distributed)
+    both = distributed.wrap_ddp(PredictAndDecode(model))
+    step = TrainingStep(both, optimizer, compose, compute_losses, dtype, distributed, now)
     if cuda_graph:
         step.capture_after(WARM_UP_STEPS, warn)
     start = perf_counter() - now.seconds
@@ -99,7 +99,7 @@ def fit(
     for drawn in draws:
         rate = learning_rate(now.step)
         set_learning_rate(optimizer, rate)
-        step(ranks.share(drawn))
+        step(distributed.shard(drawn))
         now.step += 1
         now.examples += len(drawn)
         now.interval_examples += len(drawn)
@@ -108,12 +108,12 @@ def fit(
             means = check_finite(now.loss_sums / now.interval_examples, f"by step {now.step}")
         now.interval_seconds += perf_counter() - lap
         if ended:
-            yield Facts(
+            yield LogRecord(
                 now.step,
                 now.examples,
                 *means,
                 validation_error=error_on(validation_batches(now.step == num_steps)),
-                training_error=error_on(seen_batches(now.step == num_steps)),
+                training_error=error_on(train_eval_batches(now.step == num_steps)),
                 learning_rate=rate,
                 images_per_second=now.interval_examples / now.interval_seconds,
                 seconds=perf_counter() - start,
@@ -141,11 +141,11 @@ class TrainingStep:
         compose: Callable[[Tensor], Batch],
         compute_losses: ComputeLosses,
         dtype: torch.dtype,
-        ranks: Ranks,
+        distributed: Distributed,
         progress: Progress,
     ) -> None:
         self.both, self.optimizer, self.compose = both, optimizer, compose
-        self.compute_losses, self.dtype, self.ranks = compute_losses, dtype, ranks
+        self.compute_losses, self.dtype, self.distributed = compute_losses, dtype, distributed
         self.progress = progress
         self.device = next(both.parameters()).device
         if progress.loss_sums is None:
@@ -161,7 +161,7 @@ class TrainingStep:
         """Capture the step after so many, on CUDA and in a single process; elsewhere do nothing. If
         the capture fails, `warn` gets one line and the training goes on without.
         """
-        if self.device.type == "cuda" and self.ranks.size == 1:
+        if self.device.type == "cuda" and self.distributed.size == 1:
             self.steps_to_capture, self.warn = num_steps, warn
             self.warm_up = torch.cuda.Stream(self.device)
 
@@ -188,11 +188,11 @@ class TrainingStep:
         batch = self.compose(self.drawn)
         losses = forward_losses(self.both, batch, self.compute_losses, self.dtype)
         values = torch.stack(losses).detach()
-        if self.ranks.size > 1:
-            values = self.ranks.sum(values) / self.ranks.size
+        if self.distributed.size > 1:
+            values = self.distributed.sum(values) / self.distributed.size
         if self.device.type == "cpu":  # elsewhere looking would wait for the device
             check_finite(values, f"at step {self.progress.step + 1}")
-        self.progress.loss_sums += values.double() * (len(batch) * self.ranks.size)
+        self.progress.loss_sums += values.double() * (len(batch) * self.distributed.size)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         self.optimizer.step()
@@ -280,22 +280,25 @@ def check_finite(losses: Tensor, when: str) -> list[float]:
 
 @torch.inference_mode()
 def error_of(
-    model: nn.Module, batches: Iterable[Batch], dtype: torch.dtype, ranks: Ranks = ALONE
+    model: nn.Module,
+    batches: Iterable[Batch],
+    dtype: torch.dtype,
+    distributed: Distributed = SINGLE_PROCESS,
 ) -> float:
     """Exact-match error in percent; NaN for no batches. Leaves the model in the mode it was in.
 
-    Of several `ranks` each looks at some of the batches, and all get the error of all.
+    Each of several processes evaluates some of the batches; all get the error of all.
     """
     was_training = model.training
     model.eval()
     counts = torch.zeros(2, dtype=torch.int64, device=next(model.parameters()).device)
-    for batch in islice(batches, ranks.rank, None, ranks.size):
+    for batch in islice(batches, distributed.rank, None, distributed.size):
         with autocast(batch.images.device, dtype):
             prediction = model(batch.images)
         counts[0] += exact_match(prediction.lengths, batch.labels).sum()
         counts[1] += len(batch)
     model.train(was_training)
-    right, total = ranks.sum(counts).tolist()
+    right, total = distributed.sum(counts).tolist()
     return 100 * (1 - right / total) if total else float("nan")
 
 

@@ -1,4 +1,4 @@
-"""The capsule network of the paper (Figure 1): convolution, primary capsules, digit capsules,
+"""The capsule network of the paper (Figure 1): convolution, primary capsules, class capsules,
 decoder.
 """
 
@@ -27,7 +27,7 @@ class CapsNet(nn.Module):
 
     28x28 images give 1,152 primary capsules and 8,215,568 parameters, 36x36 images 3,200 and
     11,361,808. `decoder_sizes=None` leaves the decoder out (Table 1, "no reconstruction").
-    `init="authors"`: their weights at the start, and the digit capsules' bias of their code (160
+    `init="authors"`: their weights at the start, and the class capsules' bias of their code (160
     parameters). Raises ValueError if the image is too small for the two convolutions.
     """
 
@@ -40,7 +40,7 @@ class CapsNet(nn.Module):
         kernel_size: int = 9,
         primary_types: int = 32,
         primary_dim: int = 8,
-        digit_dim: int = 16,
+        class_dim: int = 16,
         decoder_sizes: Sequence[int] | None = (512, 1024),
         weight_std: float = 0.1,
         num_iterations: int = 3,
@@ -63,7 +63,7 @@ class CapsNet(nn.Module):
             num_lower=primary_types * grid**2,
             num_upper=num_classes,
             lower_dim=primary_dim,
-            upper_dim=digit_dim,
+            upper_dim=class_dim,
             num_iterations=num_iterations,
             bias=init == "authors",
             leaky=leaky,
@@ -74,7 +74,7 @@ class CapsNet(nn.Module):
         if decoder_sizes is not None:
             self.decoder = Decoder(
                 num_classes=num_classes,
-                pose_dim=digit_dim,
+                pose_dim=class_dim,
                 hidden_sizes=decoder_sizes,
                 image_size=image_size,
             )

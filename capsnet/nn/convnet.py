@@ -32,7 +32,7 @@ class ConvNet(nn.Module):
         kernel_size: int = 9,
         primary_types: int = 32,
         primary_dim: int = 8,
-        digit_dim: int = 16,
+        class_dim: int = 16,
         decoder_sizes: Sequence[int] | None = (512, 1024),
     ) -> None:
         super().__init__()
@@ -43,13 +43,13 @@ class ConvNet(nn.Module):
         ]
         self.convolutions = nn.ModuleList(convolutions).to(memory_format=torch.channels_last)
         num_features = channels * grid_size(image_size, kernel_size) ** 2
-        self.linear = nn.Linear(num_features, num_classes * digit_dim)
-        self.vectors = nn.Unflatten(1, (num_classes, digit_dim))
+        self.linear = nn.Linear(num_features, num_classes * class_dim)
+        self.vectors = nn.Unflatten(1, (num_classes, class_dim))
         self.decoder = None
         if decoder_sizes is not None:
             self.decoder = Decoder(
                 num_classes=num_classes,
-                pose_dim=digit_dim,
+                pose_dim=class_dim,
                 hidden_sizes=decoder_sizes,
                 image_size=image_size,
             )

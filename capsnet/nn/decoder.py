@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Decoder(nn.Module):
-    """Three fully connected layers that see all digit capsules, all but one set to zero.
+    """Three fully connected layers that see all class capsules, all but one set to zero.
 
     `decoder(capsules [b, j, d], labels [b, k]) -> [b, k, h, w]`: each digit is decoded on its own,
     from its own capsule, by the same weights.

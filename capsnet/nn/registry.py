@@ -23,7 +23,7 @@ class Network(NamedTuple):
 
 
 MARGIN = ("margin_loss", "margin_loss")
-SIZES = ("image_size", "conv_channels", "kernel_size", "primary_types", "primary_dim", "digit_dim",
+SIZES = ("image_size", "conv_channels", "kernel_size", "primary_types", "primary_dim", "class_dim",
          "decoder_sizes")  # fmt: skip
 ROUTING = ("init", "weight_std", "num_iterations", "leaky", "gradient")
 NETWORKS = {

@@ -1,4 +1,4 @@
-"""What a network sees in pictures of handwriting, and how it would draw it itself."""
+"""Figures of predictions: pictures of handwriting and their reconstructions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +13,13 @@ HEADING_LETTERS = 9  # above a picture
 
 
 class Drawing(NamedTuple):
-    """One picture: its name, a short line for each digit read, whether the network is sure of
-    them; its input [h, w] and the reconstruction of each digit read [k, h, w]."""
+    """One picture. digits: a short line for each predicted digit. image: the input [h, w].
+    reconstructions: [k, h, w], one for each predicted digit.
+    """
 
     name: str
     digits: Sequence[str]
-    is_sure: bool
+    rejected: bool
     image: np.ndarray
     reconstructions: np.ndarray
 
@@ -31,13 +32,13 @@ def drawings(
     The warning, if any, ends the note below.
     """
     names, key = ["input", "recon-\nstruction"], None
-    note = "In brackets the length of the capsule: how sure the network is, from 0 to 1"
+    note = "In brackets the length of the capsule, from 0 to 1"
     if num_digits > 1:
         names = ["input", "longest\ncapsule", "second\ncapsule", "together"]
         key = color_key("longest capsule", "second capsule")
         note += "; all black: no second digit"
-    if not all(one.is_sure for one in examples):
-        note += "; unsure: the picture may hold no digit"
+    if any(one.rejected for one in examples):
+        note += "; rejected: the picture may hold no digit"
     if warning:
         note += f"; {warning}"
     columns = []
@@ -46,7 +47,7 @@ def drawings(
         if num_digits > 1:
             pictures = [one.image, *in_colors(one.reconstructions)]
         columns.append(Column(heading(one, num_digits), INK, 0, pictures))
-    title = "What the network sees, and how it would draw the digits that it reads"
+    title = "Inputs and reconstructions of the predicted digits"
     picture_columns(columns, path, names=names, title=title, note=note, key=key)
 
 
@@ -64,5 +65,5 @@ def heading(one: Drawing, num_digits: int) -> str:
     name = one.name
     if len(name) > HEADING_LETTERS:
         name = f"{name[: HEADING_LETTERS - 1]}…"
-    lines = [name, *([] if one.is_sure else ["unsure:"]), *one.digits]
+    lines = [name, *(["rejected:"] if one.rejected else []), *one.digits]
     return "\n".join(lines + [""] * (2 + num_digits - len(lines)))  # as high as its neighbours

@@ -1,7 +1,6 @@
-"""A trained network reads a picture of handwriting: which digits, how sure, how it would draw them.
+"""Recognise the digits in a picture of handwriting, with reconstructions and a rejection option.
 
-The program (`capsnet.predict`) and the service (`capsnet.reading.serving`) answer
-alike, both from here.
+`capsnet.predict` and the model server (`capsnet.reading.serving`) both use this module.
 """
 
 from pathlib import Path
@@ -13,43 +12,43 @@ from torch import Tensor, nn
 
 from capsnet import checkpoint
 from capsnet.learning.evaluation import decode, predict
-from capsnet.learning.rejection import USUAL_LIMIT, evidence
+from capsnet.learning.rejection import DEFAULT_THRESHOLD, rejection_score
 from capsnet.losses import THRESHOLD, probabilities
 from capsnet.reading.errors import KnownError, known_error
 from capsnet.reading.handwriting import fit
 
-PAIR_IMAGE_SIZE = 36  # networks for images of this size are trained on two digits, others on one
 DIGIT_BOX = 20  # pixels, the longer side of the box around a digit (MNIST)
 PAIR_BOXES = (20, 22, 24, 26)  # around two overlapping digits: 9 of 10 of MultiMNIST's are between
 PAIR_BOX = 23  # their mean
 
 
 class Reader(NamedTuple):
-    """A network and the pictures that it was trained on: image_size in px, num_digits at most.
+    """A network and its input: image_size in px, at most num_digits digits in an image.
 
-    Below `evidence_limit` it is unsure; `error` is how often it is wrong, where that is known.
+    A picture whose rejection score is below `rejection_threshold` is rejected. `error` is the known
+    test or validation error.
     """
 
     model: nn.Module
     image_size: int
     num_digits: int
-    evidence_limit: float = USUAL_LIMIT
+    rejection_threshold: float = DEFAULT_THRESHOLD
     error: KnownError | None = None
 
 
 class Reading(NamedTuple):
-    """What a network sees in one picture.
+    """The prediction for one picture.
 
-    image float32 [h, w], as the network got it; lengths [10], of a baseline without capsules its
-    probabilities; digits, the longest first; is_sure: one of them is longer than THRESHOLD, and the
-    picture looks like them; reconstructions [k, h, w] of these digits, or None without a decoder,
-    which leaves the lengths alone to decide.
+    image: float32 [h, w], the input of the network. lengths: [10], or the probabilities of a
+    network without capsules. digits: the predicted classes, the longest capsule first. rejected: no
+    length exceeds THRESHOLD, or the rejection score is below the threshold. reconstructions:
+    [k, h, w] of these digits; None without a decoder, where the lengths alone decide.
     """
 
     image: np.ndarray
     lengths: np.ndarray
     digits: tuple[int, ...]
-    is_sure: bool
+    rejected: bool
     reconstructions: np.ndarray | None
 
     @property
@@ -62,10 +61,9 @@ def load_reader(path: str | Path) -> Reader:
     """Load a checkpoint. Raises ValueError, naming the file, if it is none of ours."""
     model = checkpoint.load(path)
     description = checkpoint.describe(path)
-    image_size = description["arguments"]["image_size"]
-    num_digits = 2 if image_size == PAIR_IMAGE_SIZE else 1
-    limit = description.get("evidence_limit", USUAL_LIMIT)
-    return Reader(model, image_size, num_digits, limit, known_error(path))
+    image_size, num_digits = description["arguments"]["image_size"], description["num_digits"]
+    threshold = description.get("rejection_threshold", DEFAULT_THRESHOLD)
+    return Reader(model, image_size, num_digits, threshold, known_error(path))
 
 
 def read(reader: Reader, ink: np.ndarray) -> Reading:
@@ -89,13 +87,13 @@ def _read_image(reader: Reader, image: np.ndarray) -> Reading:
     if capsules is None:
         lengths = probabilities(lengths, reader.num_digits)
     digits = choose_digits(lengths[0], reader.num_digits)
-    is_sure, drawn = bool(lengths.max() > THRESHOLD), None
+    rejected, drawn = not lengths.max() > THRESHOLD, None
     if reader.model.decoder is not None:
         labels = torch.tensor([digits])
         drawn = decode(reader.model, capsules, labels)
-        found = evidence(images, lengths, labels, drawn).item()
-        is_sure, drawn = is_sure and found > reader.evidence_limit, drawn[0].numpy()
-    return Reading(image, lengths[0].numpy(), digits, is_sure, drawn)
+        score = rejection_score(images, lengths, labels, drawn).item()
+        rejected, drawn = rejected or not score > reader.rejection_threshold, drawn[0].numpy()
+    return Reading(image, lengths[0].numpy(), digits, rejected, drawn)
 
 
 def choose_digits(lengths: Tensor, num_digits: int) -> tuple[int, ...]:

@@ -38,8 +38,8 @@ class DigitReader(mlflow.pyfunc.PythonModel):
                 told = f"row {number}: {error}"
                 raise mlflow.MlflowException(told, error_code=BAD_REQUEST) from None
             lengths = [float(length) for length in reading.lengths]
-            rows.append((list(reading.digits), lengths, reading.is_sure, *wrong))
-        columns = ["digits", "lengths", "sure", "error", "error_source"]
+            rows.append((list(reading.digits), lengths, reading.rejected, *wrong))
+        columns = ["digits", "lengths", "rejected", "error", "error_source"]
         return pd.DataFrame(rows, columns=columns, dtype=object)  # so that None stays None
 
 

@@ -46,7 +46,7 @@ class Row(NamedTuple):
     def separation(self) -> list[float]:
         """Percent of one digit's own pixels that its reconstruction draws brighter, by network."""
         tables = [run.tables.get("separation", pd.DataFrame({"measure": []})) for run in self.runs]
-        found = [table[table["measure"] == "pixels_told_apart"] for table in tables]
+        found = [table[table["measure"] == "separation_accuracy"] for table in tables]
         return [float(of_all["value"].iloc[0]) for of_all in found if len(of_all)]
 
     @property

@@ -155,7 +155,7 @@ def figures_of(rows: list[Row]) -> dict[str, tuple[str, pd.DataFrame, str, str]]
     )
     overlap = [by_overlap(row, "errors", ("group", "overlap"), "error") for row in alike]
     pixels = [
-        by_overlap(row, "separation", ("measure", "pixels_told_apart"), "value") for row in alike
+        by_overlap(row, "separation", ("measure", "separation_accuracy"), "value") for row in alike
     ]
     found = {
         "length": (

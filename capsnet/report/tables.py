@@ -24,8 +24,8 @@ def place_in_paper(params: Params, name: str) -> tuple:
     config = resolve(params, name)
     if not NETWORKS[config.network].routes:
         return config.network, None, None, config.task.name
-    weight, usual = config.loss.reconstruction_weight, params.loss.reconstruction_weight
-    reconstruction = weight > 0 if weight in (0, usual) else None
+    weight, default = config.loss.reconstruction_weight, params.loss.reconstruction_weight
+    reconstruction = weight > 0 if weight in (0, default) else None
     return config.network, config.routing.iterations, reconstruction, config.task.name
 
 

@@ -26,7 +26,7 @@ class Measured(NamedTuple):
 STUDIES = {
     "reconstructions": Study(),
     "separation": Study(("separation",), shown=False),
-    "perturbation": Study(("perturbation", "usual"), stage="perturb"),
+    "perturbation": Study(("perturbation", "two_sigma"), stage="perturb"),
     "routing": Study(("routing",)),
     "robustness": Study(("robustness",)),
     "errors": Study(("errors", "confusion", "examples")),

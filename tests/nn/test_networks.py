@@ -77,7 +77,7 @@ def test_the_numbers_of_a_primary_capsule_share_type_and_place():
 
 def test_the_authors_network_starts_with_the_lengths_that_theirs_has():
     """On MNIST about 0.11 of a primary capsule, for its eight biases alone are 0.28 long, and at
-    least 0.14 of a digit capsule, whose sixteen are 0.4 long; here on digits like MNIST's."""
+    least 0.14 of a class capsule, whose sixteen are 0.4 long; here on digits like MNIST's."""
     torch.manual_seed(0)
     images = torch.zeros(16, 1, 28, 28)
     rows = torch.from_numpy(load_digits().images[:16]).float() / 16  # [n, 8, 8]

@@ -10,7 +10,7 @@ from capsnet.reading.errors import KnownError, known_error, recorded_error
 
 @pytest.fixture
 def model(save, tmp_path):
-    return save(tmp_path / "models" / "pairs.safetensors", image_size=36, validation_error=41.5)
+    return save(tmp_path / "models" / "pairs.safetensors", num_digits=2, validation_error=41.5)
 
 
 def record(model, md5: str, metrics: str) -> None:

@@ -21,7 +21,7 @@ def call(monkeypatch, capsys, *words: object) -> tuple[int, str, str]:
 
 
 def test_a_line_for_each_picture(monkeypatch, capsys, picture, digits):
-    """An untrained network is not sure of anything."""
+    """An untrained network rejects everything."""
     code, out, err = call(monkeypatch, capsys, digits, picture, picture)
     assert (code, err) == (0, "")
     first, second = out.splitlines()
@@ -29,8 +29,8 @@ def test_a_line_for_each_picture(monkeypatch, capsys, picture, digits):
     reading = read(load_reader(digits), read_handwriting(picture))
     (digit,) = reading.digits
     length = reading.lengths[digit]
-    assert first == f"{picture}: unsure, perhaps {digit} ({length:.2f})"
-    sure = predict.as_text(picture, reading._replace(is_sure=True), load_reader(digits))
+    assert first == f"{picture}: rejected, perhaps {digit} ({length:.2f})"
+    sure = predict.as_text(picture, reading._replace(rejected=False), load_reader(digits))
     assert sure == f"{picture}: {digit} ({length:.2f})"
 
 
@@ -44,7 +44,7 @@ def test_answers_as_json(monkeypatch, capsys, picture, digits, pairs):
     answer = json.loads(out)
     reading = read(load_reader(pairs), read_handwriting(picture))
     np.testing.assert_allclose(answer.pop("lengths"), reading.lengths, atol=1e-4)
-    wanted = {"image": str(picture), "digits": [*reading.digits], "sure": False}
+    wanted = {"image": str(picture), "digits": [*reading.digits], "rejected": True}
     assert answer == wanted | {"error": 96.4, "error_source": "validation"}
     _, out, _ = call(monkeypatch, capsys, digits, picture, "--json")
     assert json.loads(out)["error"] is None

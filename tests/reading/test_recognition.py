@@ -6,7 +6,7 @@ import torch
 
 from capsnet.data.batches import evaluation_batches, seeded_generator, training_batches
 from capsnet.data.mnist import Digits
-from capsnet.learning.rejection import DOUBTED, evidence, evidence_limit
+from capsnet.learning.rejection import REJECTED_SHARE, rejection_score, rejection_threshold
 from capsnet.losses import margin_loss, probabilities, weighted_losses
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet, Prediction
@@ -55,12 +55,12 @@ def test_baselines_answer_with_probabilities():
 
 
 @pytest.mark.parametrize("num_digits", [1, 2])
-def test_a_baseline_is_sure_by_its_probability_alone(num_digits):
+def test_a_baseline_rejects_by_its_probability_alone(num_digits):
     torch.manual_seed(0)
     model = BaselineCNN(image_size=28, num_digits=num_digits).eval()
-    reading = read(Reader(model, 28, num_digits, evidence_limit=2.0), np.eye(28))
+    reading = read(Reader(model, 28, num_digits, rejection_threshold=2.0), np.eye(28))
     assert reading.reconstructions is None
-    assert reading.is_sure == (reading.lengths.max() > 0.5)
+    assert reading.rejected == (reading.lengths.max() <= 0.5)
 
 
 def test_evidence_is_likeness_times_share():
@@ -72,7 +72,7 @@ def test_evidence_is_likeness_times_share():
     lengths = torch.zeros(4, 10)
     lengths[:, 3] = 0.8
     lengths[1, 5] = 0.8
-    found = evidence(image, lengths, torch.full((4, 1), 3), drawn)
+    found = rejection_score(image, lengths, torch.full((4, 1), 3), drawn)
     torch.testing.assert_close(found, torch.tensor([1.0, 0.5, -1.0, 0.0]), atol=1e-6, rtol=0)
 
 
@@ -110,28 +110,28 @@ def learned() -> tuple[Reader, Digits]:
         losses.total.backward()
         optimizer.step()
     batches = evaluation_batches(validation, num_examples=400, batch_size=100, **shown)
-    limit = evidence_limit(model, batches, torch.float32)
+    limit = rejection_threshold(model, batches, torch.float32)
     return Reader(model, 28, 1, limit), test
 
 
-def unsure(reader: Reader, images: torch.Tensor) -> float:
-    return np.mean([not read(reader, image.numpy()).is_sure for image in images])
+def rejection_rate(reader: Reader, images: torch.Tensor) -> float:
+    return np.mean([read(reader, image.numpy()).rejected for image in images])
 
 
-def test_a_network_that_has_learned_is_sure_of_digits_and_of_nothing_else(learned):
-    """Right answers on new digits are doubted about as often as those on validation digits."""
+def test_a_trained_network_rejects_what_is_no_digit(learned):
+    """Correct test predictions are rejected about as often as validation predictions."""
     reader, test = learned
     images = test.images / 255
     readings = [read(reader, image.numpy()) for image in images]
     right = [one for one, label in zip(readings, test.labels, strict=True) if label in one.digits]
     assert len(right) > 0.85 * len(readings)
-    assert np.mean([not one.is_sure for one in right]) < DOUBTED + 0.08
+    assert np.mean([one.rejected for one in right]) < REJECTED_SHARE + 0.08
     generator = seeded_generator("no digits")
-    assert unsure(reader, torch.rand(50, 28, 28, generator=generator)) == 1
+    assert rejection_rate(reader, torch.rand(50, 28, 28, generator=generator)) == 1
     tiles = scramble(images[:100, None], tile=4, generator=generator)
-    assert unsure(reader, tiles[:, 0]) > 0.9
+    assert rejection_rate(reader, tiles[:, 0]) > 0.9
 
 
 def test_without_examples_or_decoder_there_is_no_limit(learned):
-    assert evidence_limit(learned[0].model, [], torch.float32) is None
-    assert evidence_limit(BaselineCNN(image_size=28, num_digits=1), [], torch.float32) is None
+    assert rejection_threshold(learned[0].model, [], torch.float32) is None
+    assert rejection_threshold(BaselineCNN(image_size=28, num_digits=1), [], torch.float32) is None

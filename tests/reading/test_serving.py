@@ -48,7 +48,7 @@ def in_base64(data: bytes) -> str:
 def weights(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("models") / "pairs.safetensors"
-    known = {"arguments": SIZES, "validation_error": 41.5}
+    known = {"arguments": SIZES, "validation_error": 41.5, "num_digits": 2}
     checkpoint.save(CapsNet(**SIZES), path, network="capsnet", **known)
     return path
 
@@ -124,7 +124,7 @@ def test_an_image_posted_is_answered_as_the_program_answers(address, weights, ki
     for answer in answers:
         assert answer["digits"] == list(wanted.digits)
         np.testing.assert_allclose(answer["lengths"], wanted.lengths, rtol=1e-4, atol=1e-6)
-        assert answer["sure"] == wanted.is_sure
+        assert answer["rejected"] == wanted.rejected
         assert (answer["error"], answer["error_source"]) == (41.5, "validation")
 
 

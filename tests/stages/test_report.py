@@ -33,12 +33,12 @@ def test_the_paper_stands_beside_what_it_published():
         without={"task": "mnist", "reconstruction_weight": 0.0},
         cnn={"task": "multimnist", "network": "baseline"},
         wide={"task": "mnist40"},
-        heavy={"task": "mnist", "reconstruction_weight": 0.01},
+        recon={"task": "mnist", "reconstruction_weight": 0.01},
         control={"task": "mnist", "network": "convnet"},
     )
     found = {name: tables.published(params, name) for name in params.runs}
     expected = {"plain": "0.25 ± 0.005", "short": "7.5", "without": "0.35 ± 0.036"}
-    assert found == expected | {"cnn": "8.1", "wide": None, "heavy": None, "control": None}
+    assert found == expected | {"cnn": "8.1", "wide": None, "recon": None, "control": None}
     words = {name: tables.routing_of(params, name) for name in params.runs}
     assert words["short"] == "r = 1" and words["cnn"] == "-"
 
@@ -54,7 +54,7 @@ def test_seeds_become_a_row_with_its_t_interval():
     )
     metrics = {name: measured(error) for name, error in zip("abc", (1.0, 2.0, 3.0), strict=True)}
     for results, value in zip(metrics.values(), (80.0, 81.0, 82.0), strict=True):
-        table = {"measure": ["squared_error", "pixels_told_apart"], "value": [1.0, value]}
+        table = {"measure": ["squared_error", "separation_accuracy"], "value": [1.0, value]}
         results.tables["separation"] = pd.DataFrame(table)
     rows = compared.rows_of(params, metrics | {"other": measured(20.0)})
     assert [len(row.runs) for row in rows] == [3, 1] and rows[0].name == "CapsNet, r = 3"

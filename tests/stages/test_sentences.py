@@ -7,7 +7,7 @@ from capsnet.config import load, resolve
 from capsnet.params import Run
 from capsnet.studies.calibration.describe import calibration
 from capsnet.studies.errors.describe import confusion, overlap
-from capsnet.studies.perturbation.describe import usual_overview
+from capsnet.studies.perturbation.describe import two_sigma_overview
 from capsnet.studies.reconstructions.describe import reconstructions
 from capsnet.studies.results import FEW, Results
 from capsnet.studies.routing.describe import routing
@@ -25,7 +25,14 @@ def of(task: str = "multimnist", run: dict | None = None, **tables: pd.DataFrame
 
 def routing_table(**by_measure: list[float]) -> pd.DataFrame:
     """These values by iteration; every other measure of the study is 1."""
-    names = ("contributed_coupling", "largest_coupling", "votes", "pull", "length", "error")
+    names = (
+        "contributed_coupling",
+        "largest_coupling",
+        "votes",
+        "positive_share",
+        "length",
+        "error",
+    )
     names += ("logit_change", "logit_change_change", "coupling_change")
     count = len(next(iter(by_measure.values())))
     parts = [
@@ -39,7 +46,7 @@ def routing_table(**by_measure: list[float]) -> pd.DataFrame:
 def test_routing_is_told_by_what_each_vote_adds_and_stops_at_what_was_trained():
     table = routing_table(
         contributed_coupling=[10.0, 16.0, 30.0, 99.0],
-        pull=[100.0, 105.0, 110.0, 115.0],
+        positive_share=[100.0, 105.0, 110.0, 115.0],
         error=[12.0, 11.0, 10.5, 20.0],
         logit_change=[0.1, 0.2, 0.3, 0.01],
         logit_change_change=[float("nan"), 0.2, 0.1, 0.05],
@@ -84,8 +91,8 @@ def test_reconstructions_stand_beside_what_needs_no_network():
             ("squared_error", "network", 39.4),
             ("squared_error", "nothing", 84.6),
             ("squared_error", "half of the image", 34.6),
-            ("pixels_told_apart", "all", 82.0),
-            ("pixels_by_means", "all", 70.0),
+            ("separation_accuracy", "all", 82.0),
+            ("class_means_accuracy", "all", 70.0),
         ],
         columns=["measure", "name", "value"],
     ).assign(low=81.0, high=83.0, examples=1000)
@@ -105,13 +112,13 @@ def test_how_much_of_figure_4_is_beyond_real_digits(deviations, words):
     table = {"digit": [0, 0], "dimension": [0, 1], "name": ["none", "moves right 1 px"]}
     table |= {"limit": 2 * params.perturb.range / deviations, "measure": "slant", "unit": "degrees"}
     table |= {"change": 1.0, "change_percent": float("nan"), "effect": 1.0, "significant": True}
-    usual = pd.DataFrame(table)
-    found = usual_overview(*of(usual=usual, perturbation=usual))
+    two_sigma = pd.DataFrame(table)
+    found = two_sigma_overview(*of(two_sigma=two_sigma, perturbation=two_sigma))
     assert f"is {deviations:.1f} of them: {words}" in found
     assert "1 of 2 dimensions change a measure visibly" in found
     assert found.endswith("of those there are 1.")
-    alone = usual.assign(limit=float("nan"))
-    assert "not known" in usual_overview(*of(usual=alone, perturbation=usual))
+    alone = two_sigma.assign(limit=float("nan"))
+    assert "not known" in two_sigma_overview(*of(two_sigma=alone, perturbation=two_sigma))
 
 
 def test_lengths_as_probabilities_are_weighed_by_how_often_they_come():

@@ -16,7 +16,7 @@ def results(name: str, error: float) -> Results:
     headline |= {"validation_error": error, "images_per_second": 40.0}
     errors = {"group": "overlap", "name": RANGES, "error": [error, error + 2, 40]}
     errors |= {"error_low": 1, "error_high": 99, "examples": [900, 500, 7]}
-    apart = {"measure": "pixels_told_apart", "name": ["all", *RANGES], "value": [80, 90, 80, 70]}
+    apart = {"measure": "separation_accuracy", "name": ["all", *RANGES], "value": [80, 90, 80, 70]}
     apart |= {"low": 60, "high": 99, "examples": [1407, 900, 500, 7]}
     tables = {
         "training": pd.DataFrame({"multiply_adds": [5.5e8]}),

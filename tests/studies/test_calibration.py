@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from capsnet.data.mnist import Digits
-from capsnet.learning.evaluation import Outcome, Subject
+from capsnet.learning.evaluation import Evaluator, Predictions
 from capsnet.nn.capsnet import Prediction
 from capsnet.studies.calibration.measure import (
     count_table,
@@ -82,26 +82,26 @@ def squares() -> Digits:
 
 def test_digits_are_counted_on_what_is_shown():
     """Shuffled tiles keep their ink, so this network takes them for a digit; all else is right."""
-    subject = Subject(InkCounter(), squares(), torch.float32, 1, 7, 1, 28, 0)
-    table = count_table(subject, 20)
+    evaluator = Evaluator(InkCounter(), squares(), torch.float32, 1, 7, 1, 28, 0)
+    table = count_table(evaluator, 20)
     right = table[table["threshold"] == 0.5].set_index("shown")["right"]
     assert right.tolist() == [100, 0, 100, 100] and len(table) == 4 * 19
     found = ["found_0", "found_1", "found_2", "found_more"]
     assert (table[found].sum(axis=1) == table["examples"]).all()
 
 
-def outcome() -> Outcome:
+def predictions_of() -> Predictions:
     """Four examples of digit 3, called 3, 3, 3 and 5, each with length 0.8, the others 0."""
     lengths = torch.zeros(4, 10)
     lengths[range(4), [3, 3, 3, 5]] = 0.8
-    return Outcome(lengths, torch.full((4, 1), 3), torch.zeros(4, 1), torch.zeros(4))
+    return Predictions(lengths, torch.full((4, 1), 3), torch.zeros(4, 1), torch.zeros(4))
 
 
 def test_lengths_are_held_against_what_is_there():
     """Predictions: 80 promised, 75 kept. All ten: also 36 lengths of 0, of which one digit was
     there: (4 x 5 + 36 x 100 / 36) / 40 = 3.
     """
-    table = reliability_table(outcome(), capsules=True)
+    table = reliability_table(predictions_of(), capsules=True)
     assert expected_calibration_error(table) == pytest.approx(5, abs=1e-4)
     assert expected_calibration_error(table, "all ten digits") == pytest.approx(3, abs=1e-4)
     row = table[table["group"] == "predicted digits"].iloc[0]

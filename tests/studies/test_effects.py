@@ -65,9 +65,9 @@ def test_each_dimension_has_its_own_values():
 def test_usual_values_are_those_of_the_digits_own_capsules():
     """Numbers 1, 2, 3 have a standard deviation of 1; equal ones none; one capsule says nothing."""
     poses = torch.tensor([[1.0, 5], [2, 5], [3, 5]])
-    values = perturbation.usual_values(poses, 5)
+    values = perturbation.two_sigma_values(poses, 5)
     assert values.tolist() == [[-2, -1, 0, 1, 2], [0] * 5]
-    assert perturbation.usual_values(poses[:1], 5).eq(0).all()
+    assert perturbation.two_sigma_values(poses[:1], 5).eq(0).all()
 
 
 def test_known_effects_are_found_with_their_size_and_sign():

@@ -8,7 +8,7 @@ from torch import nn
 
 from capsnet.data.batches import seeded_generator
 from capsnet.data.mnist import Digits
-from capsnet.learning.evaluation import Subject
+from capsnet.learning.evaluation import Evaluator
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet, Prediction
 from capsnet.studies.robustness import measure as robustness
@@ -42,8 +42,8 @@ def bars(count: int = 20) -> Digits:
 
 def measure(model=None, digits=None, num_examples=20, affnist=None, **changes):
     model, digits = model or Witness(), digits or bars()
-    subject = Subject(model, digits, torch.float32, 1, 20, 1, 28, 0)._replace(**changes)
-    return robustness_table(subject, num_examples, affnist)
+    evaluator = Evaluator(model, digits, torch.float32, 1, 20, 1, 28, 0)._replace(**changes)
+    return robustness_table(evaluator, num_examples, affnist)
 
 
 def test_the_table_has_every_point_once():
@@ -149,10 +149,12 @@ def test_the_affine_test_moves_each_digit_on_its_own_and_repeats(image_size):
     ).eval()
     images = torch.randint(0, 256, (1, 28, 28), dtype=torch.uint8).expand(30, -1, -1)
     digits = Digits(images, torch.arange(30) % 10)
-    subject = Subject(model, digits, torch.float32, 1, 10, 1, image_size, 6)
+    evaluator = Evaluator(model, digits, torch.float32, 1, 10, 1, image_size, 6)
     state = torch.get_rng_state()
-    (before, after, outcome), (_, again, _) = (random_affine(subject, 30, 0.1) for _ in range(2))
+    (before, after, predictions), (_, again, _) = (
+        random_affine(evaluator, 30, 0.1) for _ in range(2)
+    )
     assert torch.equal(torch.get_rng_state(), state) and torch.equal(after, again)
     assert before.shape == after.shape == (30, image_size, image_size)
     assert len({image.numpy().tobytes() for image in after}) == 30
-    assert len(outcome.labels) == 30
+    assert len(predictions.labels) == 30

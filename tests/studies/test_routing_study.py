@@ -4,21 +4,21 @@ import pytest
 import torch
 
 from capsnet.data.mnist import Digits
-from capsnet.learning.evaluation import Subject
+from capsnet.learning.evaluation import Evaluator
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.routing import Trace
 from capsnet.studies.routing.measure import (
     COLUMNS,
     MAX_ITERATIONS,
     UNITS,
-    Watched,
+    TracedSample,
     contributions,
     difference,
     measure,
     num_votes,
-    owners,
+    spatial_map,
     summarise,
-    watch_routing,
+    trace_routing,
 )
 
 
@@ -28,24 +28,24 @@ def test_a_place_belongs_to_the_digit_with_nearly_all_the_ink():
     """
     sources = torch.zeros(1, 2, 28, 28)
     sources[0, 0, :, 4:8] = sources[0, 1, :, 20:24] = 1
-    first, second = owners(sources, 9)[0].view(2, 6, 6)
+    first, second = spatial_map(sources, 9)[0].view(2, 6, 6)
     columns = torch.arange(6).expand(6, 6)
     assert torch.equal(first, columns < 2) and torch.equal(second, columns > 3)
 
 
 def test_shared_ink_belongs_to_neither_and_no_ink_to_nobody():
     sources = torch.ones(1, 2, 28, 28)
-    assert not owners(sources, 9).any() and not owners(0 * sources, 9).any()
+    assert not spatial_map(sources, 9).any() and not spatial_map(0 * sources, 9).any()
 
 
-def watched(couplings, strength=(1.0, 3.0)) -> Watched:
+def traced(couplings, strength=(1.0, 3.0)) -> TracedSample:
     """Two lower capsules, three upper ones; capsule 0 is the first digit's, 1 the second's. Each
     votes for upper capsule j along axis j with length 2; the capsules point there, 0.5 long.
     """
     votes = 2 * torch.eye(3).expand(2, 3, 3)
     capsules = 0.5 * torch.eye(3)[None]
     trace = Trace(votes, torch.zeros(1, 2, 3), torch.tensor(couplings)[None], capsules)
-    return Watched(trace, torch.tensor(strength), torch.eye(2).bool(), 2, [0, 1], 1)
+    return TracedSample(trace, torch.tensor(strength), torch.eye(2).bool(), 2, [0, 1], 1)
 
 
 def test_what_one_image_shows():
@@ -55,10 +55,10 @@ def test_what_one_image_shows():
     vote alone (coupled by 1/2), capsule 1 a third the first's (1/2), two thirds the second's (1):
     by contribution 1/2 and 5/6; one vote and two votes carry 80 %.
     """
-    values = dict(zip(UNITS, measure(watched([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]))[0], strict=True))
+    values = dict(zip(UNITS, measure(traced([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]))[0], strict=True))
     expected = {"logit_change": 1, "entropy": 0.25, "agreement": 1, "own_coupling": 75}
     expected |= {"other_coupling": 25, "absent_coupling": 0, "contributed_coupling": 200 / 3}
-    expected |= {"largest_coupling": 75, "votes": 1.5, "pull": 100, "length": 0.5}
+    expected |= {"largest_coupling": 75, "votes": 1.5, "positive_share": 100, "length": 0.5}
     assert {name: values[name].item() for name in expected} == pytest.approx(expected)
     assert values["coupling_change"].isnan() and values["logit_change_change"].isnan()
 
@@ -97,15 +97,15 @@ def test_agreement_is_that_of_the_coupled_votes():
     capsules = torch.tensor([[[0.5, 0.0], [0.0, 0.0]]]).repeat(2, 1, 1)
     couplings = torch.tensor([[[0.5, 0.5], [0.5, 0.5]], [[0.9, 0.1], [0.1, 0.9]]])
     trace = Trace(votes, torch.zeros(2, 2, 2), couplings, capsules)
-    one = Watched(trace, torch.tensor([1.0, 3.0]), torch.ones(1, 2).bool(), 2, [0], 2)
+    one = TracedSample(trace, torch.tensor([1.0, 3.0]), torch.ones(1, 2).bool(), 2, [0], 2)
     agreement = measure(one)[:, list(UNITS).index("agreement")]
     torch.testing.assert_close(agreement, torch.tensor([0.25, 0.75]))
 
 
 def test_leaky_couplings_are_shares_of_what_arrives():
     """(0.2, 0.2, 0) and (0, 0.1, 0) with the rest going nowhere are (1/2, 1/2, 0) and (0, 1, 0)."""
-    leaky = measure(watched([[0.2, 0.2, 0.0], [0.0, 0.1, 0.0]]))
-    others = measure(watched([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]))
+    leaky = measure(traced([[0.2, 0.2, 0.0], [0.0, 0.1, 0.0]]))
+    others = measure(traced([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]))
     names = ("entropy", "agreement", "own_coupling", "other_coupling", "absent_coupling")
     for place in map(list(UNITS).index, names):
         torch.testing.assert_close(leaky[:, place], others[:, place])
@@ -122,13 +122,15 @@ def test_a_network_is_watched(num_digits, iterations):
     images = torch.zeros(20, 28, 28, dtype=torch.uint8)
     images[:, 6:22, 6:10] = images[::2, 6:22, 18:22] = 255
     digits = Digits(images, torch.arange(20) % 10)
-    subject = Subject(model.eval(), digits, torch.float32, 1, 9, num_digits, 28, 0)
-    judged = subject.judge(20)
-    table, claims = watch_routing(subject, judged, 20)
+    evaluator = Evaluator(model.eval(), digits, torch.float32, 1, 9, num_digits, 28, 0)
+    predictions = evaluator.evaluate(20)
+    table, claims = trace_routing(evaluator, predictions, 20)
     assert list(table.columns) == COLUMNS and len(table) == MAX_ITERATIONS * len(UNITS)
     entropy = table[table["measure"] == "entropy"]
     assert entropy["value"].iloc[0] == pytest.approx(3.3219, abs=1e-3)  # log2 10
     assert table["examples"].max() == 20
     error = table[(table["measure"] == "error") & (table["iteration"] == iterations)]
-    assert error["value"].item() == pytest.approx(100 * (1 - judged.correct.float().mean().item()))
+    assert error["value"].item() == pytest.approx(
+        100 * (1 - predictions.correct.float().mean().item())
+    )
     assert claims and claims[0].maps.shape == (iterations, 2, 6, 6)

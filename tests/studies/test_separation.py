@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from capsnet.data.mnist import Digits
-from capsnet.learning.evaluation import Subject
+from capsnet.learning.evaluation import Evaluator
 from capsnet.metrics import box_overlap
 from capsnet.nn.capsnet import CapsNet
-from capsnet.studies.separation.measure import COLUMNS, means, pixels_told_apart, separation_table
+from capsnet.studies.separation.measure import COLUMNS, means, separation_accuracy, separation_table
 
 
 def bars() -> torch.Tensor:
@@ -20,19 +20,19 @@ def bars() -> torch.Tensor:
 def test_the_brighter_reconstruction_is_the_answer_where_one_digit_alone_has_ink():
     """Three pixels are the first's alone, three the second's; the shared one does not count."""
     sources = bars()
-    assert pixels_told_apart(sources, sources).tolist() == [100]
-    assert pixels_told_apart(sources.flip(1), sources).tolist() == [0]
-    assert pixels_told_apart(torch.full_like(sources, 0.5), sources).tolist() == [0]  # no answer
+    assert separation_accuracy(sources, sources).tolist() == [100]
+    assert separation_accuracy(sources.flip(1), sources).tolist() == [0]
+    assert separation_accuracy(torch.full_like(sources, 0.5), sources).tolist() == [0]  # no answer
     half = sources.clone()
     half[0, 1] = 0.9 * half[0, 0] + 0.05  # the second is drawn as a pale first
-    assert pixels_told_apart(half, sources).tolist() == [100]
+    assert separation_accuracy(half, sources).tolist() == [100]
     half[0, 0] = 1
-    assert pixels_told_apart(half, sources).tolist() == [50]
+    assert separation_accuracy(half, sources).tolist() == [50]
 
 
 def test_without_a_pixel_of_its_own_there_is_no_share():
     same = bars()[:, :1].expand(-1, 2, -1, -1)
-    assert pixels_told_apart(same, same).isnan().all()
+    assert separation_accuracy(same, same).isnan().all()
 
 
 def test_boxes_by_hand():
@@ -60,19 +60,21 @@ def test_a_network_beside_trivial_answers(num_digits, decoder_sizes, monkeypatch
     images = torch.zeros(20, 28, 28, dtype=torch.uint8)
     images[:, 6:22, 6:10] = images[::2, 6:22, 18:22] = 255
     digits = Digits(images, torch.arange(20) % 10)
-    subject = Subject(model.eval(), digits, torch.float32, 1, 9, num_digits, 28, 2)
-    outcome = subject.judge(20, num_kept=20)
-    monkeypatch.setattr(Subject, "predict", None)  # what was predicted is shared
-    table = separation_table(subject, outcome, 20)
+    evaluator = Evaluator(model.eval(), digits, torch.float32, 1, 9, num_digits, 28, 2)
+    predictions = evaluator.evaluate(20, num_kept=20)
+    monkeypatch.setattr(Evaluator, "predict", None)  # what was predicted is shared
+    table = separation_table(evaluator, predictions, 20)
     assert list(table.columns) == COLUMNS and (table["examples"] > 0).all()
     squared = table[table["measure"] == "squared_error"].set_index("name")["value"]
     assert ("network" in squared) == (decoder_sizes is not None)
     assert ("half of the image" in squared) == (num_digits == 2)
     assert squared["mean of the class"] < squared["nothing"]
-    assert ("pixels_told_apart" in set(table["measure"])) == bool(decoder_sizes and num_digits == 2)
+    assert ("separation_accuracy" in set(table["measure"])) == bool(
+        decoder_sizes and num_digits == 2
+    )
     if decoder_sizes:
-        judged = outcome.reconstruction_error.mean().item()
-        assert squared["network"] == pytest.approx(judged, rel=1e-5)
+        expected = predictions.reconstruction_error.mean().item()
+        assert squared["network"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_means_tell_apart_what_is_always_at_a_place_of_its_own():
@@ -83,7 +85,7 @@ def test_means_tell_apart_what_is_always_at_a_place_of_its_own():
         columns[number, :, 2 * (number % 10)] = 255
     for images, expected in ((columns, 100.0), (torch.full_like(columns, 255), None)):
         digits = Digits(images, torch.arange(30) % 10)
-        subject = Subject(model, digits, torch.float32, 0, 7, 2, 36, 0)
-        table = separation_table(subject, subject.judge(12, num_kept=12), 12)
-        [row] = table[table["measure"] == "pixels_by_means"].to_dict("records")
+        evaluator = Evaluator(model, digits, torch.float32, 0, 7, 2, 36, 0)
+        table = separation_table(evaluator, evaluator.evaluate(12, num_kept=12), 12)
+        [row] = table[table["measure"] == "class_means_accuracy"].to_dict("records")
         assert row["value"] == expected if expected else row["examples"] == 0

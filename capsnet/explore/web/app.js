@@ -114,8 +114,8 @@ const Explorer = (() => {
     if (!state.chosen) state.digit = read[0];
     const lengths = read.map((j) => `${j} (${now.lengths[j].toFixed(2)})`).join(" and ");
     const true_ = state.label === null ? "" : `; the label says ${state.label.join(" and ")}`;
-    const unsure = now.lengths[read[0]] < 0.5 ? "unsure, perhaps " : "";
-    one("answer").textContent = `Reads ${unsure}${lengths}${true_}. ${Math.round(state.milliseconds)} ms.`;
+    const rejected = now.lengths[read[0]] < 0.5 ? "rejected, perhaps " : "";
+    one("answer").textContent = `Reads ${rejected}${lengths}${true_}. ${Math.round(state.milliseconds)} ms.`;
     one("passes-told").textContent = `${state.pass + 1}${state.pass + 1 === page.told.sizes.iterations ? " (as trained)" : ""}`;
     document.querySelectorAll(".bar").forEach((bar, j) => {
       bar.querySelector("i").style.width = `${100 * Math.min(1, now.lengths[j])}%`;

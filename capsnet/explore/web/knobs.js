@@ -6,16 +6,16 @@ const Knobs = (() => {
   function make(host, changed) {
     let values = null, start = null, turned = 0;
 
-    // capsule [d], and of each dimension {name, mean, usual}: usual is two standard deviations.
+    // capsule [d], and of each dimension {name, mean, twoSigma}: twoSigma is two standard deviations.
     function show(capsule, meanings) {
       start = Float32Array.from(capsule);
       values = Float32Array.from(capsule);
       host.replaceChildren(
-        ...meanings.map(({ name, mean, usual }, d) => {
-          const low = Math.min(mean - 1.5 * usual, start[d] - 0.25), high = Math.max(mean + 1.5 * usual, start[d] + 0.25);
+        ...meanings.map(({ name, mean, twoSigma }, d) => {
+          const low = Math.min(mean - 1.5 * twoSigma, start[d] - 0.25), high = Math.max(mean + 1.5 * twoSigma, start[d] + 0.25);
           const label = document.createElement("label"), words = document.createElement("span");
           const told = document.createElement("span"), input = document.createElement("input");
-          const real = `real digits: ${(mean - usual).toFixed(2)} to ${(mean + usual).toFixed(2)}`;
+          const real = `real digits: ${(mean - twoSigma).toFixed(2)} to ${(mean + twoSigma).toFixed(2)}`;
           label.className = "knob";
           words.textContent = `${d + 1}: ${name === "none" ? "no one thing" : name}`;
           Object.assign(input, { type: "range", min: low, max: high, step: "any", value: start[d] });
@@ -26,10 +26,10 @@ const Knobs = (() => {
           };
           say(start[d]);
           const band = document.createElement("span"), mark = document.createElement("i");
-          band.className = "usual";
+          band.className = "two-sigma";
           band.title = real;
-          mark.style.left = `${(100 * (mean - usual - low)) / (high - low)}%`;
-          mark.style.width = `${(100 * 2 * usual) / (high - low)}%`;
+          mark.style.left = `${(100 * (mean - twoSigma - low)) / (high - low)}%`;
+          mark.style.width = `${(100 * 2 * twoSigma) / (high - low)}%`;
           band.append(mark);
           input.addEventListener("input", () => {
             values[d] = Number(input.value);

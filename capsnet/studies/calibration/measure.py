@@ -1,6 +1,6 @@
 """Are capsule lengths probabilities? And how many digits does the network see?
 
-The paper calls the length of a digit capsule the probability that the digit is there (section 2);
+The paper calls the length of a class capsule the probability that the digit is there (section 2);
 the margin loss never asks for that. Reliability and its expected error are those of Guo et al.
 2017, "On Calibration of Modern Neural Networks", section 2. Digits are counted by one threshold,
 chosen before any result, on the canvas of the task: nothing, the ink of a digit in shuffled tiles,
@@ -15,7 +15,7 @@ from capsnet import metrics
 from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.batches import seeded_generator
-from capsnet.learning.evaluation import Outcome, Subject
+from capsnet.learning.evaluation import Evaluator, Predictions
 from capsnet.losses import probabilities
 from capsnet.nn.registry import NETWORKS
 from capsnet.studies.registry import Measured
@@ -26,17 +26,17 @@ TILE = 4  # pixels; divides every canvas
 COUNTS = ("0", "1", "2", "more")
 
 
-def reliability_table(outcome: Outcome, *, capsules: bool) -> pd.DataFrame:
+def reliability_table(predictions: Predictions, *, capsules: bool) -> pd.DataFrame:
     """Lengths in bins against how often the digit was there, of the predicted digits and of all.
 
     Columns group, low and high (edges of the bin), examples, length (their mean), there (%) with
     its interval there_low, there_high. Without `capsules` the scores become probabilities first; a
     length above 1, as a ConvNet's may be, counts as 1.
     """
-    num_digits, predicted = outcome.labels.shape[1], outcome.predictions
-    lengths = outcome.lengths if capsules else probabilities(outcome.lengths, num_digits)
+    num_digits, predicted = predictions.labels.shape[1], predictions.predicted
+    lengths = predictions.lengths if capsules else probabilities(predictions.lengths, num_digits)
     lengths = lengths.clamp(max=1)
-    there = metrics.one_hot(outcome.labels, NUM_CLASSES)
+    there = metrics.one_hot(predictions.labels, NUM_CLASSES)
     groups = {
         "predicted digits": reliability(lengths.gather(1, predicted), there.gather(1, predicted)),
         "all ten digits": reliability(lengths, there),
@@ -73,17 +73,17 @@ def expected_calibration_error(table: pd.DataFrame, group: str = "predicted digi
     return float((gaps * bins["examples"]).sum() / bins["examples"].sum())
 
 
-def count_table(subject: Subject, num_examples: int) -> pd.DataFrame:
+def count_table(evaluator: Evaluator, num_examples: int) -> pd.DataFrame:
     """How often the network sees as many digits as there are, by threshold.
 
     Columns shown, digits (how many there are), threshold, examples, right (%), and how often it
     found none, one, two or more (found_0 to found_more).
     """
     one, two = (
-        [batch.images for batch in subject._replace(num_digits=count).batches(num_examples)]
+        [batch.images for batch in evaluator._replace(num_digits=count).batches(num_examples)]
         for count in (1, 2)
     )
-    generator = seeded_generator("scramble", subject.seed)
+    generator = seeded_generator("scramble", evaluator.seed)
     shuffled = [scramble(images, tile=TILE, generator=generator) for images in one]
     shown = {
         "nothing": (0, [torch.zeros_like(one[0][:1])]),
@@ -93,10 +93,10 @@ def count_table(subject: Subject, num_examples: int) -> pd.DataFrame:
     }
     rows = []
     for name, (truth, batches) in shown.items():
-        predictions = [subject.predict(images) for images in batches]
+        predictions = [evaluator.predict(images) for images in batches]
         lengths = torch.cat([prediction.lengths for prediction in predictions]).cpu()
         if predictions[0].capsules is None:
-            lengths = probabilities(lengths, subject.num_digits)
+            lengths = probabilities(lengths, evaluator.num_digits)
         for threshold in THRESHOLDS:
             rows.append({"shown": name, "digits": truth, **counted(lengths, threshold, truth)})
     return pd.DataFrame(rows)
@@ -124,8 +124,8 @@ def scramble(images: Tensor, *, tile: int, generator: torch.Generator) -> Tensor
     return torch.nn.functional.fold(tiles.gather(2, order), (height, width), tile, stride=tile)
 
 
-def study(subject: Subject, outcome: Outcome, config: RunConfig) -> Measured:
+def study(evaluator: Evaluator, predictions: Predictions, config: RunConfig) -> Measured:
     """Are lengths probabilities, and how many digits are seen?"""
-    bins = reliability_table(outcome, capsules=NETWORKS[config.network].gives_lengths)
-    shifted = subject._replace(max_shift=config.task.training_shift)
+    bins = reliability_table(predictions, capsules=NETWORKS[config.network].gives_lengths)
+    shifted = evaluator._replace(max_shift=config.task.training_shift)
     return Measured({"calibration": bins, "counts": count_table(shifted, config.study_examples)})

@@ -8,27 +8,27 @@ import pandas as pd
 from capsnet import metrics
 from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.learning.evaluation import Outcome, Subject
+from capsnet.learning.evaluation import Evaluator, Predictions
 from capsnet.studies.registry import Measured
 
 LISTED = 100_000  # examples whose answer is listed one by one, at most
 
 
-def headline(outcome: Outcome) -> dict[str, float]:
+def headline(predictions: Predictions) -> dict[str, float]:
     """Test error in percent with its interval; squared pixel differences of a reconstruction."""
-    numbers = metrics.error_row(outcome.correct)
+    numbers = metrics.error_row(predictions.correct)
     del numbers["examples"]
-    return numbers | {"reconstruction_error": outcome.reconstruction_error.mean().item()}
+    return numbers | {"reconstruction_error": predictions.reconstruction_error.mean().item()}
 
 
-def error_table(outcome: Outcome) -> pd.DataFrame:
+def error_table(predictions: Predictions) -> pd.DataFrame:
     """Error in percent with its interval, of all examples and by group: one tidy table.
 
     Columns group (all, digit, pair, overlap), name, examples, error, error_low, error_high. A
     group without an example has no row.
     """
-    correct, labels, overlap = outcome.correct, outcome.labels, outcome.overlap
-    hits = metrics.found(outcome.predictions, labels)
+    correct, labels, overlap = predictions.correct, predictions.labels, predictions.overlap
+    hits = metrics.found(predictions.predicted, labels)
     groups = [("all", "all", correct)]
     groups += [("digit", str(digit), hits[labels == digit]) for digit in range(NUM_CLASSES)]
     if labels.shape[1] > 1:
@@ -44,9 +44,9 @@ def error_table(outcome: Outcome) -> pd.DataFrame:
     )
 
 
-def confusion_table(outcome: Outcome) -> pd.DataFrame:
+def confusion_table(predictions: Predictions) -> pd.DataFrame:
     """A row for each true and each predicted digit, with how often the one was called the other."""
-    counts = metrics.confusion(outcome.predictions, outcome.labels, NUM_CLASSES)
+    counts = metrics.confusion(predictions.predicted, predictions.labels, NUM_CLASSES)
     true, predicted = np.divmod(np.arange(NUM_CLASSES**2), NUM_CLASSES)
     return pd.DataFrame({"label": true, "prediction": predicted, "count": counts.flatten().numpy()})
 
@@ -61,8 +61,8 @@ def pair_matrix(table: pd.DataFrame) -> np.ndarray:
     return errors
 
 
-def study(subject: Subject, outcome: Outcome, config: RunConfig) -> Measured:
+def study(evaluator: Evaluator, predictions: Predictions, config: RunConfig) -> Measured:
     """Errors by group, which digit was taken for which, and the first examples one by one."""
-    listed = pd.DataFrame({"right": outcome.correct[:LISTED].int()})
-    tables = {"errors": error_table(outcome), "confusion": confusion_table(outcome)}
+    listed = pd.DataFrame({"right": predictions.correct[:LISTED].int()})
+    tables = {"errors": error_table(predictions), "confusion": confusion_table(predictions)}
     return Measured(tables | {"examples": listed})

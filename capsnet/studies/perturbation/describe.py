@@ -32,8 +32,8 @@ def effects(results: Results, config: RunConfig) -> str:
     )
 
 
-def usual_overview(results: Results, config: RunConfig) -> str:
-    table, wide = results.tables["usual"], results.tables["perturbation"]
+def two_sigma_overview(results: Results, config: RunConfig) -> str:
+    table, wide = results.tables["two_sigma"], results.tables["perturbation"]
     reach = table.drop_duplicates(["digit", "dimension"])["limit"] / 2
     if not reach.median() > 0:
         return "One capsule of each digit was looked at, so how it varies is not known."
@@ -69,7 +69,7 @@ SECTION = Section(
     {
         "perturbation/overview.png": overview,
         "perturbation/effects.png": effects,
-        "perturbation/usual_overview.png": usual_overview,
+        "perturbation/two_sigma_overview.png": two_sigma_overview,
     },
     folded="perturbation/digit_*.png",
 )

@@ -38,14 +38,14 @@ STRONGEST = 3  # typical changes at which the colours end
 
 def perturbation_grid(
     images: np.ndarray, values: np.ndarray, names: Sequence[str], path: Path, *, digit: int,
-    usual: Sequence[float]
+    two_sigma: Sequence[float]
 ) -> None:  # fmt: skip
-    """Figure 4: reconstructions [num_dimensions, num_values, h, w], one dimension a row. `usual`
-    [num_dimensions]: twice the standard deviation of a dimension over this digit's capsules.
+    """Figure 4: reconstructions [num_dimensions, num_values, h, w], one dimension a row.
+    two_sigma: [num_dimensions], two standard deviations over the capsules of this digit.
     """
     rows = [
         f"dim {dimension}, 2 sd: {reach:.2f}\n{name}"
-        for dimension, (name, reach) in enumerate(zip(names, usual, strict=True))
+        for dimension, (name, reach) in enumerate(zip(names, two_sigma, strict=True))
     ]
     title = f"Digit {digit}: what each dimension of its capsule does"
     sweeps(images, values, path, names=rows, title=title, largest=4)
@@ -143,13 +143,17 @@ def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
         notice(folder / "overview.png", title=f"{run}: nothing to perturb", note=note)
         return
     added = "standard deviations of the digit's capsules"
-    draw_range(found, "usual", shown.deviations, folder, run=run, prefix="usual_", added=added)
+    draw_range(
+        found, "two_sigma", shown.deviations, folder, run=run, prefix="two_sigma_", added=added
+    )
     draw_range(found, "perturbation", shown.values, folder, run=run)
     dimensions = found.tables["perturbation"].drop_duplicates(["digit", "dimension"])
     names = dimensions.groupby("digit")["name"].apply(list)
     for digit, images in shown.grids.items():
-        path, usual = folder / f"digit_{digit}.png", shown.reach[digit]
-        perturbation_grid(images, shown.values, names[digit], path, digit=digit, usual=usual)
+        path, two_sigma = folder / f"digit_{digit}.png", shown.reach[digit]
+        perturbation_grid(
+            images, shown.values, names[digit], path, digit=digit, two_sigma=two_sigma
+        )
 
 
 def draw_range(

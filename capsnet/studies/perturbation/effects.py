@@ -113,9 +113,9 @@ def _statistics(name: str, found: Slopes, limit: np.ndarray, num_tests: int) -> 
     error = deviation / np.sqrt(enough)
     half = error * stats.t.ppf(1 - LEVEL / 2, enough - 1)
     sure = error * stats.t.ppf(1 - LEVEL / num_tests / 2, enough - 1)
-    usual, unit = _mean(found.middle[:, None]), MEASURES[name].unit
+    middle, unit = _mean(found.middle[:, None]), MEASURES[name].unit
     change = 2 * limit * mean
-    percent = 100 * change / usual if MEASURES[name].relative else np.full_like(change, np.nan)
+    percent = 100 * change / middle if MEASURES[name].relative else np.full_like(change, np.nan)
     visible = np.abs(percent if unit in ("px^2", "1/px") else change) >= VISIBLE[unit]
     return pd.DataFrame(
         {
@@ -157,8 +157,8 @@ def effect_words(row: pd.Series) -> str:
     change, measure = row["change"], row["measure"]
     if measure.endswith("_centre"):
         ways = ("left", "right") if measure == "horizontal_centre" else ("down", "up")
-        subject = "moves" if row["shape_overlap"] >= SAME_SHAPE else "centre"
-        return f"{subject} {ways[int(change > 0)]} {abs(change):.1f} px"
+        side = "moves" if row["shape_overlap"] >= SAME_SHAPE else "centre"
+        return f"{side} {ways[int(change > 0)]} {abs(change):.1f} px"
     if measure == "slant":
         return f"slant {change:+.0f}°".replace("-", "\N{MINUS SIGN}")
     return f"{measure} {row['change_percent']:+.0f} %".replace("-", "\N{MINUS SIGN}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from capsnet import metrics
 from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.learning.evaluation import Subject, decode
+from capsnet.learning.evaluation import Evaluator, decode
 from capsnet.studies.perturbation.effects import (
     COLUMNS,
     Sweep,
@@ -43,16 +43,16 @@ def sweep_values(limit: float, step: float) -> Tensor:
     return torch.arange(-half, half + 1) * (limit / half)
 
 
-def right_capsules(subject: Subject, num_examples: int, wanted: int) -> dict[int, Tensor]:
+def right_capsules(evaluator: Evaluator, num_examples: int, wanted: int) -> dict[int, Tensor]:
     """For each digit, its capsule [n, d] in the first `wanted` test examples in which it was found.
 
     Where a poor network found too few, examples in which it missed the digit make up the number.
     """
     hits: dict[int, list[Tensor]] = {digit: [] for digit in range(NUM_CLASSES)}
     misses: dict[int, list[Tensor]] = {digit: [] for digit in range(NUM_CLASSES)}
-    for batch in subject.batches(num_examples):
-        prediction = subject.predict(batch.images)
-        predicted = metrics.predict(prediction.lengths, subject.num_digits)
+    for batch in evaluator.batches(num_examples):
+        prediction = evaluator.predict(batch.images)
+        predicted = metrics.predict(prediction.lengths, evaluator.num_digits)
         right = metrics.found(predicted, batch.labels)
         for (example, place), hit in np.ndenumerate(right.cpu().numpy()):
             digit = batch.labels[example, place].item()
@@ -65,7 +65,7 @@ def right_capsules(subject: Subject, num_examples: int, wanted: int) -> dict[int
     return {digit: torch.stack(rows) for digit, rows in chosen.items() if rows}
 
 
-def usual_values(poses: Tensor, num_values: int) -> Tensor:
+def two_sigma_values(poses: Tensor, num_values: int) -> Tensor:
     """From two standard deviations below to two above what is usual for a digit, dimension by
     dimension: [d, v] from its capsules [n, d]. The middle is exactly zero.
     """
@@ -169,9 +169,9 @@ def relative_change(images: Tensor) -> Tensor:
 
 
 class Shown(NamedTuple):
-    """What is drawn of the capsules [n, d] of each digit. `rows` are by the name of their table:
-    those of the paper's range moved by `values`, the usual ones by `deviations` times each
-    dimension's standard deviation; `reach` [d] is two of these by digit.
+    """The capsules [n, d] of each digit and what is drawn of them. `rows` are by the name of their
+    table: "perturbation" is moved by `values`, "two_sigma" by `deviations` times the standard
+    deviation of each dimension. reach: two standard deviations [d] of each digit.
     """
 
     capsules: dict[int, Tensor]
@@ -182,18 +182,23 @@ class Shown(NamedTuple):
     reach: dict[int, list[float]]
 
 
-def study(subject: Subject, num_examples: int, config: RunConfig) -> Measured:
+def study(evaluator: Evaluator, num_examples: int, config: RunConfig) -> Measured:
     """What each dimension of each digit's capsule does: over the range of the paper's Figure 4, and
     over two standard deviations of the digit's capsules either way. Empty without a decoder.
     """
-    model = subject.model
+    model = evaluator.model
     if model.decoder is None:
-        return Measured({name: pd.DataFrame(columns=COLUMNS) for name in ("perturbation", "usual")})
-    capsules = right_capsules(subject, num_examples, config.perturb_examples)
+        return Measured(
+            {name: pd.DataFrame(columns=COLUMNS) for name in ("perturbation", "two_sigma")}
+        )
+    capsules = right_capsules(evaluator, num_examples, config.perturb_examples)
     values = sweep_values(config.perturb.range, config.perturb.step)
-    usual = {digit: usual_values(poses, len(values)) for digit, poses in capsules.items()}
+    two_sigma = {digit: two_sigma_values(poses, len(values)) for digit, poses in capsules.items()}
     sweeps, tables, rows = {}, {}, {}
-    for name, moved in {"perturbation": dict.fromkeys(capsules, values), "usual": usual}.items():
+    for name, moved in {
+        "perturbation": dict.fromkeys(capsules, values),
+        "two_sigma": two_sigma,
+    }.items():
         sweeps[name] = {
             digit: measure_sweep(model, poses, digit, moved[digit])
             for digit, poses in capsules.items()
@@ -205,5 +210,5 @@ def study(subject: Subject, num_examples: int, config: RunConfig) -> Measured:
         for digit, poses in capsules.items()
     }
     deviations = sweep_values(2, 4 / (len(values) - 1)).numpy()
-    reach = {digit: moved[:, -1].tolist() for digit, moved in usual.items()}
+    reach = {digit: moved[:, -1].tolist() for digit, moved in two_sigma.items()}
     return Measured(tables, Shown(capsules, values.numpy(), deviations, rows, grids, reach))

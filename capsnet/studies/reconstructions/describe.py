@@ -7,7 +7,7 @@ from capsnet.studies.results import Results, Section
 def reconstructions(results: Results, config: RunConfig) -> str:
     table = results.tables["separation"]
     squared = table[table["measure"] == "squared_error"].set_index("name")["value"]
-    pixels = table[(table["measure"] == "pixels_told_apart") & (table["name"] == "all")]
+    pixels = table[(table["measure"] == "separation_accuracy") & (table["name"] == "all")]
     error, beside = squared["network"], squared.drop("network")
     of = f"{table.loc[table['name'] == 'network', 'examples'].item():,} test examples"
     trivial = ", ".join(f"{name} {value:.1f}" for name, value in beside.items())
@@ -19,7 +19,7 @@ def reconstructions(results: Results, config: RunConfig) -> str:
             f"average of {of}; answers that need no network: {trivial}."
         )
     share = pixels.iloc[0]
-    blurred = table.loc[table["measure"] == "pixels_by_means", "value"].item()
+    blurred = table.loc[table["measure"] == "class_means_accuracy", "value"].item()
     return (
         "Each of two digits from its own capsule, as in Figure 5 of the paper; a shared pixel may "
         "belong to both, and a capsule whose digit is not there (*) should draw nothing. On pixels "

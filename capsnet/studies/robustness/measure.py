@@ -20,7 +20,7 @@ from capsnet.data.batches import seeded_generator
 from capsnet.data.mnist import Digits
 from capsnet.data.multimnist import shift
 from capsnet.data.transforms import AFFNIST_SIZE, affine, affnist_like
-from capsnet.learning.evaluation import Outcome, Subject
+from capsnet.learning.evaluation import Evaluator, Predictions
 from capsnet.metrics import error_row
 from capsnet.studies.registry import Measured
 
@@ -38,7 +38,7 @@ DIRECTIONS = torch.tensor([(-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0)])  #
 SMALL_CANVAS_MOVE = 2  # pixels, as in training: 28x28 leave no room for affNIST's translations
 
 
-def robustness_table(subject: Subject, num_examples: int, affnist: Path | None) -> pd.DataFrame:
+def robustness_table(evaluator: Evaluator, num_examples: int, affnist: Path | None) -> pd.DataFrame:
     """Test the network on the first `num_examples` digits, transformed: rows of COLUMNS.
 
     Digits are transformed in the middle of the canvas and then placed as the task places them; for
@@ -48,15 +48,15 @@ def robustness_table(subject: Subject, num_examples: int, affnist: Path | None) 
     pixels. The network is tested on all images of `affnist` (one .mat file has 10,000) when it
     takes images of their size. Of the tests without an amount, all transforms act together.
     """
-    digits, size = subject.digits, subject.image_size
+    digits, size = evaluator.digits, evaluator.image_size
     images, labels = in_the_middle(digits.images[:num_examples], size), digits.labels[:num_examples]
 
     def test(moved: Tensor, labels: Tensor = labels, max_shift: int = 0) -> dict[str, float]:
-        moved_digits = subject._replace(digits=Digits(moved, labels), max_shift=max_shift)
-        return error_row(moved_digits.judge(len(labels)).correct)
+        moved_digits = evaluator._replace(digits=Digits(moved, labels), max_shift=max_shift)
+        return error_row(moved_digits.evaluate(len(labels)).correct)
 
-    rows = curves(test, images, seed=subject.seed, max_shift=subject.max_shift)
-    together, moved = all_together(images, subject.seed)
+    rows = curves(test, images, seed=evaluator.seed, max_shift=evaluator.max_shift)
+    together, moved = all_together(images, evaluator.seed)
     rows.append(row(together, None, test(moved)))
     if affnist is not None and size == AFFNIST_SIZE:
         rows.append(row("affnist", None, test(*load_affnist(affnist).to(images.device))))
@@ -64,8 +64,8 @@ def robustness_table(subject: Subject, num_examples: int, affnist: Path | None) 
 
 
 def random_affine(
-    subject: Subject, degrees: float, translate: float
-) -> tuple[Tensor, Tensor, Outcome]:
+    evaluator: Evaluator, degrees: float, translate: float
+) -> tuple[Tensor, Tensor, Predictions]:
     """The teaching notebook's test: every digit rotated by up to `degrees` and moved by up to
     `translate` of the width, by torchvision's RandomAffine.
 
@@ -74,13 +74,13 @@ def random_affine(
     from torchvision.transforms import RandomAffine
 
     transform = RandomAffine(degrees, (translate, translate))
-    images = in_the_middle(subject.digits.images, subject.image_size)
+    images = in_the_middle(evaluator.digits.images, evaluator.image_size)
     with torch.random.fork_rng():
-        torch.manual_seed(subject.seed)  # torchvision draws from the global generator
+        torch.manual_seed(evaluator.seed)  # torchvision draws from the global generator
         moved = torch.stack([transform(image[None])[0] for image in images.cpu()])
     moved = moved.to(images.device)
-    transformed = subject._replace(digits=Digits(moved, subject.digits.labels), max_shift=0)
-    return images, moved, transformed.judge(len(moved))
+    transformed = evaluator._replace(digits=Digits(moved, evaluator.digits.labels), max_shift=0)
+    return images, moved, transformed.evaluate(len(moved))
 
 
 def curves(
@@ -141,16 +141,16 @@ class Transformed(NamedTuple):
     predictions: np.ndarray
 
 
-def study(subject: Subject, outcome: Outcome, config: RunConfig) -> Measured:
+def study(evaluator: Evaluator, predictions: Predictions, config: RunConfig) -> Measured:
     """Under affine transformations that training did not show; of one digit to an image only."""
-    if subject.num_digits > 1:
+    if evaluator.num_digits > 1:
         return Measured({"robustness": pd.DataFrame(columns=COLUMNS)})
     affnist = Path(config.data.affnist) if config.data.affnist else None
-    table = robustness_table(subject, config.study_examples, affnist)
+    table = robustness_table(evaluator, config.study_examples, affnist)
     degrees, share = config.evaluate.affine_degrees, config.evaluate.affine_translate
-    images, moved, answers = random_affine(subject, degrees, share)
+    images, moved, answers = random_affine(evaluator, degrees, share)
     table.loc[len(table)] = row("random_affine", None, error_row(answers.correct))
     first = slice(NUM_TRANSFORMED)
     pictures = [part[first].cpu().numpy() / 255 for part in (images, moved)]
-    digits = [part[first, 0].numpy() for part in (answers.labels, answers.predictions)]
+    digits = [part[first, 0].numpy() for part in (answers.labels, answers.predicted)]
     return Measured({"robustness": table}, Transformed(*pictures, *digits))

@@ -9,11 +9,11 @@ def routing(results: Results, config: RunConfig) -> str:
     by_name = {name: by_iteration(results, name) for name in table["measure"].unique()}
     last = trained - 1
     examples = table["examples"].max()
-    share, largest, votes, pull, length, error, change, between, moved = (
+    share, largest, votes, positive, length, error, change, between, moved = (
         by_name[name]
         for name in (
-            "contributed_coupling", "largest_coupling", "votes", "pull", "length", "error",
-            "logit_change", "logit_change_change", "coupling_change",
+            "contributed_coupling", "largest_coupling", "votes", "positive_share", "length",
+            "error", "logit_change", "logit_change_change", "coupling_change",
         )
     )  # fmt: skip
     more = (
@@ -43,9 +43,10 @@ def routing(results: Results, config: RunConfig) -> str:
         f"iterations (the largest one of an image from {largest[0]:.0f} to {largest[last]:.0f} %), "
         f"the capsule's length from {length[0]:.2f} to {length[last]:.2f}. At first "
         f"{votes[0]:.0f} votes carry 80 % of it, in the end {votes[last]:.0f}. All votes that "
-        f"point its way add {pull[last]:.0f} % of it, the others, which so weigh less than "
-        f"nothing, take {pull[last] - 100:.0f} % away. As trained the error is {error[last]:.2f} % "
-        f"({of_last['low']:.1f} to {of_last['high']:.1f}), stopped earlier {stopped} %; {more} "
+        f"point its way add {positive[last]:.0f} % of it, the others, which so weigh less than "
+        f"nothing, take {positive[last] - 100:.0f} % away. "
+        f"As trained the error is {error[last]:.2f} % ({of_last['low']:.1f} to "
+        f"{of_last['high']:.1f}), stopped earlier {stopped} %; {more} "
         f"By Procedure 1 a logit changes by vote times capsule. Over the iterations "
         f"{moves[0]}, {moves[1]}, {moves[2]}. Figure A.1 of the paper is said to be the mean "
         "change of a logit, and to shrink; which of these it shows is not known."

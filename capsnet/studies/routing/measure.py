@@ -24,7 +24,7 @@ from torch.nn.functional import avg_pool2d
 from capsnet.config import RunConfig
 from capsnet.data.batches import Batch
 from capsnet.learning.device import autocast
-from capsnet.learning.evaluation import Outcome, Subject
+from capsnet.learning.evaluation import Evaluator, Predictions
 from capsnet.metrics import exact_match, wilson_interval
 from capsnet.nn.registry import NETWORKS
 from capsnet.nn.routing import Trace
@@ -47,7 +47,7 @@ UNITS = {
     "contributed_coupling": "%",  # of the votes for a digit there, by contribution
     "largest_coupling": "%",  # of all votes for a digit there
     "votes": "",  # the fewest that carry `MOST` of s_j of a digit there
-    "pull": "%",  # of s_j, added by the votes that point its way; the others take away
+    "positive_share": "%",  # of s_j, added by the votes that point its way; the others take away
     "length": "",  # of the capsule of a digit there
     "own_coupling": "%",  # of a digit's own places, to its own capsule
     "other_coupling": "%",  # to the capsule of the other digit in the image
@@ -57,14 +57,14 @@ UNITS = {
 COLUMNS = ["iteration", "measure", "value", "low", "high", "unit", "examples"]
 
 
-class Watched(NamedTuple):
+class TracedSample(NamedTuple):
     """One image's traced routing, weighed by `strength` [i], the lengths of its lower capsules.
     The network was trained with `num_trained` iterations.
     """
 
     trace: Trace  # of this image: votes [i, j, d], the others [r, ...]
     strength: Tensor
-    owners: Tensor  # bool [k, i]: the lower capsules at the places of each digit
+    spatial_map: Tensor  # bool [k, i]: the lower capsules at the places of each digit
     num_places: int  # of the grid
     labels: list[int]
     num_trained: int
@@ -81,8 +81,8 @@ class Claims(NamedTuple):
     digits: tuple[int, int]
 
 
-def watch_routing(
-    subject: Subject, outcome: Outcome, num_examples: int
+def trace_routing(
+    evaluator: Evaluator, predictions: Predictions, num_examples: int
 ) -> tuple[pd.DataFrame, list[Claims]]:
     """Trace the routing of the first test examples, at least to `MAX_ITERATIONS`.
 
@@ -91,37 +91,37 @@ def watch_routing(
     still to be seen).
     """
     values, right, wrong, begin = [], [], [], 0
-    for batch in subject.batches(num_examples):
-        correct = outcome.correct[begin : begin + len(batch)]
+    for batch in evaluator.batches(num_examples):
+        correct = predictions.correct[begin : begin + len(batch)]
         begin += len(batch)
-        for number, watched in enumerate(watch(subject, batch)):
-            values.append(measure(watched))
+        for number, traced in enumerate(trace_samples(evaluator, batch)):
+            values.append(measure(traced))
             kept = right if correct[number] else wrong
             if len(kept) < NUM_SHOWN:
-                kept.append(claims(watched, batch.images[number, 0], batch.sources[number]))
+                kept.append(claims(traced, batch.images[number, 0], batch.sources[number]))
     return summarise(torch.stack(values)), right or wrong
 
 
 @torch.inference_mode()
-def watch(subject: Subject, batch: Batch) -> Iterator[Watched]:
+def trace_samples(evaluator: Evaluator, batch: Batch) -> Iterator[TracedSample]:
     """The routing of each image of a batch."""
-    model = subject.model
+    model = evaluator.model
     for start in range(0, len(batch), CHUNK):
         images, _, sources, labels = (field[start : start + CHUNK] for field in batch)
-        with autocast(images.device, subject.dtype):
+        with autocast(images.device, evaluator.dtype):
             lower_bip = model.lower_capsules(images)
             trained = model.digit.num_iterations
             traced = model.digit.trace(lower_bip, max(trained, MAX_ITERATIONS))
-        owned = owners(sources, model.convolution.kernel_size[0])
+        owned = spatial_map(sources, model.convolution.kernel_size[0])
         num_places = owned.shape[2]
         owned = owned.repeat(1, 1, lower_bip.shape[1] // num_places)  # type by type
         for n in range(len(images)):
             one = Trace(traced.votes[n], *(field[:, n] for field in traced[1:]))
             strength = lower_bip[n].float().norm(dim=-1)
-            yield Watched(one, strength, owned[n], num_places, labels[n].tolist(), trained)
+            yield TracedSample(one, strength, owned[n], num_places, labels[n].tolist(), trained)
 
 
-def owners(sources: Tensor, kernel_size: int) -> Tensor:
+def spatial_map(sources: Tensor, kernel_size: int) -> Tensor:
     """Whose place of the grid it is, from the clean digits [b, k, h, w]: bool [b, k, places]."""
     edge = kernel_size // 2
     middle = sources[..., edge : sources.shape[-2] - edge, edge : sources.shape[-1] - edge]
@@ -130,12 +130,12 @@ def owners(sources: Tensor, kernel_size: int) -> Tensor:
     return ((ink >= OWNER * everything) & (everything > 0)).flatten(2)
 
 
-def measure(watched: Watched) -> Tensor:
+def measure(traced: TracedSample) -> Tensor:
     """The values of UNITS of one image by iteration: [r, measures]; NaN for a digit of no place,
     and for what differs from the iteration before in the first.
     """
-    votes, _, couplings, capsules = watched.trace
-    labels, weight = watched.labels, watched.strength / watched.strength.sum().clamp_min(1e-12)
+    votes, _, couplings, capsules = traced.trace
+    labels, weight = traced.labels, traced.strength / traced.strength.sum().clamp_min(1e-12)
     products = torch.einsum("ijd,rjd->rij", votes, capsules)
     lengths = votes.norm(dim=-1) * capsules.norm(dim=-1).unsqueeze(1)
     cosine = products / lengths.clamp_min(1e-12)
@@ -143,7 +143,7 @@ def measure(watched: Watched) -> Tensor:
     entropy = -torch.xlogy(shares, shares).sum(dim=2) / torch.log(torch.tensor(2.0))
     own, other = [], []
     for place, digit in enumerate(labels):
-        strength = watched.strength * watched.owners[place]
+        strength = traced.strength * traced.spatial_map[place]
         mass = torch.einsum("i,rij->rj", strength / strength.sum(), shares)  # NaN: no place
         own.append(mass[:, digit])
         other.append(mass[:, [label for label in labels if label != digit]].sum(dim=1))
@@ -164,7 +164,7 @@ def measure(watched: Watched) -> Tensor:
         "contributed_coupling": 100 * (parts * coupled).sum(dim=1).mean(dim=1),
         "largest_coupling": 100 * coupled.amax(dim=1).mean(dim=1),
         "votes": num_votes(parts).mean(dim=1),
-        "pull": 100 * parts.clamp_min(0).sum(dim=1).mean(dim=1),
+        "positive_share": 100 * parts.clamp_min(0).sum(dim=1).mean(dim=1),
         "length": capsules[:, labels].norm(dim=-1).mean(dim=1),
         "own_coupling": 100 * own,
         "other_coupling": 100 * other,
@@ -215,28 +215,28 @@ def summarise(values: Tensor) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def claims(watched: Watched, image: Tensor, sources: Tensor) -> Claims:
+def claims(traced: TracedSample, image: Tensor, sources: Tensor) -> Claims:
     """What each of two digits claims: coupling times length, summed over the types at each place.
 
     Of one digit in the image the other is the wrong one with the longest capsule.
     """
-    _, _, couplings, capsules = (part[: watched.num_trained] for part in watched.trace)
-    digits = list(watched.labels)
+    _, _, couplings, capsules = (part[: traced.num_trained] for part in traced.trace)
+    digits = list(traced.labels)
     if len(digits) == 1:
         lengths = capsules[-1].norm(dim=-1)
         lengths[digits] = -1
         digits.append(int(lengths.argmax()))
-    mass = couplings[:, :, digits] * watched.strength.unsqueeze(1)  # [r, i, 2]
-    size = round(sqrt(watched.num_places))
+    mass = couplings[:, :, digits] * traced.strength.unsqueeze(1)  # [r, i, 2]
+    size = round(sqrt(traced.num_places))
     maps = mass.unflatten(1, (-1, size, size)).sum(dim=1).movedim(-1, 1)  # [r, 2, h, w]
     clean = torch.stack([sources[0], sources[-1] if len(sources) > 1 else torch.zeros_like(image)])
     return Claims(image.cpu().numpy(), clean.cpu().numpy(), maps.cpu().numpy(), tuple(digits))
 
 
-def study(subject: Subject, outcome: Outcome, config: RunConfig) -> Measured:
+def study(evaluator: Evaluator, predictions: Predictions, config: RunConfig) -> Measured:
     """What happens in each iteration, and which part of an image each digit claims."""
     if not NETWORKS[config.network].routes:
         return Measured({"routing": pd.DataFrame(columns=COLUMNS)})
-    few = min(config.study_examples, len(outcome.labels))
-    table, shown = watch_routing(subject, outcome, few)
+    few = min(config.study_examples, len(predictions.labels))
+    table, shown = trace_routing(evaluator, predictions, few)
     return Measured({"routing": table}, shown)

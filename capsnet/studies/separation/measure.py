@@ -16,26 +16,28 @@ from torch import Tensor
 from capsnet import metrics
 from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.learning.evaluation import Outcome, Subject, decode
+from capsnet.learning.evaluation import Evaluator, Predictions, decode
 from capsnet.studies.registry import Measured
 
 COLUMNS = ["measure", "name", "value", "low", "high", "unit", "examples"]
-SQUARED, PIXELS, BOXES = "squared_error", "pixels_told_apart", "box_overlap"
-BY_MEANS = "pixels_by_means"
+SQUARED, PIXELS, BOXES = "squared_error", "separation_accuracy", "box_overlap"
+BY_MEANS = "class_means_accuracy"
 
 
-def separation_table(subject: Subject, outcome: Outcome, num_examples: int) -> pd.DataFrame:
-    """Rows of COLUMNS, means over the first test examples, whose capsules are in the outcome, with
-    their 95 % intervals (normal):
+def separation_table(
+    evaluator: Evaluator, predictions: Predictions, num_examples: int
+) -> pd.DataFrame:
+    """Rows of COLUMNS: means over the first test examples, with 95 % intervals (normal).
+    `predictions` holds the capsules of these examples.
 
     squared_error: sum of squared pixel differences for each digit, of the network and of trivial
         answers: nothing, the mean picture of the class, and for pairs half of the image;
-    pixels_told_apart: of the pixels that one digit alone has inked the share (%) on which its own
+    separation_accuracy: of the pixels that one digit alone has inked the share (%) on which its own
         reconstruction is the brighter one, of all pairs and by overlap; a coin gets 50;
-    pixels_by_means: the same of the mean pictures of the classes;
+    class_means_accuracy: the same of the mean pictures of the classes;
     box_overlap: how much of the smaller bounding box the other one covers (%).
     """
-    parts = list(examples_of(subject, outcome, num_examples))
+    parts = list(examples_of(evaluator, predictions, num_examples))
     sources, labels, images, pictures = (torch.cat(part) for part in zip(*parts, strict=True))
     answers = {"nothing": torch.zeros_like(sources), "mean of the class": means(sources, labels)}
     if sources.shape[1] > 1:
@@ -51,7 +53,7 @@ def separation_table(subject: Subject, outcome: Outcome, num_examples: int) -> p
         rows.append((BOXES, "all", *mean_interval(100 * metrics.box_overlap(sources))))
         if pictures.numel() > 0:
             rows += pixels_by_overlap(pictures, sources)
-            share = pixels_told_apart(answers["mean of the class"], sources)
+            share = separation_accuracy(answers["mean of the class"], sources)
             rows.append((BY_MEANS, "mean of the class", *mean_interval(share)))
         units += ["%"] * (len(rows) - len(units))
     table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "unit"])
@@ -59,15 +61,15 @@ def separation_table(subject: Subject, outcome: Outcome, num_examples: int) -> p
 
 
 def examples_of(
-    subject: Subject, outcome: Outcome, num_examples: int
+    evaluator: Evaluator, predictions: Predictions, num_examples: int
 ) -> Iterator[tuple[Tensor, ...]]:
     """Sources, labels, images and, with a decoder, reconstructions of each batch, on the CPU."""
     begin = 0
-    for batch in subject.batches(num_examples):
+    for batch in evaluator.batches(num_examples):
         pictures = batch.sources[:0]
-        if subject.model.decoder is not None:
-            capsules = outcome.capsules[begin : begin + len(batch)].to(batch.images.device)
-            pictures = decode(subject.model, capsules, batch.labels)
+        if evaluator.model.decoder is not None:
+            capsules = predictions.capsules[begin : begin + len(batch)].to(batch.images.device)
+            pictures = decode(evaluator.model, capsules, batch.labels)
         begin += len(batch)
         yield batch.sources.cpu(), batch.labels.cpu(), batch.images.cpu(), pictures.cpu()
 
@@ -81,14 +83,14 @@ def means(sources: Tensor, labels: Tensor) -> Tensor:
 
 
 def pixels_by_overlap(pictures: Tensor, sources: Tensor) -> Iterator[tuple]:
-    share, overlap = pixels_told_apart(pictures, sources), metrics.overlap(sources)
+    share, overlap = separation_accuracy(pictures, sources), metrics.overlap(sources)
     yield PIXELS, "all", *mean_interval(share)
     for name, inside in metrics.overlap_bins(overlap):
         if inside.any():
             yield PIXELS, name, *mean_interval(share[inside])
 
 
-def pixels_told_apart(pictures: Tensor, sources: Tensor) -> Tensor:
+def separation_accuracy(pictures: Tensor, sources: Tensor) -> Tensor:
     """Percent of the pixels with one digit's ink alone on which that digit's picture is the
     brighter of the two: [n] from two [n, 2, h, w]; NaN where no pixel is one digit's alone.
     """
@@ -107,6 +109,6 @@ def mean_interval(values: Tensor) -> tuple[float, float, float, int]:
     return mean, mean - error, mean + error, len(values)
 
 
-def study(subject: Subject, outcome: Outcome, config: RunConfig) -> Measured:
-    few = min(config.study_examples, len(outcome.labels))
-    return Measured({"separation": separation_table(subject, outcome, few)})
+def study(evaluator: Evaluator, predictions: Predictions, config: RunConfig) -> Measured:
+    few = min(config.study_examples, len(predictions.labels))
+    return Measured({"separation": separation_table(evaluator, predictions, few)})
