@@ -13,7 +13,6 @@ LONG = (
     "test_interruption.py",
     "test_every_run.py",
     "test_routing_compiled.py",
-    "test_benchmark.py",
 )
 
 

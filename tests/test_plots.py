@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from capsnet.benchmark import draw as benchmark
 from capsnet.plots import canvas
 from capsnet.plots.pictures import notice
 from capsnet.studies.errors import draw as errors
@@ -102,17 +101,6 @@ def pairs(num_classes):
     return error + error.T
 
 
-def growing(num_sizes):
-    """Twice as long for twice the size; training at 100 and 50 images/s."""
-    rows = []
-    for growing in ("images", "lower capsules", "iterations", "training"):
-        names = ("28x28", "36x36") if growing == "training" else ("route", "route_reference")
-        for slower, name in enumerate(names, start=1):
-            sizes = [16 * 2**n for n in range(num_sizes)]
-            rows += [(growing, name, size, size, slower * size / 100) for size in sizes]
-    return pd.DataFrame(rows, columns=["growing", "contestant", "size", "batch_size", "seconds"])
-
-
 TITLE = {"title": "What there is to see"}
 CASES = {
     "curve": (training_curve, [curve()], TITLE),
@@ -144,8 +132,6 @@ CASES = {
     "no pairs": (errors.pair_errors, [np.full((4, 4), np.nan)], TITLE),
     "overlap": (errors.error_by_overlap, [overlaps(10)], TITLE),
     "one overlap": (errors.error_by_overlap, [overlaps(1)], TITLE),
-    "growth": (benchmark.growth, [growing(6)], TITLE),
-    "growth of one size": (benchmark.growth, [growing(1)], TITLE),
     "grid": (
         perturbation.perturbation_grid,
         sweep(4, 11, 28),
@@ -222,16 +208,6 @@ def test_failures_stand_to_the_right_whatever_the_order(tmp_path):
     reconstructions.reconstructions(shown, tmp_path / "first.png", title="Same")
     reconstructions.reconstructions(shown[1:] + shown[:1], tmp_path / "second.png", title="Same")
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
-
-
-def test_growth_says_by_how_much():
-    """Sizes 16 to 512 are 32 times as large and take 32 times as long; training is made fastest at
-    64 images of 28x28 and at 16 of 36x36."""
-    table = growing(6)
-    images, training = (table[table["growing"] == name] for name in ("images", "training"))
-    assert benchmark.slowdown("images", images) == "32x the images: route takes 32x the time"
-    training = training.assign(value=[1, 2, 3, 2, 1, 1, 9, 8, 7, 6, 5, 4])
-    assert benchmark.fastest_sizes(training) == "Training: fastest at 64 (28x28) and 16 (36x36)"
 
 
 def test_nothing_to_draw_is_an_error_and_leaves_no_file(tmp_path):

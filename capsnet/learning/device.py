@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-GIB = 2**30
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
@@ -63,16 +62,6 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float32
     has_bfloat16 = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if has_bfloat16 else torch.float32
-
-
-def describe(device: torch.device) -> str:
-    """Processor, threads and memory in one line; of a GPU, it first."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
-    host = f"{processor()}, {torch.get_num_threads()} threads, {memory:.0f} GiB of memory"
-    if device.type != "cuda":
-        return host
-    card = torch.cuda.get_device_properties(device)
-    return f"{card.name}, {card.total_memory / GIB:.0f} GiB, beside {host}"
 
 
 def restart_peak(device: torch.device) -> int:

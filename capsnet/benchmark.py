@@ -1,0 +1,220 @@
+"""Speed and memory of training, routing and batches: `python -m capsnet.benchmark`.
+
+The speed of a shared machine changes within seconds. Therefore a round times every candidate once.
+The table shows medians over the rounds, also of ratios, and ranges in brackets. Images are random
+bytes, because no time depends on pixel values. A 36x36 image shows two digits. Targets are for
+batches of 128 on two CPU cores with AVX512-BF16.
+
+`training` is an eager training step, from the draw of its batch to the new weights. `convolve` is
+the forward and backward pass of its convolutions alone, `conv2d` the same with PyTorch's function.
+`product` is one matrix product with as many multiply-adds as the step: three times those of a
+prediction. `route` and `route_reference` are forward and backward passes of three iterations in
+float32, on CUDA with TF32 products if a training uses them. Memory is the allocator's on CUDA, else
+the process's: at the peak of `training`, and beyond what is held before a routing pass.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, relu
+from torch.utils.benchmark import Timer
+
+from capsnet.data.batches import Batch, compose_batch, training_draws
+from capsnet.data.mnist import Digits
+from capsnet.files import replace_file
+from capsnet.learning import device as hardware
+from capsnet.learning.distributed import SINGLE_PROCESS
+from capsnet.learning.evaluation import predict
+from capsnet.learning.training import PredictAndDecode, Progress, TrainingStep
+from capsnet.losses import Losses, margin_loss, weighted_losses
+from capsnet.nn.capsnet import CapsNet, Prediction
+from capsnet.nn.convolution import convolve
+from capsnet.nn.registry import multiply_adds
+from capsnet.nn.routing import route, route_reference, squash
+from capsnet.provenance import record
+
+MIN_RUN_TIME = 0.2  # seconds for which a round times a candidate
+TASKS = {28: {"num_digits": 1, "max_shift": 2}, 36: {"num_digits": 2, "max_shift": 4}}  # by size
+TARGETS = {  # least ratios
+    "speed of training / convolve": 0.8,
+    "speed of composition / training": 20,
+    "speed of route / route_reference": 5,
+    "memory of route_reference / route": 10,
+}
+
+
+def main() -> None:
+    """Print the report and write it to `--out`."""
+    title, note = __doc__.split("\n\n", 1)
+    parser = argparse.ArgumentParser("benchmark", description=title)
+    parser.add_argument("--out", type=Path, default=Path("reports/benchmark.md"))
+    parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[128], help="images")
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    if min(*options.batch_size, options.rounds) < 1:
+        parser.error("--batch-size and --rounds: wanted 1 or more")
+    try:
+        device = hardware.choose_device()
+        dtype = hardware.choose_dtype(options.precision, device)
+        hardware.allow_tf32(device, dtype)  # a training makes this call and the next
+        hardware.keep_freed_memory()
+        pixels = torch.randint(256, (60_000, 28, 28), dtype=torch.uint8)
+        digits = Digits(pixels, torch.randint(10, (60_000,))).to(device)
+        about = {"command": shlex.join(["python", "-m", "capsnet.benchmark", *sys.argv[1:]])}
+        about |= record(device, dtype) | {"threads": torch.get_num_threads()}
+        measured = {
+            f"{size}x{size}, b = {batch}": measure(size, digits, dtype, batch, options.rounds)
+            for size in TASKS
+            for batch in options.batch_size
+        }
+        lines = "".join(f"- {name}: `{value}`\n" for name, value in about.items())
+        table = compare(measured).to_markdown(index=False, disable_numparse=True)
+        text = f"# Benchmark\n\n{lines}\n{table}\n\n{note}"
+        print(text)
+        replace_file(options.out, text.encode())
+    except (ValueError, OSError, torch.OutOfMemoryError) as error:
+        parser.exit(1, f"benchmark: {error}\n")
+
+
+def measure(
+    image_size: int, digits: Digits, dtype: torch.dtype, batch_size: int, rounds: int
+) -> pd.DataFrame:
+    """Measure the task with images of this size and return the table of `derive`."""
+    print(f"{image_size}x{image_size}, b = {batch_size}", file=sys.stderr)
+    device = digits.images.device
+    model = CapsNet(image_size=image_size).to(device)
+    training, composition = training_calls(model, image_size, digits, dtype, batch_size)
+    images = composition().images
+    routing = batch_size, model.digit.weight.shape[0], device
+    macs = 3 * batch_size * multiply_adds("capsnet", {"image_size": image_size})
+    factors = torch.randn(4096 + macs // 4096**2, 4096, device=device).to(dtype)
+    training()  # allocates the gradients and the optimizer's state
+    hardware.restart_peak(device)
+    training()
+    memory = {"training": hardware.peak(device)}
+    with ProcessPoolExecutor(1, max_tasks_per_child=1) as pool:  # a new process for each call
+        for way in (route, route_reference):
+            memory[way.__name__] = pool.submit(extra_memory, way, *routing).result()
+    candidates = {
+        "training": training,
+        "convolve": partial(convolutions, model, images, dtype, convolve),
+        "conv2d": partial(convolutions, model, images, dtype, conv2d),
+        "product": partial(torch.mm, factors[4096:], factors[:4096]),
+        "composition": composition,
+        "evaluation": partial(predict, model, images, dtype),
+        "route": routing_pass(route, *routing),
+        "route_reference": routing_pass(route_reference, *routing),
+    }
+    return derive(time_in_rounds(candidates, rounds), pd.Series(memory, dtype=float), batch_size)
+
+
+def time_in_rounds(candidates: dict[str, Callable[[], object]], rounds: int) -> pd.DataFrame:
+    """Seconds of a call [rounds, candidates]: medians over `MIN_RUN_TIME` or longer."""
+
+    def seconds(call: Callable[[], object]) -> float:
+        timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+        return timer.blocked_autorange(min_run_time=MIN_RUN_TIME).median
+
+    return pd.DataFrame([pd.Series(candidates).map(seconds) for _ in range(rounds)])
+
+
+def training_calls(
+    model: CapsNet, image_size: int, digits: Digits, dtype: torch.dtype, batch_size: int
+) -> tuple[Callable[[], None], Callable[[], Batch]]:
+    """An eager training step of Adam, and the composition of a batch alone."""
+    compose = partial(compose_batch, digits, image_size=image_size)
+    draws = training_draws(digits, count(), seed=1, batch_size=batch_size, **TASKS[image_size])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    both, progress = PredictAndDecode(model), Progress()
+    step = TrainingStep(both, optimizer, compose, compute_losses, dtype, SINGLE_PROCESS, progress)
+    return lambda: step(next(draws)), lambda: compose(next(draws))
+
+
+def compute_losses(prediction: Prediction, reconstructions: Tensor, batch: Batch) -> Losses:
+    """The losses of the paper."""
+    tensors = prediction.lengths, batch.targets, reconstructions, batch.sources
+    return weighted_losses(*tensors, classification=margin_loss, reconstruction_weight=0.0005)
+
+
+def convolutions(
+    model: CapsNet, images: Tensor, dtype: torch.dtype, convolution: Callable[..., Tensor]
+) -> tuple[Tensor, ...]:
+    """Gradients of the weights and biases of both convolutions, with ReLU between them."""
+    first, second = model.convolution, model.primary.convolution
+    weights = first.weight, first.bias, second.weight, second.bias
+    with hardware.autocast(images.device, dtype):
+        features = relu(convolution(images, *weights[:2], stride=first.stride[0]), inplace=True)
+        output = convolution(features, *weights[2:], stride=second.stride[0])
+    return torch.autograd.grad(output, weights, output.detach())
+
+
+def routing_pass(
+    way: Callable[..., Tensor], batch_size: int, num_lower: int, device: torch.device
+) -> Callable[[], tuple[Tensor, ...]]:
+    """A forward and backward pass of `route` or `route_reference` on random inputs."""
+    lower = squash(torch.randn(batch_size, num_lower, 8, device=device)).requires_grad_()
+    weight = (0.1 * torch.randn(num_lower, 10, 8, 16, device=device)).requires_grad_()
+
+    def call() -> tuple[Tensor, ...]:
+        capsules = way(lower, weight, num_iterations=3)
+        return torch.autograd.grad(capsules, (lower, weight), capsules.detach())
+
+    return call
+
+
+def extra_memory(way: Callable, batch_size: int, num_lower: int, device: torch.device) -> int:
+    """Bytes at the peak of a routing pass beyond those before it."""
+    routing_pass(way, min(batch_size, 17), num_lower, device)()  # loads the code for 17 or more
+    call = routing_pass(way, batch_size, num_lower, device)
+    before = hardware.restart_peak(device)
+    call()
+    return hardware.peak(device) - before
+
+
+def derive(seconds: pd.DataFrame, memory: pd.Series, batch_size: int) -> pd.DataFrame:
+    """Seconds [rounds, candidates] and bytes -> speeds, memory and ratios [rounds, measures]."""
+    speed = batch_size / seconds
+    measures = {f"{name} (images/s)": speed[name] for name in speed}
+    measures |= {f"memory of {name} (MiB)": memory[name] / 2**20 for name in memory.index}
+    measures |= {
+        "speed of training / convolve": speed["training"] / speed["convolve"],
+        "speed of training / product": speed["training"] / speed["product"],
+        "speed of composition / training": speed["composition"] / speed["training"],
+        "speed of route / route_reference": speed["route"] / speed["route_reference"],
+        "memory of route_reference / route": memory["route_reference"] / memory["route"],
+    }
+    return pd.DataFrame(measures)
+
+
+def compare(measured: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row of text a measure, one column a case: median and range. Then the targets."""
+    rows = []
+    for name in next(iter(measured.values())):
+        columns = {case: table[name] for case, table in measured.items()}
+        row = {"measure": name} | {case: cell(values) for case, values in columns.items()}
+        bound = TARGETS.get(name)
+        met = ["yes" if values.median() >= bound else "no" for values in columns.values() if bound]
+        target = f"at least {bound}" if bound else ""
+        rows.append(row | {"target": target, "met": ", ".join(met)})
+    return pd.DataFrame(rows)
+
+
+def cell(values: pd.Series) -> str:
+    """The median with at least three digits, and the range if the values differ."""
+    statistics = values.median(), values.min(), values.max()
+    median, low, high = (f"{n:,.0f}" if n >= 100 else f"{n:#.3g}" for n in statistics)
+    return median if low == high else f"{median} ({low} to {high})"
+
+
+if __name__ == "__main__":
+    main()
