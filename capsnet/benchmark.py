@@ -34,7 +34,7 @@ from capsnet.files import replace_file
 from capsnet.learning import device as hardware
 from capsnet.learning.distributed import SINGLE_PROCESS
 from capsnet.learning.evaluation import predict
-from capsnet.learning.training import PredictAndDecode, Progress, TrainingStep
+from capsnet.learning.step import TrainingStep
 from capsnet.losses import Losses, margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet, Prediction
 from capsnet.nn.convolution import convolve
@@ -135,9 +135,18 @@ def training_calls(
     compose = partial(compose_batch, digits, image_size=image_size)
     draws = training_draws(digits, count(), seed=1, batch_size=batch_size, **TASKS[image_size])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-    both, progress = PredictAndDecode(model), Progress()
-    step = TrainingStep(both, optimizer, compose, compute_losses, dtype, SINGLE_PROCESS, progress)
-    return lambda: step(next(draws)), lambda: compose(next(draws))
+    step = TrainingStep(
+        model,
+        optimizer,
+        compose=compose,
+        compute_losses=compute_losses,
+        dtype=dtype,
+        distributed=SINGLE_PROCESS,
+        loss_sums=torch.zeros(
+            len(Losses._fields), dtype=torch.float64, device=digits.images.device
+        ),
+    )
+    return lambda: step(next(draws), 1), lambda: compose(next(draws))
 
 
 def compute_losses(prediction: Prediction, reconstructions: Tensor, batch: Batch) -> Losses:

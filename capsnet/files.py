@@ -1,32 +1,60 @@
-"""Files that are whole at every moment, and their MD5."""
+"""Writing files: whole at every moment, with rounded numbers; and their MD5."""
 
 import hashlib
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DIGITS = 6  # significant digits: more differ from machine to machine
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write to a file aside, then rename it: whoever reads `path` finds the old bytes or the new.
+    """Write to a temporary file and rename it, so that `path` always holds the old or new bytes.
 
-    A process that is killed on the way leaves the file aside, which the next write takes over.
     Raises OSError with the name of the file; the old one is then untouched.
     """
-    aside = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(aside, "wb") as file:
+            with open(temporary, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())  # or a power cut could leave the new name without its bytes
-            os.replace(aside, path)
+            os.replace(temporary, path)
         except BaseException:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         why = error.strerror or str(error)
         raise OSError(f"cannot write {path}: {why}; what was there before is untouched") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    replace_file(path, text.encode())
+
+
+def write_json(path: Path, values: Mapping[str, object]) -> None:
+    write_text(path, json.dumps(rounded(values), indent=2) + "\n")
+
+
+def write_csv(path: Path, table: "pd.DataFrame") -> None:
+    write_text(path, table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n"))
+
+
+def rounded(value: object) -> object:
+    """Round every float of a nested mapping; NaN becomes None, which JSON can represent."""
+    if isinstance(value, Mapping):
+        return {str(key): rounded(entry) for key, entry in value.items()}
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value
 
 
 def file_md5(path: Path) -> str:

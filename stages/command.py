@@ -1,6 +1,4 @@
-"""What every stage does alike: arguments, a user's error is one line, a terminated stage ends in
-order.
-"""
+"""What all stages share: arguments, one-line errors for the user, an orderly end by a signal."""
 
 import argparse
 import os
@@ -8,24 +6,37 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
-OVERRIDE = "file whose sections replace those of params.yaml, as study/params.yaml"
+from capsnet.config import RunConfig, load, resolve
+from capsnet.paths import STUDY_PARAMS, RunPaths, run_paths
+
+
+def run_parser(description: str) -> argparse.ArgumentParser:
+    """The parser of a stage of one run."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("run", help="key of `runs` in params.yaml")
+    parser.add_argument("--study", action="store_true", help="a run of study/params.yaml")
+    return parser
+
+
+def configuration(arguments: argparse.Namespace) -> tuple[RunConfig, RunPaths]:
+    """The configuration of the run and its paths. Raises ValueError for an invalid one."""
+    override = STUDY_PARAMS if arguments.study else None
+    config = resolve(load(override=override, run=arguments.run), arguments.run)
+    return config, run_paths(arguments.run, study=arguments.study)
 
 
 def run(stage: Callable[[], None], name: str) -> None:
-    """Run a stage; ValueError, OSError and a GPU that is full are the user's to mend: the message,
-    exit code 1, no traceback.
+    """Run a stage. ValueError, OSError and a full GPU memory are errors that the user can mend:
+    their message is printed without a traceback, with exit code 1.
     """
 
     def end(*_) -> None:
-        """DVC and cluster schedulers end a stage with SIGTERM, torchrun all processes when one is
-        lost: leave through the context managers.
-        """
+        """DVC, cluster schedulers and torchrun send SIGTERM: leave through the context managers."""
         sys.exit(143)
 
     def send_again(dropped) -> None:
-        """Python drops what is raised in a finaliser, and with it a signal that came just then."""
+        """Exceptions in `__del__` are swallowed; send the signal again."""
         sent = {SystemExit: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(dropped.exc_type)
         if sent is None:
             sys.__unraisablehook__(dropped)
@@ -49,12 +60,3 @@ def users_errors() -> tuple[type[Exception], ...]:
     """Not every stage loads torch."""
     torch = sys.modules.get("torch")
     return (ValueError, OSError, torch.OutOfMemoryError) if torch else (ValueError, OSError)
-
-
-def parser_of_a_run(description: str) -> argparse.ArgumentParser:
-    """For a stage of one run."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("run", help="key of `runs` in params.yaml")
-    parser.add_argument("--digits", type=Path, required=True, help="folder of the four archives")
-    parser.add_argument("--override", type=Path, help=OVERRIDE)
-    return parser

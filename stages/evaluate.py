@@ -10,50 +10,48 @@ from pathlib import Path
 
 import pandas as pd
 
-from capsnet.config import RunConfig, load, resolve
-from capsnet.files import file_md5
+from capsnet.config import RunConfig
+from capsnet.files import file_md5, write_csv, write_json
 from capsnet.learning.device import choose_device
 from capsnet.learning.distributed import init_distributed
 from capsnet.learning.evaluation import Evaluator, Predictions
+from capsnet.paths import RunPaths
 from capsnet.studies.errors.measure import headline
 from capsnet.studies.registry import STUDIES, Measured, part
-from capsnet.tracking import track
-from stages.command import parser_of_a_run, run
-from stages.evaluator import make_evaluator
-from stages.output import write_csv, write_json
+from capsnet.tracking import Tracker, track
+from stages.build import make_evaluator
+from stages.command import configuration, run, run_parser
 
 TOPICS = [topic for topic, study in STUDIES.items() if study.stage != "perturb"]
 
 
 def main() -> None:
-    parser = parser_of_a_run(__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="checkpoint to evaluate")
-    parser.add_argument("--out", type=Path, required=True, help="folder of tables and figures")
-    parser.add_argument("--curve", type=Path, help="training curve to draw, CSV (topic training)")
+    parser = run_parser(__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="folder of tables and figures")
     words = f"comma between, of {','.join(TOPICS)} (default: all)"
     parser.add_argument("--topics", type=topics_of, default=TOPICS, help=words)
     parser.add_argument("--no-figures", action="store_true", help="write the tables alone")
     arguments = parser.parse_args()
-    if "training" in arguments.topics and not (arguments.curve or arguments.no_figures):
-        parser.error("topic training: --curve is missing")
-    config = resolve(load(override=arguments.override, run=arguments.run), arguments.run)
+    config, paths = configuration(arguments)
     device = choose_device()
     with init_distributed(device) as distributed:
-        distributed.agree(f"networks in {arguments.model}", file_md5(arguments.model))
+        distributed.agree(f"networks in {paths.model}", file_md5(paths.model))
 
         def evaluate_test() -> tuple[Evaluator, Predictions]:
             """Predict the whole test; each process takes a shard."""
-            evaluator = make_evaluator(config, arguments.model, arguments.digits, device)
-            many = config.task.test_examples or len(evaluator.digits)
-            return evaluator, evaluator.evaluate(many, distributed, num_kept=config.study_examples)
+            evaluator = make_evaluator(config, paths.model, paths.digits, device)
+            num_examples = config.task.test_examples or len(evaluator.digits)
+            kept = config.study_examples
+            return evaluator, evaluator.evaluate(num_examples, distributed, num_kept=kept)
 
         if not distributed.first:
             evaluate_test()
             return
+        parameters = config.model_dump()
         with track(
-            "evaluate", arguments.run, parameters=config.model_dump(), checkpoint=arguments.model
+            "evaluate", config.name, parameters=parameters, checkpoint=paths.model
         ) as tracker:
-            evaluate(*evaluate_test(), config, arguments, tracker)
+            evaluate(*evaluate_test(), config, paths, arguments, tracker)
 
 
 def topics_of(text: str) -> list[str]:
@@ -69,18 +67,20 @@ def evaluate(
     evaluator: Evaluator,
     predictions: Predictions,
     config: RunConfig,
+    paths: RunPaths,
     arguments: argparse.Namespace,
-    tracker,
+    tracker: Tracker,
 ) -> None:
     """Write the headline numbers and every topic, and log them."""
-    out, num_examples, numbers = arguments.out, len(predictions.labels), headline(predictions)
-    tracker.dataset(arguments.digits, name=config.source, split="test", num_examples=num_examples)
-    write_json(out / "metrics.json", {arguments.run: numbers})
+    out, numbers = arguments.out or paths.reports, headline(predictions)
+    num_examples = len(predictions.labels)
+    tracker.dataset(paths.digits, name=config.source, split="test", num_examples=num_examples)
+    write_json(out / "metrics.json", {config.name: numbers})
     tracker.headline(numbers)
     tracker.artifact(out / "metrics.json")
     interval = f"{numbers['error_low']:.2f} to {numbers['error_high']:.2f}"
     error = f"{numbers['error']:.2f} % ({interval})"
-    print(f"{arguments.run}: test error {error} of {num_examples:,} examples")
+    print(f"{config.name}: test error {error} of {num_examples:,} examples")
     for topic in arguments.topics:
         if STUDIES[topic].stage == "evaluate":
             found = part(topic, "measure").study(evaluator, predictions, config)
@@ -88,9 +88,9 @@ def evaluate(
                 write_csv(out / f"{name}.csv", table)
                 tracker.artifact(out / f"{name}.csv")
         elif not arguments.no_figures:  # measured in training
-            found = Measured({"training": pd.read_csv(arguments.curve)})
+            found = Measured({"training": pd.read_csv(paths.curve)})
         if STUDIES[topic].shown and not arguments.no_figures:
-            part(topic, "draw").draw(found, out, run=arguments.run, config=config)
+            part(topic, "draw").draw(found, out, run=config.name, config=config)
     if (out / "figures").exists():
         tracker.artifact(out / "figures", folder="figures")
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from capsnet.config import load, resolve
+from capsnet.files import write_text
 from capsnet.nn.registry import NETWORKS
 from capsnet.params import Params
 from capsnet.plots.pictures import notice
@@ -21,7 +22,6 @@ from capsnet.studies.results import Results, read_results
 from capsnet.studies.robustness.describe import robustness as describe_robustness
 from capsnet.studies.robustness.draw import robustness_curves
 from stages.command import run
-from stages.output import write_text
 
 SOURCES = {"mnist": "MNIST", "scikit-learn": "scikit-learn's 1,797 digits"}
 

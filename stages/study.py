@@ -8,12 +8,12 @@ import argparse
 from pathlib import Path
 
 from capsnet.config import load, resolve
+from capsnet.files import write_text
 from capsnet.report.sections import report_of
 from capsnet.report.study import study
 from capsnet.studies.registry import TABLES
 from capsnet.studies.results import read_results
 from stages.command import OVERRIDE, run
-from stages.output import write_text
 
 NEEDED = ("training", "errors", "separation", "examples")
 

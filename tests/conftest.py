@@ -8,11 +8,8 @@ torch.set_num_threads(1)
 
 LONG = (
     "test_pipeline.py",
-    "test_distributed.py",
-    "test_study_pipeline.py",
     "test_interruption.py",
     "test_every_run.py",
-    "test_routing_compiled.py",
 )
 
 

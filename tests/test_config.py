@@ -12,10 +12,10 @@ import pytest
 import torch
 import yaml
 from hypothesis import given, settings, strategies
+from stages.recipe import losses_of, schedule
 
 from capsnet.config import load, resolve
 from capsnet.nn.registry import network_class
-from stages.recipe import losses_of, schedule
 
 ROOT = Path(__file__).parent.parent
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())

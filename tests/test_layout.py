@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from capsnet.paths import run_paths
 from capsnet.studies.registry import STUDIES
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +20,7 @@ FLOORS = (  # from top to bottom, each with its rooms: a folder, or files that b
     ("report", "predict", "benchmark", "explore/__main__"),
     ("studies", "reading", "explore", "tracking provenance"),
     ("learning checkpoint", "config params validation", "plots"),
-    ("nn", "data", "files", "losses", "metrics"),
+    ("nn", "data", "files", "paths", "losses", "metrics"),
 )
 # The log of runs reads results and makes none.
 NO_RESULT_DEPENDS_ON = {"capsnet/tracking.py", "capsnet/provenance.py"}
@@ -78,10 +79,10 @@ def test_no_file_reaches_itself():
 
 
 @pytest.mark.parametrize(
-    ("package", "spatial_map"),
+    ("package", "rooms"),
     [("mlflow", {"tracking", "reading"}), ("matplotlib", {"plots", "studies"}), ("dvc", set())],
 )
-def test_one_edge_one_place_one_import(package, spatial_map):
+def test_a_library_is_imported_in_these_rooms_alone(package, rooms):
     found = set()
     for path in [*capsnet_files(), *(ROOT / "stages").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -89,7 +90,7 @@ def test_one_edge_one_place_one_import(package, spatial_map):
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] == package for name in names):
                 found.add(path.relative_to(ROOT).with_suffix("").parts[1])
-    assert found == spatial_map
+    assert found == rooms
 
 
 def test_a_network_is_imported_without_the_heavy_packages():
@@ -147,17 +148,21 @@ def test_dvc_yaml_names_no_file_that_no_stage_reads():
                 )
 
 
-def test_train_is_not_made_stale_by_the_log_or_the_figures():
-    deps = stages_of_dvc_yaml()["train"]["deps"]
-    assert not {"capsnet", "capsnet/tracking", "capsnet/plots"} & set(deps)
+def test_the_paths_of_dvc_yaml_are_those_of_the_code():
+    outs = {name: str(stage) for name, stage in stages_of_dvc_yaml().items()}
+    paths = run_paths("${key}")
+    assert str(paths.digits) in outs["download"] and str(paths.curve) in outs["train"]
+    assert str(paths.model) in outs["train"] and str(paths.explorer) in outs["perturb"]
+    study = (ROOT / "study" / "dvc.yaml").read_text()
+    assert f"../{run_paths('${key}', study=True).model}" in study
 
 
 def test_a_launcher_takes_the_place_of_python():
     """Its words are split, whatever shell DVC was started from."""
     command = stages_of_dvc_yaml()["train"]["cmd"].replace("\\$", "$").replace("${key}", "mnist")
     environment = os.environ | {"LAUNCHER": "echo torchrun --nproc-per-node 2"}
-    told = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True)
-    assert told.stdout.startswith("torchrun --nproc-per-node 2 -m stages.train mnist --digits ")
+    done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True)
+    assert done.stdout == "torchrun --nproc-per-node 2 -m stages.train mnist\n"
 
 
 def test_a_row_of_the_study_is_a_record():

@@ -12,7 +12,7 @@ from capsnet.data.batches import compose_batch, evaluation_batches, training_dra
 from capsnet.data.mnist import Digits
 from capsnet.learning import resume
 from capsnet.learning.resume import SavedState, inputs_of, only_one
-from capsnet.learning.training import fit
+from capsnet.learning.training import Trainer
 from capsnet.losses import margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet
 
@@ -59,56 +59,57 @@ class WithDropout(CapsNet):
         return super().forward(torch.nn.functional.dropout(images))
 
 
-def train(make_model, folder, stop_after=None, inputs=INPUTS, every=0.0):
-    """As stage `train` does it. Returns the weights and the log records without times."""
+def compute_losses(prediction, reconstructions, batch):
+    parts = prediction.lengths, batch.targets, reconstructions, batch.sources
+    return weighted_losses(*parts, classification=margin_loss, reconstruction_weight=0.0005)
+
+
+def make_trainer(make_model=make_capsnet) -> tuple[Trainer, Digits]:
     torch.manual_seed(0)
-    model = make_model()
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    saved = SavedState(folder, "run", inputs, every=every)
-    progress, rows = saved.load(model, optimizer)
     images = torch.randint(0, 256, (40, 16, 16), generator=torch.Generator().manual_seed(0))
     digits = Digits(images.to(torch.uint8), torch.arange(40) % 10)
-    steps = range(progress.step, STEPS)
+    model = make_model()
+    trainer = Trainer(
+        model,
+        torch.optim.Adam(model.parameters(), fused=True),
+        compose=partial(compose_batch, digits, image_size=TASK["image_size"]),
+        compute_losses=compute_losses,
+        learning_rate=lambda step: 0.001,
+    )
+    return trainer, digits
 
-    def after_step(now):
-        saved.save_if_due(model, optimizer, now, rows)
-        if now.step == stop_after:
+
+def train(make_model, folder, stop_after=None, inputs=INPUTS, every=0.0):
+    """Train as stage `train` does. Return the weights and the log records without times."""
+    trainer, digits = make_trainer(make_model)
+    saved = SavedState(folder, "run", inputs, every=every)
+    saved.load(trainer)
+    steps = range(trainer.progress.step, STEPS)
+
+    def after_step(trainer):
+        saved.save_if_due(trainer)
+        if trainer.progress.step == stop_after:
             raise Stopped
-
-    def compute_losses(prediction, reconstructions, batch):
-        return weighted_losses(
-            prediction.lengths,
-            batch.targets,
-            reconstructions,
-            batch.sources,
-            classification=margin_loss,
-            reconstruction_weight=0.0005,
-        )
 
     def examples(seed: int, last: bool):
         return evaluation_batches(digits, seed=seed, num_examples=8, batch_size=5, **TASK)
 
-    for row in fit(
-        model,
+    for _ in trainer.fit(
         training_draws(digits, steps, seed=1, batch_size=4, num_digits=2, max_shift=2),
-        compose=partial(compose_batch, digits, image_size=TASK["image_size"]),
         num_steps=STEPS,
         num_intervals=INTERVALS,
-        optimizer=optimizer,
-        learning_rate=lambda step: 0.001,
-        compute_losses=compute_losses,
         validation_batches=partial(examples, 0),
         train_eval_batches=partial(examples, 1),
-        progress=progress,
         after_step=after_step,
     ):
-        rows.append(row)
+        pass
     saved.remove()
-    return model.state_dict(), [row._replace(seconds=0, images_per_second=0) for row in rows]
+    records = [row._replace(seconds=0, images_per_second=0) for row in trainer.history]
+    return trainer.model.state_dict(), records
 
 
 @pytest.mark.parametrize("network", [CapsNet, WithDropout])
-def test_after_every_step_it_goes_on_to_the_same_weights_and_facts(tmp_path, network):
+def test_resuming_after_every_step_gives_the_same_weights_and_records(tmp_path, network):
     make_model = partial(make_capsnet, network)
     wanted, wanted_rows = train(make_model, tmp_path)
     assert not [*tmp_path.iterdir()]
@@ -159,16 +160,15 @@ def test_a_state_that_is_not_finite_leaves_the_last_good_one(tmp_path):
         train(make_capsnet, tmp_path, 4)
     [path] = tmp_path.glob("run-*/state.safetensors")
     good = path.read_bytes()
-    model = make_capsnet()
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    trainer, _ = make_trainer()
     saved = SavedState(tmp_path, "run", INPUTS, every=0)
-    progress, rows = saved.load(model, optimizer)
-    model.convolution.weight.data[0] = float("nan")
-    saved.save_if_due(model, optimizer, progress, rows)
+    saved.load(trainer)
+    trainer.model.convolution.weight.data[0] = float("nan")
+    saved.save_if_due(trainer)
     assert path.read_bytes() == good
 
 
-def test_a_full_disk_is_told_once_and_the_training_goes_on(tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_reported_once_and_training_continues(tmp_path, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -176,7 +176,7 @@ def test_a_full_disk_is_told_once_and_the_training_goes_on(tmp_path, monkeypatch
     _, rows = train(make_capsnet, tmp_path)
     told = capsys.readouterr().err
     assert len(rows) == INTERVALS
-    assert told.count("No space left on device") == 1 and "go on from an older step" in told
+    assert told.count("No space left on device") == 1 and "resumes from an older step" in told
 
 
 def test_a_state_is_no_network(tmp_path):

@@ -19,23 +19,16 @@ from capsnet.data.batches import (
 )
 from capsnet.data.mnist import Digits
 from capsnet.data.multimnist import sort_classes
-from capsnet.learning.distributed import SINGLE_PROCESS
 from capsnet.learning.resume import SavedState
-from capsnet.learning.training import (
-    PredictAndDecode,
-    Progress,
-    TrainingStep,
-    check_finite,
-    exponential,
-    fit,
-    forward_losses,
-    one_cycle,
-)
+from capsnet.learning.schedules import exponential, one_cycle
+from capsnet.learning.step import PredictAndDecode, check_finite, forward_losses
+from capsnet.learning.training import Trainer
 from capsnet.losses import margin_loss, sigmoid_loss, weighted_losses
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet
 
-TASK = dict(num_digits=2, image_size=20, max_shift=2)
+DRAWN = dict(num_digits=2, max_shift=2)
+TASK = DRAWN | {"image_size": 20}
 
 
 def make_digits(count: int = 40) -> Digits:
@@ -61,33 +54,39 @@ def compute(prediction, reconstructions, batch, classification=margin_loss):
     )
 
 
-def make_draws(digits, steps, *, image_size, **task):
-    compose = partial(compose_batch, digits, image_size=image_size)
-    return training_draws(digits, steps, seed=1, batch_size=4, **task), compose
+def make_trainer(model, digits, *, compute_losses=compute, image_size=20, **settings) -> Trainer:
+    settings = {"optimizer": torch.optim.Adam(model.parameters(), fused=True)} | settings
+    return Trainer(
+        model,
+        compose=partial(compose_batch, digits, image_size=image_size),
+        compute_losses=compute_losses,
+        learning_rate=lambda step: 0.001,
+        **settings,
+    )
+
+
+def draw(digits, steps, **task):
+    return training_draws(digits, steps, seed=1, batch_size=4, **{**DRAWN, **task})
 
 
 def run_fit(model, num_steps=10, num_intervals=3, compute_losses=compute, validate=True):
     digits = make_digits()
-    draws, compose = make_draws(digits, range(num_steps), **TASK)
 
     def examples(seed: int, last: bool):
         few = (8 if last else 4) if validate else 0
         return evaluation_batches(digits, seed=seed, num_examples=few, batch_size=5, **TASK)
 
-    return [
-        *fit(
-            model,
-            draws,
-            compose=compose,
-            num_steps=num_steps,
-            num_intervals=num_intervals,
-            optimizer=torch.optim.Adam(model.parameters(), fused=True),
-            learning_rate=lambda step: 0.001,
-            compute_losses=compute_losses,
-            validation_batches=partial(examples, 0),
-            train_eval_batches=partial(examples, 1),
-        )
-    ]
+    trainer = make_trainer(model, digits, compute_losses=compute_losses)
+    records = trainer.fit(
+        draw(digits, range(num_steps)),
+        num_steps=num_steps,
+        num_intervals=num_intervals,
+        validation_batches=partial(examples, 0),
+        train_eval_batches=partial(examples, 1),
+    )
+    found = [*records]
+    assert found == trainer.history
+    return found
 
 
 class Waits(TorchDispatchMode):
@@ -118,31 +117,26 @@ def test_no_step_waits_for_its_device(num_digits, monkeypatch, tmp_path):
     real = make_digits()
     digits = Digits(*(field.to("meta") for field in real))
     monkeypatch.setattr("capsnet.data.batches.sort_classes", lambda _: sort_classes(real.labels))
-    monkeypatch.setattr("capsnet.learning.training.autocast", lambda *_: nullcontext())
-    model, task = make_model().to("meta"), TASK | {"num_digits": num_digits}
+    monkeypatch.setattr("capsnet.learning.step.autocast", lambda *_: nullcontext())
+    model = make_model().to("meta")
     saved = SavedState(tmp_path, "run", {}, every=600)
     optimizer = torch.optim.Adam(model.parameters(), foreach=True)  # `meta` has no fused one
+    trainer = make_trainer(model, digits, optimizer=optimizer)
     with Waits() as waits:
-        draws, compose = make_draws(digits, range(3), **task)
-        records = fit(
-            model,
-            draws,
-            compose=compose,
+        records = trainer.fit(
+            draw(digits, range(3), num_digits=num_digits),
             num_steps=100,
             num_intervals=1,
-            optimizer=optimizer,
-            learning_rate=lambda step: 0.1,
-            compute_losses=compute,
             validation_batches=lambda last: [],
             train_eval_batches=lambda last: [],
-            after_step=lambda now: saved.save_if_due(model, optimizer, now, []),
+            after_step=saved.save_if_due,
         )
         assert list(records) == [] and waits.found == []
         torch.zeros(3).to("meta")
         assert waits.found == ["_to_copy"]
 
 
-def test_facts_come_at_even_intervals_and_end_with_the_last_step():
+def test_records_come_at_even_intervals_and_end_with_the_last_step():
     records = run_fit(make_model())
     assert [row.step for row in records] == [3, 7, 10]
     assert [row.examples for row in records] == [12, 28, 40]
@@ -218,18 +212,13 @@ def test_a_failed_capture_is_one_line_and_the_training_goes_on(monkeypatch):
     weights, warnings = [], []
     for captured in (False, True):
         model, digits = make_model(), make_digits()
-        draws, compose = make_draws(digits, range(4), **TASK)
-        optimizer = torch.optim.Adam(model.parameters(), fused=True)
-        both = PredictAndDecode(model)
-        step = TrainingStep(
-            both, optimizer, compose, compute, torch.float32, SINGLE_PROCESS, Progress()
-        )
+        step = make_trainer(model, digits).train_step
         if captured:
             step.steps_to_capture, step.warn = 0, warnings.append
             # What the failed capture computed on the CPU is not to count.
             monkeypatch.setattr(step, "_run", skip_first(step._run))
-        for drawn in draws:
-            step(drawn)
+        for number, drawn in enumerate(draw(digits, range(4)), 1):
+            step(drawn, number)
         weights.append([parameter.detach() for parameter in model.parameters()])
     assert len(warnings) == 1 and "RuntimeError: cannot be captured" in warnings[0]
     assert all(map(torch.equal, *weights))

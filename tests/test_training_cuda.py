@@ -9,7 +9,7 @@ import torch
 from capsnet.data.batches import compose_batch, training_draws
 from capsnet.data.mnist import Digits
 from capsnet.learning.distributed import SINGLE_PROCESS
-from capsnet.learning.training import PredictAndDecode, Progress, TrainingStep, set_learning_rate
+from capsnet.learning.step import TrainingStep, set_learning_rate
 from capsnet.losses import margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet
 
@@ -29,17 +29,23 @@ def train(captured: bool) -> tuple[torch.Tensor, torch.Tensor, TrainingStep]:
     model = CapsNet(image_size=36, conv_channels=32, primary_types=4).cuda()
     rate = torch.tensor(0.0, device="cuda")
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=True)
-    compose, both = partial(compose_batch, digits, image_size=36), PredictAndDecode(model)
-    arguments = optimizer, compose, losses, torch.bfloat16, SINGLE_PROCESS, Progress()
-    step = TrainingStep(both, *arguments)
+    step = TrainingStep(
+        model,
+        optimizer,
+        compose=partial(compose_batch, digits, image_size=36),
+        compute_losses=losses,
+        dtype=torch.bfloat16,
+        distributed=SINGLE_PROCESS,
+        loss_sums=torch.zeros(3, dtype=torch.float64, device="cuda"),
+    )
     if captured:
         step.capture_after(3, pytest.fail)
     draws = training_draws(digits, count(), seed=1, batch_size=16, num_digits=2, max_shift=4)
     for number, drawn in enumerate(islice(draws, 20)):
         set_learning_rate(optimizer, 0.001 * number)
-        step(drawn)
+        step(drawn, number + 1)
     weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-    return weights, step.progress.loss_sums, step
+    return weights, step.loss_sums, step
 
 
 def test_captured_steps_are_the_eager_ones():

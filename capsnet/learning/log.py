@@ -1,0 +1,53 @@
+"""The log of a training: one record an interval, as a line of a table and in summary."""
+
+import resource
+from collections.abc import Sequence
+from statistics import median
+from typing import NamedTuple
+
+HEADER = (
+    "  examples      loss  classification  reconstruction  validation  training  learning rate  "
+    "images/s    time\n"
+    "                                        squared px     error %   error %                  "
+    "              s"
+)
+
+
+class LogRecord(NamedTuple):
+    """One interval of a training; losses are means over its images."""
+
+    step: int  # steps done
+    examples: int  # images shown
+    loss: float
+    classification_loss: float
+    reconstruction_loss: float  # sum of squared pixel differences, before its weight
+    validation_error: float  # percent; NaN without validation digits
+    training_error: float  # percent, on training digits shown as the validation digits are
+    learning_rate: float
+    images_per_second: float  # training alone, without evaluation
+    seconds: float  # since the start, all included
+
+    def line(self) -> str:
+        """The record under `HEADER`."""
+        return (
+            f"{self.examples:10,}  {self.loss:8.4f}  {self.classification_loss:14.4f}  "
+            f"{self.reconstruction_loss:14.2f}  {self.validation_error:10.2f}  "
+            f"{self.training_error:8.2f}  {self.learning_rate:13.6f}  "
+            f"{self.images_per_second:8.0f}  {self.seconds:6.0f}"
+        )
+
+
+def summary(history: Sequence[LogRecord]) -> dict[str, float]:
+    """The last record and the median speed, which a slow interval does not change."""
+    last = history[-1]
+    return {
+        "loss": last.loss,
+        "validation_error": last.validation_error,
+        "images_per_second": median(record.images_per_second for record in history),
+        "minutes": last.seconds / 60,
+    }
+
+
+def peak_memory_mib() -> float:
+    """The peak host memory of this process; Linux counts it in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

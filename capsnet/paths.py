@@ -1,0 +1,30 @@
+"""Where the files of a run are, relative to the repository root; dvc.yaml declares the same."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+STUDY_PARAMS = Path("study/params.yaml")  # its sections replace those of params.yaml
+
+
+class RunPaths(NamedTuple):
+    digits: Path  # folder of the four archives
+    model: Path  # checkpoint
+    explorer: Path  # web page
+    reports: Path  # folder of tables and figures
+
+    @property
+    def curve(self) -> Path:
+        """The training curve."""
+        return self.reports / "training.csv"
+
+
+def digits_folder(*, study: bool = False) -> Path:
+    return Path("study/data/digits" if study else "data/digits")
+
+
+def run_paths(run: str, *, study: bool = False) -> RunPaths:
+    """The paths of a run of params.yaml or, with `study`, of study/params.yaml."""
+    models = Path("models/study" if study else "models")
+    reports = Path("reports/study/runs" if study else "reports/runs")
+    digits = digits_folder(study=study)
+    return RunPaths(digits, models / f"{run}.safetensors", models / f"{run}.html", reports / run)

@@ -1,0 +1,197 @@
+"""From the configuration of a run to objects: a training, an evaluator."""
+
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from capsnet.config import RunConfig
+from capsnet.data.batches import (
+    Batch,
+    compose_batch,
+    evaluation_batches,
+    seeded_generator,
+    training_draws,
+)
+from capsnet.data.mnist import Digits, load_digits, split_validation
+from capsnet.learning.device import allow_tf32, choose_dtype, keep_freed_memory
+from capsnet.learning.distributed import Distributed
+from capsnet.learning.evaluation import Evaluator, load_evaluator
+from capsnet.learning.log import LogRecord
+from capsnet.learning.rejection import rejection_threshold
+from capsnet.learning.resume import SavedState, inputs_of, states_folder
+from capsnet.learning.schedules import exponential, one_cycle
+from capsnet.learning.step import ComputeLosses
+from capsnet.learning.training import Trainer
+from capsnet.losses import weighted_losses
+from capsnet.nn.layers import route_with
+from capsnet.nn.registry import classification_loss, network_class
+
+SCORED = 500  # validation examples behind the rejection threshold
+CHECKED = 1000  # examples behind each error of a log record
+
+
+class Training:
+    """One training: its digits, its trainer and its saved state, which it continues."""
+
+    def __init__(
+        self, config: RunConfig, digits: Path, device: torch.device, distributed: Distributed
+    ) -> None:
+        keep_freed_memory()
+        self.config, self.distributed = config, distributed
+        self.num_steps = -(-config.task.training_examples // config.task.batch_size)
+        dtype = choose_dtype(config.optimizer.precision, device)
+        allow_tf32(device, dtype)
+        self.digits, self.validation = split_validation(
+            load_digits(digits, "train").to(device),
+            config.data.validation_fraction,
+            seeded_generator("validation", config.evaluate.seed),
+        )
+        next(self.examples(self.validation, 1), None)  # too few digits for a pair stop here
+        inputs = inputs_of(config.model_dump(), digits)
+        inputs |= {"device": device.type, "precision": str(dtype)}
+        inputs |= {"processes": str(distributed.size)}
+        distributed.agree("code, parameters, digits or versions", inputs)
+        torch.manual_seed(config.seed)
+        model = network_class(config.network)(**config.arguments).to(device)
+        route_with(model, config.routing.implementation)
+        self.trainer = Trainer(
+            model,
+            make_adam(model, config),
+            compose=partial(compose_batch, self.digits, image_size=config.task.image_size),
+            compute_losses=make_losses(config),
+            learning_rate=make_schedule(config, self.num_steps),
+            dtype=dtype,
+            distributed=distributed,
+            cuda_graph=config.train.cuda_graph == "auto",
+            warn=lambda message: print(f"{config.name}: {message}", file=sys.stderr),
+        )
+        self.saved = SavedState(states_folder(), config.name, inputs, every=config.train.save_every)
+        self.saved.load(self.trainer)
+        self.resumed_after = self.trainer.progress.step
+        if not distributed.first:  # other random numbers for other images: of dropout
+            key = config.seed, distributed.rank, self.resumed_after
+            torch.manual_seed(seeded_generator(*key).initial_seed())
+
+    def records(self) -> Iterator[LogRecord]:
+        """Train to the end, or to the error to stop at, and yield the new log records."""
+        config, task = self.config, self.config.task
+        draws = training_draws(
+            self.digits,
+            self._steps(),
+            seed=config.seed,
+            batch_size=task.batch_size,
+            num_digits=task.num_digits,
+            max_shift=task.training_shift,
+        )
+        for record in self.trainer.fit(
+            draws,
+            num_steps=self.num_steps,
+            num_intervals=min(self.num_steps, config.optimizer.intervals),
+            validation_batches=partial(self._interval_examples, self.validation),
+            train_eval_batches=partial(self._interval_examples, self.digits),
+            after_step=self.saved.save_if_due,
+        ):
+            yield record
+            if config.stop_at_error is not None and record.validation_error <= config.stop_at_error:
+                return
+
+    def rejection_threshold(self) -> float | None:
+        few = min(SCORED, 10 * len(self.validation))  # pairs of the same digits differ
+        examples = self.examples(self.validation, few)
+        return rejection_threshold(self.trainer.model, examples, self.trainer.dtype)
+
+    def examples(self, digits: Digits, num_examples: int) -> Iterator[Batch]:
+        """Fixed examples of the digits, made as the test is; none without digits."""
+        if len(digits) == 0:
+            return iter(())
+        return evaluation_batches(
+            digits,
+            seed=self.config.evaluate.seed,
+            num_examples=num_examples,
+            batch_size=self.config.evaluate.batch_size,
+            num_digits=self.config.task.num_digits,
+            image_size=self.config.task.image_size,
+            max_shift=self.config.task.test_shift,
+        )
+
+    def _interval_examples(self, digits: Digits, last: bool) -> Iterator[Batch]:
+        """Use as many examples as there are validation digits for the last record and for early
+        stopping, else `CHECKED`.
+        """
+        most = len(self.validation) or min(CHECKED, len(self.digits))
+        whole = last or self.config.stop_at_error is not None
+        return self.examples(digits, most if whole else min(CHECKED, most))
+
+    def _steps(self) -> Iterator[int]:
+        """The steps to do, with a progress bar at a terminal; in a log the records are progress."""
+        return iter(
+            tqdm(
+                range(self.resumed_after, self.num_steps),
+                self.config.name,
+                total=self.num_steps,
+                initial=self.resumed_after,
+                unit="batch",
+                disable=not self.distributed.first or not sys.stderr.isatty(),
+                leave=False,
+            )
+        )
+
+
+def make_losses(config: RunConfig) -> ComputeLosses:
+    """Classification and weighted reconstruction loss."""
+    margins = config.loss.model_dump(exclude={"reconstruction_weight"})
+    classification = classification_loss(
+        config.network, num_digits=config.task.num_digits, **margins
+    )
+
+    def compute(prediction, reconstructions, batch: Batch):
+        return weighted_losses(
+            prediction.lengths,
+            batch.targets,
+            reconstructions,
+            batch.sources,
+            classification=classification,
+            reconstruction_weight=config.loss.reconstruction_weight,
+        )
+
+    return compute
+
+
+def make_adam(model: torch.nn.Module, config: RunConfig) -> torch.optim.Adam:
+    """Adam; on CUDA its learning rate is a tensor, which a captured step reads."""
+    settings = {"betas": (config.optimizer.beta1, config.optimizer.beta2)}
+    settings |= {"eps": config.optimizer.epsilon, "fused": True}
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        settings |= {"lr": torch.tensor(0.0, device=device), "capturable": True}
+    return torch.optim.Adam(model.parameters(), **settings)
+
+
+def make_schedule(config: RunConfig, num_steps: int) -> Callable[[int], float]:
+    """Step, counted from 0 -> learning rate."""
+    rate = config.learning_rate.model_dump()
+    if rate.pop("schedule") == "one_cycle":
+        return partial(one_cycle, num_steps=num_steps, **rate)
+    return partial(exponential, **rate)
+
+
+def make_evaluator(config: RunConfig, model: Path, digits: Path, device: torch.device) -> Evaluator:
+    """The evaluator of the checkpoint `model` on the test split of the folder `digits`."""
+    keep_freed_memory()
+    evaluator = load_evaluator(
+        model,
+        digits,
+        device,
+        precision=config.optimizer.precision,
+        seed=config.evaluate.seed,
+        batch_size=config.evaluate.batch_size,
+        num_digits=config.task.num_digits,
+        image_size=config.task.image_size,
+        max_shift=config.task.test_shift,
+    )
+    route_with(evaluator.model, config.routing.implementation)
+    return evaluator

@@ -1,0 +1,68 @@
+"""Shards, agreement and errors between processes; test_interruption.py trains in two."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from capsnet.learning.distributed import Distributed, init_distributed
+from capsnet.learning.resume import SavedState
+from capsnet.learning.training import Progress, Trainer
+
+
+def test_a_batch_that_cannot_be_sharded_is_refused():
+    with pytest.raises(ValueError, match=r"batch of 4 images .* batch_size that 3 divides"):
+        Distributed(rank=0, size=3).shard(torch.zeros(4))
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def load_state(rank: int, folder: Path, port: int) -> None:
+    """One of two processes, each with a folder of its own for states; only rank 0 has a state."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    os.environ |= {"MASTER_PORT": str(port)}
+    torch.manual_seed(rank)
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    with init_distributed(torch.device("cpu")) as distributed:
+        trainer = Trainer(model, optimizer, compose=None, compute_losses=None, learning_rate=None)
+        trainer.distributed = distributed
+        trainer.progress = Progress(step=7 if rank == 0 else 0)
+        saved = SavedState(folder / str(rank), "mnist", {}, every=0)
+        saved.save_if_due(trainer)
+        saved.load(trainer)
+        found = distributed.gather([(trainer.progress.step, model.weight.detach())])
+        distributed.agree("steps", trainer.progress.step)
+        with pytest.raises(ValueError, match="the processes have different ranks: give all"):
+            distributed.agree("ranks", distributed.rank)
+    (one, first), (other, second) = found
+    assert one == other == 7 and torch.equal(first, second)
+
+
+def test_machines_that_share_no_disk_resume_from_the_same_state(tmp_path):
+    torch.multiprocessing.spawn(load_state, (tmp_path, free_port()), nprocs=2)
+    assert not (tmp_path / "1").exists()
+
+
+def test_a_bug_in_one_process_is_not_a_lost_process(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    with pytest.raises(RuntimeError, match="shapes"), init_distributed(torch.device("cpu")):
+        raise RuntimeError("shapes do not fit")
+    with (
+        pytest.raises(ValueError, match="another process was lost"),
+        init_distributed(torch.device("cpu")),
+    ):
+        raise dist.DistNetworkError("connection closed by peer")
