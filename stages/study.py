@@ -1,21 +1,24 @@
-"""Stage `report` of the study: the runs that are done -> reports/study/study.md.
+"""Stage `report` of the study: the finished runs -> reports/study/study.md.
 
-A run is done when its training and its evaluation are there; the others are named in the report. A
-run that was evaluated with every topic, in a folder beside the report, has a report of its own.
+A run is finished when its training and evaluation are there. One that was evaluated with every
+topic, in a folder beside the report, has a page of its own.
 """
 
 import argparse
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from capsnet.config import load, resolve
-from capsnet.report.sections import report_of
-from capsnet.report.study import study
-from capsnet.studies.registry import TABLES
-from capsnet.studies.results import read_results
+from capsnet.config import RunConfig, load, resolve
+from capsnet.studies.registry import TABLES, sections
+from capsnet.studies.results import Results, picture, read_results, run_figures
+from capsnet.studies.seeds import describe
+from capsnet.studies.seeds.draw import draw
+from capsnet.studies.seeds.measure import differences, records, row_table
 from stages.command import OVERRIDE, run
 from stages.output import write_text
 
 NEEDED = ("training", "errors", "separation", "examples")
+FILES = ("training.json", "metrics.json", *(f"{table}.csv" for table in NEEDED))
 
 
 def main() -> None:
@@ -25,26 +28,54 @@ def main() -> None:
     words = "report to write, Markdown, with its figures beside it"
     parser.add_argument("--report", type=Path, required=True, help=words)
     arguments = parser.parse_args()
-    here, series = arguments.report.parent, {}
-    files = ("training.json", "metrics.json", *(f"{table}.csv" for table in NEEDED))
+    here, configs, measured = arguments.report.parent, {}, {}
     for name in load(override=arguments.override).runs:
-        params, folder = load(override=arguments.override, run=name), arguments.runs / name
-        _, runs, measured = series.setdefault(params.budget, (params, {}, {}))
-        runs[name] = params.runs[name]
-        if all((folder / file).exists() for file in files):
+        configs[name] = resolve(load(override=arguments.override, run=name), name)
+        folder, shown = arguments.runs / name, here / name
+        if all((folder / file).exists() for file in FILES):
             measured[name] = read_results(folder, NEEDED)
-        if (here / name / "perturbation").exists():
-            shown = read_results(here / name, TABLES, training=folder)
-            if name in measured and len(shown.tables["robustness"]):  # one digit: for affNIST
-                measured[name].tables["robustness"] = shown.tables["robustness"]
-            parts = report_of(shown, resolve(params, name), here / name, here)
-            write_text(here / f"{name}.md", "\n\n".join(part for part in parts if part) + "\n")
-    each = [(one.model_copy(update={"runs": runs}), done) for one, runs, done in series.values()]
-    parts = study(each, here / "figures", here)
-    write_text(arguments.report, "\n\n".join(parts) + "\n")
-    done = sum(len(measured) for _, _, measured in series.values())
-    listed = sum(len(runs) for _, runs, _ in series.values())
-    print(f"{done} of {listed} runs: {arguments.report}")
+        if (shown / "perturbation").exists():
+            results = read_results(shown, TABLES, training=folder)
+            write_parts(here / f"{name}.md", page(results, configs[name], shown, here))
+    write_parts(arguments.report, study(configs, measured, here))
+    print(f"{len(measured)} of {len(configs)} runs: {arguments.report}")
+
+
+def write_parts(path: Path, parts: Iterable[str]) -> None:
+    write_text(path, "\n\n".join(parts) + "\n")
+
+
+def study(configs: dict[str, RunConfig], measured: dict[str, Results], here: Path) -> Iterator[str]:
+    missing = ", ".join(name for name in configs if name not in measured)
+    yield "# Does routing matter? The study"
+    yield (
+        f"{len(measured)} of {len(configs)} networks are trained and tested."
+        + (f" Missing: {missing}." if missing else "")
+        + " How rows are compared: [docs/study.md](../../docs/study.md)."
+    )
+    if not measured:
+        return
+    runs = records(configs, measured)
+    table, found = row_table(runs), differences(runs)
+    if len(found):
+        yield from ("## Differences", *describe.sentences(found))
+        yield describe.difference_markdown(found)
+    yield from ("## Rows", describe.row_markdown(table))
+    for _, some in runs.groupby(["budget", "task"], sort=False):
+        yield from (picture(title, path, here) for title, path in draw(some, here / "figures"))
+    yield from ("## Trainings", describe.training_markdown(runs))
+    yield from ("## Table 1 of the paper", describe.paper_markdown(table))
+
+
+def page(results: Results, config: RunConfig, folder: Path, here: Path) -> Iterator[str]:
+    """Every topic of one run whose tables and figures are in `folder`."""
+    found, examples = results.headline, results.tables["training"]["examples"].iloc[-1]
+    yield f"# {results.name}: {config.network} on {config.task.name}, {examples:,} images shown"
+    interval = f"{found['error_low']:.2f} to {found['error_high']:.2f}"
+    yield f"Test error {found['error']:.2f} % (95 % Wilson interval {interval})."
+    for section in sections():
+        figures = list(run_figures(section, results, config, folder, here))
+        yield from (f"## {section.heading}", *figures) if figures else ()
 
 
 if __name__ == "__main__":

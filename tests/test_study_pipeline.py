@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import yaml
 
@@ -47,8 +48,8 @@ def test_the_study_trains_what_is_missing_and_a_clone_needs_no_weights(tmp_path)
     new = {"train@r3_seed2", "evaluate@r3_seed2", "report"}
     assert ran(repository.dvc("--cd", "study", "repro")) == new
     report = (reports / "study.md").read_text()
-    assert "Budget `quick`: 3 of 3 networks" in report
-    assert f"| r3_seed2 | {record['commit']} + changes |" in report
+    assert "3 of 3 networks" in report
+    assert re.search(rf"\| r3_seed2 +\| {record['commit']} \+ changes \|", report)
 
     repository.commit()
     assert "study" not in repository.dvc("dag") + repository.dvc("status")
