@@ -278,7 +278,7 @@ def test_the_queue_runs_two_experiments_at_once(repository):
     assert "cnn" in repository.dvc("exp", "show", "--json", "--no-pager")
     repository.dvc("exp", "apply", "cnn")
     summary = (repository.folder / "reports" / "summary.md").read_text()
-    assert re.search(r"\| baseline +\| baseline +\| multimnist ", summary)
+    assert re.search(r"\| baseline +\| baseline CNN +\| multimnist ", summary)
     assert "failed to load" not in repository.dvc("plots", "show")
 
 
@@ -329,4 +329,4 @@ def test_experiments_travel_through_a_bare_repository(repository, tmp_path):
     other.dvc("exp", "apply", "cnn")
     assert ran(other.dvc("repro")) == set()
     summary = (other.folder / "reports" / "summary.md").read_text()
-    assert re.search(r"\| baseline +\| baseline +\| multimnist ", summary)
+    assert re.search(r"\| baseline +\| baseline CNN +\| multimnist ", summary)

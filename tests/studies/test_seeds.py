@@ -131,9 +131,9 @@ def test_rows_are_compared_at_equal_length_or_equal_computation():
         "multiply-adds on multimnist, 300 against 600 images",
     )
     assert list(zip(found["held_fixed"], found["name"], strict=True)) == [
-        (images, "baseline"),
+        (images, "baseline CNN"),
         (images, "ConvNet, peak 0.002"),
-        (computation, "baseline"),
+        (computation, "baseline CNN"),
     ]
     assert set(found["baseline"]) == {"CapsNet, r = 3"}
 
