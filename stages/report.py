@@ -12,7 +12,8 @@ from capsnet.nn.registry import NETWORKS
 from capsnet.studies.errors.describe import headline
 from capsnet.studies.registry import TABLES, sections
 from capsnet.studies.results import Results, read_results, relative, run_figures
-from capsnet.studies.seeds.describe import controls
+from capsnet.studies.seeds.describe import comparison
+from capsnet.studies.seeds.measure import records
 from stages.command import run
 from stages.output import write_text
 
@@ -22,6 +23,9 @@ example of MultiMNIST is correct only if both digits are."""
 RESULTS = """Test error in % with the 95 % Wilson interval of the one network that was trained.
 Paper: Table 1, for the same network and iterations. Its errors on MNIST are means of three
 trainings, its MultiMNIST test has 10M pairs."""
+HOW = """No run here has another one to compare it with. Train one without agreement:
+`dvc exp run -S '+runs.once={task: multimnist, network: capsnet, iterations: 1}'`.
+`reports/study/study.md` compares rows of several seeds."""
 
 
 def main() -> None:
@@ -43,8 +47,9 @@ def summary(
     configs: dict[str, RunConfig], measured: dict[str, Results], runs: Path, drawn: Path, here: Path
 ) -> Iterator[str]:
     yield from (INTRODUCTION, "## Results", headline(configs, measured), RESULTS)
-    yield "## Does routing matter?"
-    yield from controls(configs, measured, drawn, here)
+    found = records(configs, measured)
+    several = found.groupby("task")["row"].nunique().max() > 1
+    yield from ("## Does routing matter?", *(comparison(found, drawn, here) if several else [HOW]))
     for section in sections():
         yield f"## {section.heading}"
         if section.overview:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from capsnet.config import RunConfig, load, resolve
 from capsnet.studies.registry import TABLES, sections
-from capsnet.studies.results import Results, picture, read_results, run_figures
+from capsnet.studies.results import Results, read_results, run_figures
 from capsnet.studies.seeds import describe
-from capsnet.studies.seeds.draw import draw
-from capsnet.studies.seeds.measure import differences, records, row_table
+from capsnet.studies.seeds.measure import records
 from stages.command import OVERRIDE, run
 from stages.output import write_text
 
@@ -56,15 +55,9 @@ def study(configs: dict[str, RunConfig], measured: dict[str, Results], here: Pat
     if not measured:
         return
     runs = records(configs, measured)
-    table, found = row_table(runs), differences(runs)
-    if len(found):
-        yield from ("## Differences", *describe.sentences(found))
-        yield describe.difference_markdown(found)
-    yield from ("## Rows", describe.row_markdown(table))
-    for _, some in runs.groupby(["budget", "task"], sort=False):
-        yield from (picture(title, path, here) for title, path in draw(some, here / "figures"))
+    yield from describe.comparison(runs, here / "figures", here)
     yield from ("## Trainings", describe.training_markdown(runs))
-    yield from ("## Table 1 of the paper", describe.paper_markdown(table))
+    yield from ("## Table 1 of the paper", describe.paper_markdown(runs))
 
 
 def page(results: Results, config: RunConfig, folder: Path, here: Path) -> Iterator[str]:

@@ -6,7 +6,7 @@ import pytest
 from capsnet.config import load, resolve
 from capsnet.params import Run
 from capsnet.studies.results import Results
-from capsnet.studies.seeds.describe import controls, paper_markdown, row_markdown, sentences
+from capsnet.studies.seeds.describe import comparison, paper_markdown, rows_markdown, sentences
 from capsnet.studies.seeds.measure import differences, records, row_table
 from capsnet.studies.seeds.paper import published
 from stages.study import study
@@ -142,26 +142,25 @@ def test_tables_and_sentences_have_the_numbers():
     """31 +- 1 against 33.83 +- 1.04: the differences 3, 3 and 2.5 are 2.83 +- 0.72."""
     runs = two_rows([30.0, 32.0, 31.0], [33.0, 35.0, 33.5])
     cells = [
-        [cell.strip() for cell in line.split("|")]
-        for line in row_markdown(row_table(runs)).splitlines()
+        [cell.strip() for cell in line.split("|")] for line in rows_markdown(runs).splitlines()
     ]
     assert cells[2][4:8] == ["3", "31.00 ± 1.00", "28.52 to 33.48", "33.00"]
     held_fixed, sentence = sentences(differences(runs))
     assert held_fixed == "Held fixed: 1,000 images of multimnist. Baseline: CapsNet, r = 3."
     assert "raises the error by 2.83 points (ratio 1.09; in the paper 1.44)" in sentence
     assert "+2.12 to +3.55, 3 seeds, paired: significant." in sentence
-    table = paper_markdown(row_table(runs))
+    table = paper_markdown(runs)
     assert "31.00 ± 1.00 (n = 3, 1,000 images)" in table and table.count("not run") == 6
 
 
 def test_the_report_compares_rows_where_there_are_several(tmp_path):
     both, figures = configs(main={}, once={"iterations": 1}), tmp_path / "figures"
     measured = {name: results(name, error) for name, error in zip(both, (20.0, 25.0), strict=True)}
-    text = "\n".join(controls(both, measured, figures, tmp_path))
+    text = "\n".join(comparison(records(both, measured), figures, tmp_path))
     assert "CapsNet, r = 1 raises the error by 5.00 points" in text
     assert {f"](figures/{path.name})" in text for path in figures.iterdir()} == {True}
-    alone = "\n".join(controls(configs(main={}), measured, tmp_path, tmp_path))
-    assert "dvc exp run -S '+runs.once=" in alone
+    alone = "\n".join(comparison(records(configs(main={}), measured), tmp_path, tmp_path))
+    assert "raises" not in alone and "| 20.00 " in alone
 
 
 def test_the_study_reports_what_is_done_and_names_what_is_missing(tmp_path):

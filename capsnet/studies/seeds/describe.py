@@ -5,33 +5,24 @@ from pathlib import Path
 
 import pandas as pd
 
-from capsnet.config import RunConfig
-from capsnet.studies.results import Results, markdown, number, picture, with_sd
+from capsnet.studies.results import markdown, number, picture, with_sd
 from capsnet.studies.seeds.draw import draw
-from capsnet.studies.seeds.measure import differences, records, row_table
+from capsnet.studies.seeds.measure import differences, row_table
 from capsnet.studies.seeds.paper import PAPER
 
-HOW = """No run here has another one to compare it with. Train one without agreement:
-`dvc exp run -S '+runs.once={task: multimnist, network: capsnet, iterations: 1}'`.
-`reports/study/study.md` compares rows of several seeds."""
 
-
-def controls(
-    configs: dict[str, RunConfig], measured: dict[str, Results], drawn: Path, here: Path
-) -> Iterator[str]:
-    """Rows, differences and figures of each task with several rows."""
-    runs = records(configs, measured)
-    tasks = [some for _, some in runs.groupby("task", sort=False) if some["row"].nunique() > 1]
-    for some in tasks:
-        yield row_markdown(row_table(some))
-        yield from sentences(differences(some))
+def comparison(runs: pd.DataFrame, drawn: Path, here: Path) -> Iterator[str]:
+    """Differences, rows and figures of the records `runs`."""
+    found = differences(runs)
+    if len(found):
+        yield from sentences(found)
+        yield difference_markdown(found)
+    yield from ("Rows, each with the networks that differ only in their seed:", rows_markdown(runs))
+    for _, some in runs.groupby(["budget", "task"], sort=False):
         yield from (picture(title, path, here) for title, path in draw(some, drawn))
-    if not tasks:
-        yield HOW
 
 
-def row_markdown(table: pd.DataFrame) -> str:
-    """`table` is that of `measure.row_table`."""
+def rows_markdown(runs: pd.DataFrame) -> str:
     return markdown(
         {
             "row": row.name,
@@ -46,12 +37,11 @@ def row_markdown(table: pd.DataFrame) -> str:
             "images/s": f"{row.images_per_second:.0f}",
             "paper %": with_sd(row.paper, row.paper_sd, "g"),
         }
-        for row in table.itertuples()
+        for row in row_table(runs).itertuples()
     )
 
 
 def difference_markdown(found: pd.DataFrame) -> str:
-    """`found` is the table of `measure.differences`."""
     return markdown(
         {
             "held fixed": one.held_fixed,
@@ -70,8 +60,6 @@ def difference_markdown(found: pd.DataFrame) -> str:
 
 def sentences(found: pd.DataFrame) -> Iterator[str]:
     """Each difference in a sentence, grouped by what is held fixed."""
-    if found.empty:
-        return
     for (held_fixed, baseline), group in found.groupby(["held_fixed", "baseline"], sort=False):
         yield f"Held fixed: {held_fixed}. Baseline: {baseline}."
         yield "\n".join(f"- {sentence(one)}" for one in group.itertuples())
@@ -114,9 +102,9 @@ def training_markdown(runs: pd.DataFrame) -> str:
     )
 
 
-def paper_markdown(table: pd.DataFrame) -> str:
+def paper_markdown(runs: pd.DataFrame) -> str:
     """Table 1 of the paper and, for each budget, the row in each of its places."""
-    budgets = list(table.groupby("budget", sort=False))
+    budgets = list(row_table(runs).groupby("budget", sort=False))
     lines = []
     for place, paper in PAPER.items():
         network, iterations, reconstruction, task = place
