@@ -1,50 +1,68 @@
-"""Stage `report` of the study: the runs that are done -> reports/study/study.md.
+"""Stage `report` of the study: the finished runs -> reports/study/study.md.
 
-A run is done when its training and its evaluation are there; the others are named in the report. A
-run that was evaluated with every topic, in a folder beside the report, has a report of its own.
+A run is finished when its training and evaluation are there. One that was evaluated with every
+topic, in a folder beside the report, has a page of its own.
 """
 
-import argparse
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from capsnet.config import load, resolve
+from capsnet.config import RunConfig, load, resolve
 from capsnet.files import write_text
-from capsnet.report.sections import report_of
-from capsnet.report.study import study
-from capsnet.studies.registry import TABLES
-from capsnet.studies.results import read_results
-from stages.command import OVERRIDE, run
+from capsnet.paths import STUDY_PARAMS, run_paths
+from capsnet.studies.registry import TABLES, sections
+from capsnet.studies.results import Results, read_results, run_figures
+from capsnet.studies.seeds import describe
+from capsnet.studies.seeds.measure import records
+from stages.command import run
 
 NEEDED = ("training", "errors", "separation", "examples")
+FILES = ("training.json", "metrics.json", *(f"{table}.csv" for table in NEEDED))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--override", type=Path, required=True, help=OVERRIDE)
-    parser.add_argument("--runs", type=Path, required=True, help="folder with a folder per run")
-    words = "report to write, Markdown, with its figures beside it"
-    parser.add_argument("--report", type=Path, required=True, help=words)
-    arguments = parser.parse_args()
-    here, series = arguments.report.parent, {}
-    files = ("training.json", "metrics.json", *(f"{table}.csv" for table in NEEDED))
-    for name in load(override=arguments.override).runs:
-        params, folder = load(override=arguments.override, run=name), arguments.runs / name
-        _, runs, measured = series.setdefault(params.budget, (params, {}, {}))
-        runs[name] = params.runs[name]
-        if all((folder / file).exists() for file in files):
+    here, configs, measured = Path("reports/study"), {}, {}
+    for name in load(override=STUDY_PARAMS).runs:
+        configs[name] = resolve(load(override=STUDY_PARAMS, run=name), name)
+        folder, shown = run_paths(name, study=True).reports, here / name
+        if all((folder / file).exists() for file in FILES):
             measured[name] = read_results(folder, NEEDED)
-        if (here / name / "perturbation").exists():
-            shown = read_results(here / name, TABLES, training=folder)
-            if name in measured and len(shown.tables["robustness"]):  # one digit: for affNIST
-                measured[name].tables["robustness"] = shown.tables["robustness"]
-            parts = report_of(shown, resolve(params, name), here / name, here)
-            write_text(here / f"{name}.md", "\n\n".join(part for part in parts if part) + "\n")
-    each = [(one.model_copy(update={"runs": runs}), done) for one, runs, done in series.values()]
-    parts = study(each, here / "figures", here)
-    write_text(arguments.report, "\n\n".join(parts) + "\n")
-    done = sum(len(measured) for _, _, measured in series.values())
-    listed = sum(len(runs) for _, runs, _ in series.values())
-    print(f"{done} of {listed} runs: {arguments.report}")
+        if (shown / "perturbation").exists():
+            results = read_results(shown, TABLES, training=folder)
+            write_parts(here / f"{name}.md", page(results, configs[name], shown, here))
+    write_parts(here / "study.md", study(configs, measured, here))
+    print(f"{len(measured)} of {len(configs)} runs: {here / 'study.md'}")
+
+
+def write_parts(path: Path, parts: Iterable[str]) -> None:
+    write_text(path, "\n\n".join(parts) + "\n")
+
+
+def study(configs: dict[str, RunConfig], measured: dict[str, Results], here: Path) -> Iterator[str]:
+    missing = ", ".join(name for name in configs if name not in measured)
+    yield "# Does routing matter? The study"
+    yield (
+        f"{len(measured)} of {len(configs)} networks are trained and tested."
+        + (f" Missing: {missing}." if missing else "")
+        + " How rows are compared: [docs/study.md](../../docs/study.md)."
+    )
+    if not measured:
+        return
+    runs = records(configs, measured)
+    yield from describe.comparison(runs, here / "figures", here)
+    yield from ("## Trainings", describe.training_markdown(runs))
+    yield from ("## Table 1 of the paper", describe.paper_markdown(runs))
+
+
+def page(results: Results, config: RunConfig, folder: Path, here: Path) -> Iterator[str]:
+    """Every topic of one run whose tables and figures are in `folder`."""
+    found, examples = results.headline, results.tables["training"]["examples"].iloc[-1]
+    yield f"# {results.name}: {config.network} on {config.task.name}, {examples:,} images shown"
+    interval = f"{found['error_low']:.2f} to {found['error_high']:.2f}"
+    yield f"Test error {found['error']:.2f} % (95 % Wilson interval {interval})."
+    for section in sections():
+        figures = list(run_figures(section, results, config, folder, here))
+        yield from (f"## {section.heading}", *figures) if figures else ()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from capsnet.studies.registry import STUDIES
 ROOT = Path(__file__).parent.parent
 FLOORS = (  # from top to bottom, each with its rooms: a folder, or files that belong together
     ("stages",),
-    ("report", "predict", "benchmark", "explore/__main__"),
+    ("predict", "benchmark", "explore/__main__"),
     ("studies", "reading", "explore", "tracking provenance"),
     ("learning checkpoint", "config params validation", "plots"),
     ("nn", "data", "files", "paths", "losses", "metrics"),

@@ -230,7 +230,7 @@ def test_the_study_trains_what_is_missing(repository):
         code.write("# changed\n")
     new = {"train@r3_seed2", "evaluate@r3_seed2", "report"}
     assert repro(r3_seed2={**alike, "seed": 2}) == new
-    assert "| r3_seed2 |" in (reports / "study.md").read_text()
+    assert "| r3_seed2 " in (reports / "study.md").read_text()
     repository.commit()
     clone = repository.clone(repository.folder.with_name("clone"))
     assert ran(clone.dvc("--cd", "study", "repro", "--allow-missing")) == set()

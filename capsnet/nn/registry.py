@@ -38,7 +38,7 @@ NETWORKS = {
     "convnet": Network("capsnet.nn.convnet.ConvNet", "ConvNet", MARGIN, SIZES, reconstructs=True),
     "baseline": Network(
         "capsnet.nn.baseline.BaselineCNN",
-        "baseline",
+        "baseline CNN",
         ("softmax_loss", "sigmoid_loss"),
         ("image_size", "num_digits", "dropout"),
     ),

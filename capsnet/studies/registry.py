@@ -39,3 +39,8 @@ TABLES = tuple(table for study in STUDIES.values() for table in study.tables)
 def part(topic: str, name: str) -> ModuleType:
     """The file `name` of a topic: measure, draw or describe."""
     return import_module(f"capsnet.studies.{topic}.{name}")
+
+
+def sections() -> list[NamedTuple]:
+    """The `results.Section` of each topic that a report shows."""
+    return [part(topic, "describe").SECTION for topic, study in STUDIES.items() if study.shown]

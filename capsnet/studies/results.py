@@ -1,17 +1,20 @@
-"""The tables of a run, read back, and what a topic says of them in the report."""
+"""The tables of a run, read back, and what reports are made of: tables and figures in Markdown."""
 
 import json
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-FEW = 100  # examples: fewer are neither spoken of nor drawn
+from capsnet.config import RunConfig
+
+FEW = 100  # examples: groups with fewer are neither reported nor drawn
 
 
 class Results(NamedTuple):
-    """What was measured of one run: its headline numbers and its tables by name."""
+    """Headline numbers and tables of one run, by name."""
 
     name: str
     headline: dict[str, float | None]
@@ -20,18 +23,17 @@ class Results(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A topic in the report. A finding takes a run's results and its configuration and returns a
-    sentence; where the paper says something to compare with, it says whether this run agrees.
-    """
+    """A topic in a report. A finding takes results and configuration of a run; it returns text."""
 
     heading: str
-    findings: dict[str, Callable[..., str]]  # figure within a run's folder -> finding
-    folded: str = ""  # pattern of more figures, folded away
+    findings: dict[str, Callable[[Results, RunConfig], str]]  # by figure in the run's folder
+    folded: str = ""  # pattern of further figures, folded away
+    overview: Callable[..., Iterator[str]] | None = None  # of all runs, before their figures
 
 
 def read_results(folder: Path, tables: Iterable[str], training: Path | None = None) -> Results:
-    """What a run's folder holds: the headlines of its training and evaluation, and these tables.
-    What is of its training may be in a folder of its own.
+    """Read these tables and the headline numbers. `training` is the folder of the training's
+    files, if it is another one.
     """
     training, headline = training or folder, {}
     for path in (training / "training.json", folder / "metrics.json"):
@@ -39,5 +41,45 @@ def read_results(folder: Path, tables: Iterable[str], training: Path | None = No
     places = {table: training if table == "training" else folder for table in tables}
     found = {table: pd.read_csv(place / f"{table}.csv") for table, place in places.items()}
     record = training / "record.json"
-    told = json.loads(record.read_text()) if record.exists() else None
-    return Results(folder.name, headline, found, told)
+    return Results(
+        folder.name, headline, found, json.loads(record.read_text()) if record.exists() else None
+    )
+
+
+def run_figures(
+    section: Section, results: Results, config: RunConfig, folder: Path, here: Path
+) -> Iterator[str]:
+    """The figures of a topic that exist in the run's folder, each below its finding."""
+    for file, finding in section.findings.items():
+        if (folder / file).exists():
+            yield f"**{results.name}.** {finding(results, config)}"
+            yield picture(f"{results.name}: {Path(file).stem}", folder / file, here)
+    folded = sorted(folder.glob(section.folded)) if section.folded else []
+    if folded:
+        summary = f"{results.name}: every dimension of every digit (Figure 4)"
+        yield f"<details><summary>{summary}</summary>"
+        yield from (picture(path.stem.replace("_", " "), path, here) for path in folded)
+        yield "</details>"
+
+
+def picture(caption: str, path: Path, here: Path) -> str:
+    return f"![{caption}]({relative(path, here)})"
+
+
+def relative(path: Path, here: Path) -> str:
+    """The link from a page in the folder `here`."""
+    return Path(os.path.relpath(path, here)).as_posix()
+
+
+def markdown(rows: Iterable[Mapping[str, str]]) -> str:
+    return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+
+
+def number(value: float | None, form: str = ".2f") -> str:
+    """What is missing is "-"."""
+    return "-" if pd.isna(value) else f"{value:{form}}"
+
+
+def with_sd(mean: float, sd: float | None, form: str = ".2f") -> str:
+    """Mean ± standard deviation, as far as they are known."""
+    return number(mean, form) + ("" if pd.isna(sd) else f" ± {sd:{form}}")

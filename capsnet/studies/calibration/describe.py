@@ -1,4 +1,4 @@
-"""Whether lengths are probabilities, in a sentence."""
+"""Whether lengths are probabilities, in sentences."""
 
 from capsnet.config import RunConfig
 from capsnet.studies.results import Results, Section
@@ -8,15 +8,15 @@ def calibration(results: Results, config: RunConfig) -> str:
     bins, counts = results.tables["calibration"], results.tables["counts"]
     bins = bins[bins["group"] == "predicted digits"]
     gaps = (100 * bins["length"] - bins["there"]) * bins["examples"] / bins["examples"].sum()
-    side = "longer" if gaps.sum() > 0 else "shorter"
+    side = "overconfident" if gaps.sum() > 0 else "underconfident"
     right = counts[counts["threshold"] == 0.5].set_index("shown")["right"]
     return (
-        f"The paper calls lengths probabilities. As such they are "
-        f"{gaps.abs().sum():.1f} points off on average, mostly {side} than the digits are right. "
-        f"Counting the capsules longer than 0.5 (midway between the margins) finds one digit in "
-        f"{right['one digit']:.0f} % of images with one and two in {right['two digits']:.0f} % of "
-        f"those with two, on an empty image {'nothing' if right['nothing'] else 'a digit'}, and "
-        f"takes shuffled ink for no digit in {right['a digit in shuffled tiles']:.0f} %."
+        "The paper uses lengths as probabilities. Their expected calibration error is "
+        f"{gaps.abs().sum():.1f} points, mostly {side}. Counting the capsules longer than 0.5, "
+        "which is midway between the margins, gives the right number of digits for "
+        f"{right['one digit']:.0f} % of images with one digit and {right['two digits']:.0f} % of "
+        f"images with two. It finds {'no' if right['nothing'] else 'a'} digit in an empty image, "
+        f"and none in {right['a digit in shuffled tiles']:.0f} % of digits with shuffled tiles."
     )
 
 

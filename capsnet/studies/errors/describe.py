@@ -1,9 +1,28 @@
-"""Where the errors are, in sentences."""
+"""The headline table, and where the errors are."""
 
 import pandas as pd
 
 from capsnet.config import RunConfig
-from capsnet.studies.results import FEW, Results, Section
+from capsnet.studies.results import FEW, Results, Section, markdown, with_sd
+from capsnet.studies.seeds.measure import row_name
+from capsnet.studies.seeds.paper import published
+
+
+def headline(configs: dict[str, RunConfig], measured: dict[str, Results]) -> str:
+    """Test error of each run and of the paper, as a Markdown table."""
+    return markdown(
+        {
+            "run": name,
+            "network": row_name(config, usual_peak=config.learning_rate.peak),
+            "task": config.task.name,
+            "test error %": f"**{found['error']:.2f}**",
+            "95 % interval": f"{found['error_low']:.2f} to {found['error_high']:.2f}",
+            "examples": f"{measured[name].tables['errors']['examples'].iloc[0]:,}",
+            "paper %": with_sd(*published(config), "g"),
+        }
+        for name, config in configs.items()
+        for found in [measured[name].headline]
+    )
 
 
 def overlap(results: Results, config: RunConfig) -> str:
@@ -12,16 +31,16 @@ def overlap(results: Results, config: RunConfig) -> str:
     table = table.assign(share=share)[table["examples"] >= FEW]
     boxes = apart.loc[apart["measure"] == "box_overlap", "value"].item()
     sentence = (
-        f"Of the smaller of the digits' bounding boxes {boxes:.0f} % is covered on average (the "
-        "paper: 80 %, of which box it does not say). "
+        f"Bounding boxes: {boxes:.0f} % of the smaller one is covered on average. The paper has "
+        "80 % and does not say of which box. "
     )
     if len(table) < 2:
-        return sentence + "There are too few pairs to say how the error grows with the overlap."
+        return f"{sentence}There are too few pairs to compare the errors by overlap."
     first, last, most = table.iloc[0], table.iloc[-1], table.loc[table["share"].idxmax()]
-    grows = "grows" if last["error"] > first["error"] else "does not grow"
+    rises = "rises" if last["error"] > first["error"] else "does not rise"
     return sentence + (
-        f"Ink is shared less, in {most['share']:.0f} % of the pairs {most['name']} of the smaller "
-        f"digit's. The error {grows} with it: {first['error']:.1f} % at {first['name']}, "
+        f"Ink: {most['share']:.0f} % of the pairs share {most['name']} of the smaller digit's ink. "
+        f"The error {rises} with the overlap: {first['error']:.1f} % at {first['name']}, "
         f"{last['error']:.1f} % at {last['name']} (ranges with at least {FEW} pairs)."
     )
 
@@ -30,9 +49,9 @@ def pairs(results: Results, config: RunConfig) -> str:
     table = group(results, "pair")
     worst, best = table.loc[table["error"].idxmax()], table.loc[table["error"].idxmin()]
     return (
-        f"Among the hardest to tell apart are {worst['name']} ({worst['error']:.0f} % wrong), "
-        f"among the easiest {best['name']} ({best['error']:.0f} %): the ends of {len(table)} pairs "
-        f"with about {table['examples'].median():.0f} examples each, which chance has a hand in."
+        f"Highest error: {worst['error']:.0f} %, of the digits {worst['name']}. Lowest: "
+        f"{best['error']:.0f} %, of {best['name']}. These are the extremes of {len(table)} pairs "
+        f"with about {table['examples'].median():.0f} examples each, so chance contributes."
     )
 
 
@@ -40,12 +59,14 @@ def confusion(results: Results, config: RunConfig) -> str:
     table = results.tables["confusion"]
     mistakes = table[table["label"] != table["prediction"]]
     if not mistakes["count"].any():
-        return "No digit was taken for another."
+        return "No digit is confused with another."
     most = mistakes.loc[mistakes["count"].idxmax()]
-    sentence = f"Most often a {most['label']} is taken for a {most['prediction']}"
-    sentence += f" ({most['count']:,} times)."
+    sentence = (
+        f"Most frequent confusion: a {most['label']} is predicted as a {most['prediction']} "
+        f"({most['count']:,} times)."
+    )
     if config.task.num_digits > 1:
-        sentence += " Where both digits of a pair were missed, which stands for which is a guess."
+        sentence += " Where both digits of a pair are missed, their order is arbitrary."
     return sentence
 
 

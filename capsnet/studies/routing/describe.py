@@ -6,72 +6,57 @@ from capsnet.studies.results import Results, Section
 
 def routing(results: Results, config: RunConfig) -> str:
     table, trained = results.tables["routing"], config.routing.iterations
-    by_name = {name: by_iteration(results, name) for name in table["measure"].unique()}
-    last = trained - 1
-    examples = table["examples"].max()
-    share, largest, votes, positive, length, error, change, between, moved = (
-        by_name[name]
-        for name in (
-            "contributed_coupling", "largest_coupling", "votes", "positive_share", "length",
-            "error", "logit_change", "logit_change_change", "coupling_change",
-        )
-    )  # fmt: skip
+    found = table.groupby("measure")["value"].apply(list)  # an entry for each iteration
+    error, votes, length = found["error"], found["votes"], found["length"]
     more = (
-        f"with {len(error)} iterations the same weights have an error of {error[-1]:.2f} %. "
-        f"Means over {examples:,} test examples."
+        f"With {len(error)} iterations the same weights have an error of {error[-1]:.2f} %. Values "
+        f"are means over {table['examples'].max():,} test examples."
     )
     if trained == 1:
         return (
-            f"One pass, so every coupling is even; {votes[0]:.0f} votes carry 80 % of what a "
-            f"digit's capsule is made of. Its length is {length[0]:.2f}, the error "
-            f"{error[0]:.2f} %; {more}"
+            f"With one iteration every coupling is equal. {votes[0]:.0f} votes carry 80 % of the "
+            f"class capsule of a digit in the image. Its length is {length[0]:.2f}. The error is "
+            f"{error[0]:.2f} %. {more}"
         )
-    of_last = table[(table["measure"] == "error") & (table["iteration"] == trained)].iloc[0]
-    stopped = " or ".join(f"{each:.2f}" for each in error[:last])
-    moves = [
-        f"{what} {'grows' if values[last] > values[first] else 'shrinks'} from "
-        f"{values[first]:.3g} to {values[last]:.3g}{unit}"
-        for what, values, first, unit in (
-            ("that change", change, 0, ""),
-            ("what it differs by from the one before", between, 1, ""),
-            ("the change of a coupling", moved, 1, " points"),
-        )
-    ]
+    last = trained - 1
+    share, largest = found["contributed_coupling"], found["largest_coupling"]
+    positive, stopped = found["positive_share"][last], " or ".join(f"{e:.2f}" for e in error[:last])
+    interval = table[(table["measure"] == "error") & (table["iteration"] == trained)].iloc[0]
     return (
-        f"Each vote weighed by what it adds to the capsule of a digit that is there, the coupling "
-        f"to that capsule goes from {share[0]:.0f} to {share[last]:.0f} % over the {trained} "
-        f"iterations (the largest one of an image from {largest[0]:.0f} to {largest[last]:.0f} %), "
-        f"the capsule's length from {length[0]:.2f} to {length[last]:.2f}. At first "
-        f"{votes[0]:.0f} votes carry 80 % of it, in the end {votes[last]:.0f}. All votes that "
-        f"point its way add {positive[last]:.0f} % of it, the others, which so weigh less than "
-        f"nothing, take {positive[last] - 100:.0f} % away. "
-        f"As trained the error is {error[last]:.2f} % ({of_last['low']:.1f} to "
-        f"{of_last['high']:.1f}), stopped earlier {stopped} %; {more} "
-        f"By Procedure 1 a logit changes by vote times capsule. Over the iterations "
-        f"{moves[0]}, {moves[1]}, {moves[2]}. Figure A.1 of the paper is said to be the mean "
-        "change of a logit, and to shrink; which of these it shows is not known."
+        f"From the first to the last of {trained} iterations, for the class capsule of a digit in "
+        f"the image: the coupling of its votes, weighted by their contribution, goes from "
+        f"{share[0]:.0f} to {share[last]:.0f} %, the largest coupling of an image from "
+        f"{largest[0]:.0f} to {largest[last]:.0f} %, the length from {length[0]:.2f} to "
+        f"{length[last]:.2f}. {votes[0]:.0f} votes carry 80 % of the capsule at first, "
+        f"{votes[last]:.0f} at the end. Votes in its direction add {positive:.0f} % of it, "
+        f"opposite votes take away {positive - 100:.0f} %. The error is {error[last]:.2f} % "
+        f"({interval['low']:.1f} to {interval['high']:.1f}) as trained, {stopped} % if routing "
+        f"stops earlier. {more} In Procedure 1 a logit changes by the product of vote and capsule. "
+        f"That change {trend(found['logit_change'][:trained])}. Its difference from the previous "
+        f"iteration {trend(found['logit_change_change'][1:trained])}. The change of a coupling "
+        f"{trend(found['coupling_change'][1:trained])} points. Figure A.1 of the paper shows a "
+        "mean change of the logits that shrinks. It is not known which of these it shows."
     )
+
+
+def trend(values: list[float]) -> str:
+    verb = "grows" if values[-1] > values[0] else "shrinks"
+    return f"{verb} from {values[0]:.3g} to {values[-1]:.3g}"
 
 
 def couplings(results: Results, config: RunConfig) -> str:
-    last = config.routing.iterations - 1
-    own, other, absent = (
-        by_iteration(results, f"{name}_coupling")[last] for name in ("own", "other", "absent")
-    )
-    if config.task.num_digits == 1:
-        beside = f"each wrong digit's {absent:.1f} %"
-    else:
-        beside = f"the other digit's {other:.1f} % and each absent digit's {absent:.1f} %"
-    return (
-        "Which primary capsules lean to which digit: at a digit's own places its capsule gets "
-        f"{own:.1f} % of the coupling, {beside}. The colours show even small leanings."
-    )
-
-
-def by_iteration(results: Results, measure: str) -> list[float]:
-    """One measure of the routing, an entry for each iteration."""
     table = results.tables["routing"]
-    return table.loc[table["measure"] == measure, "value"].tolist()
+    last = table[table["iteration"] == config.routing.iterations].set_index("measure")["value"]
+    own, other, absent = (
+        f"{last[f'{name}_coupling']:.1f} %" for name in ("own", "other", "absent")
+    )
+    rest = f"{other} to the other digit's and {absent} to that of each absent digit"
+    if config.task.num_digits == 1:
+        rest = f"{absent} to that of each wrong digit"
+    return (
+        f"Couplings of the primary capsules at a digit's own places: {own} to the digit's class "
+        f"capsule, {rest}. The colours show even small differences."
+    )
 
 
 SECTION = Section(

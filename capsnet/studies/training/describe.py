@@ -1,33 +1,58 @@
-"""A training in a sentence."""
+"""Trainings in a table and in sentences."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
 
 from capsnet.config import RunConfig
-from capsnet.studies.results import Results, Section
+from capsnet.studies.results import Results, Section, markdown, number
 
-LONG = 10_000_000  # images shown: the authors' own trainings are of this order and longer
-LENGTHS = {  # of the authors, by the digits in an image
-    1: "The authors' README has a training of 38.4M digits.",
-    2: "The paper's training set has 60M pairs.",
-}
+COLUMNS = """GMAC: billions of multiply-adds for one image, without the decoder. Times and memory
+are those of the machine that trained. images/s is the median over the curve. Validation digits are
+held out of the training split. The training error is on training digits, shown as those are."""
+
+
+def overview(
+    configs: dict[str, RunConfig], measured: dict[str, Results], drawn: Path, here: Path
+) -> Iterator[str]:
+    last = {name: results.tables["training"].iloc[-1] for name, results in measured.items()}
+    yield markdown(
+        {
+            "run": name,
+            "parameters": f"{last[name]['num_parameters']:,.0f}",
+            "GMAC": f"{last[name]['multiply_adds'] / 1e9:.2f}",
+            "images shown": f"{last[name]['examples']:,.0f}",
+            "images/s": f"{results.headline['images_per_second']:.0f}",
+            "minutes": f"{results.headline['minutes']:.1f}",
+            "peak host memory MiB": f"{last[name]['peak_memory_mib']:.0f}",
+            "final loss": f"{results.headline['loss']:.4f}",
+            "validation error %": number(last[name]["validation_error"]),
+            "training error %": number(last[name]["training_error"]),
+        }
+        for name, results in measured.items()
+    )
+    yield COLUMNS
 
 
 def training(results: Results, config: RunConfig) -> str:
-    curve, trained = results.tables["training"], results.headline
+    curve, headline = results.tables["training"], results.headline
+    last = curve.iloc[-1]
     sentence = (
-        f"The loss falls to {trained['loss']:.3f} in {trained['minutes']:.1f} minutes and "
-        f"{curve['examples'].iloc[-1]:,} examples"
+        f"The loss falls to {headline['loss']:.3f} in {headline['minutes']:.1f} minutes and "
+        f"{last['examples']:,.0f} examples"
     )
     if len(curve) > 1:
-        fall = 1 - curve["loss"].iloc[-1] / curve["loss"].iloc[-2]
-        sentence += f", in the last interval still by {100 * fall:.0f} %"
-    last = curve.iloc[-1]
-    if last["validation_error"] == last["validation_error"]:  # not NaN
+        fall = 1 - last["loss"] / curve["loss"].iloc[-2]
+        sentence += f", by {100 * fall:.0f} % in the last interval"
+    sentence += "."
+    if pd.notna(last["validation_error"]):
         sentence += (
-            f". Of the validation examples {last['validation_error']:.2f} % are wrong at the end, "
-            f"of training digits shown in the same way {last['training_error']:.2f} % (the last "
-            "points are of all validation digits and as many others, the earlier ones of fewer)"
+            f" At the end the validation error is {last['validation_error']:.2f} % and the "
+            f"training error {last['training_error']:.2f} %, on all validation digits and as many "
+            "training digits. Earlier points use fewer."
         )
-    longer = last["examples"] < LONG
-    return f"{sentence}." + (f" {LENGTHS[config.task.num_digits]}" if longer else "")
+    return sentence
 
 
-SECTION = Section("Training", {"figures/training.png": training})
+SECTION = Section("Training", {"figures/training.png": training}, overview=overview)

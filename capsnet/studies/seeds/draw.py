@@ -1,0 +1,81 @@
+"""Test errors of rows against the length of training and by overlap; separation by overlap."""
+
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, chart
+from capsnet.studies.seeds.measure import by_overlap, row_table
+
+STYLES = [(BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^-"), (PURPLE, "D--"), (INK, "v:"), (GREY, "x:")]
+ERROR, SHARED = "test error (%)", "shared ink, of the smaller digit's"
+CHANCE = 50  # percent, of the separation accuracy
+FIGURES = {  # title, labels of the axes, lowest value
+    "length": ("Test error against length of training", "images shown", ERROR, 0),
+    "overlap": ("Test error by overlap", SHARED, ERROR, 0),
+    "separation": ("Separation accuracy by overlap", SHARED, "separation accuracy (%)", CHANCE),
+}
+
+
+def draw(runs: pd.DataFrame, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Draw the records of one task and budget; by overlap, those of the first row's length.
+
+    Yields title and file of each figure; nothing for a single row, which has nothing to compare.
+    """
+    table = row_table(runs)
+    if len(table) < 2:
+        return
+    first = table.iloc[0]
+    alike = runs[runs["row"].isin(table.index[table["examples"] == first["examples"]])]
+    found = {
+        "length": table.rename(columns={"examples": "place", "error": "value"}),
+        "overlap": by_overlap(alike, "errors", "overlap"),
+        "separation": by_overlap(alike, "separation", "separation_accuracy"),
+    }
+    styles = dict(zip(table["name"].unique(), cycle(STYLES), strict=False))
+    for name, points in found.items():
+        title, x_label, y_label, least = FIGURES[name]
+        if name != "length":
+            title += f", after {first['examples']:,} training images"
+        if len(points):
+            path = folder / f"{name}_{first['task']}_{first['budget']}.png"
+            with chart(path, height=860, title=title) as figure:
+                axes = figure.subplots()
+                axes.set(xlabel=x_label, ylabel=y_label)
+                lines(axes, points, styles, least=least)
+            yield title, path
+
+
+def lines(axes, table: pd.DataFrame, styles: dict[str, tuple[str, str]], *, least: float) -> None:
+    """A line for each `name` through (place, value) with low to high; places are numbers or words.
+
+    The axis of values begins at `least`, or at the smallest value if that is less. Lines are moved
+    apart a little, so that intervals do not hide each other.
+    """
+    places, names = list(table["place"].unique()), list(table["name"].unique())
+    words = isinstance(places[0], str)
+    for number, name in enumerate(names):
+        rows, (color, form) = table[table["name"] == name], styles[name]
+        apart = number - (len(names) - 1) / 2
+        x = (
+            rows["place"].map(places.index) + 0.04 * apart
+            if words
+            else rows["place"] * 1.015**apart
+        )
+        sides = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
+        bars = [side.clip(lower=0).fillna(0) for side in sides]
+        axes.errorbar(x, rows["value"], bars, fmt=form, color=color, label=name)
+    if words:
+        axes.set_xticks(range(len(places)), places)
+    else:
+        axes.set_xscale("log")
+        axes.set_xticks(sorted(places), [f"{place:,}" for place in sorted(places)])
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(min(places) / 1.3, max(places) * 1.3)  # or one place would fill the width
+    low = np.nanmin([least, *table["value"], *table["low"]])
+    axes.set_ylim(low, low + 1.1 * (np.nanmax(table[["value", "high"]]) - low))
+    axes.grid(visible=True)
+    axes.legend(loc="lower left", ncols=2)  # errors and shares lie far from the least

@@ -1,0 +1,173 @@
+"""Rows of runs and their differences, on made-up errors."""
+
+import pandas as pd
+import pytest
+
+from capsnet.config import load, resolve
+from capsnet.params import Run
+from capsnet.studies.results import Results
+from capsnet.studies.seeds.describe import comparison, paper_markdown, rows_markdown, sentences
+from capsnet.studies.seeds.measure import differences, records, row_table
+from capsnet.studies.seeds.paper import published
+from stages.study import study
+
+RANGES = ["0 to 20 %", "20 to 40 %", "40 to 60 %"]
+CAPSNET = {"task": "multimnist", "network": "capsnet", "examples": 1000}
+
+
+def configs(**runs: dict):
+    """Of these runs at the chosen budget, with MNIST's digits."""
+    params = load()
+    budget = params.budgets[params.budget].model_copy(update={"source": "mnist"})
+    settings = {name: Run(**{**CAPSNET, **run}) for name, run in runs.items()}
+    update = {"budgets": {params.budget: budget}, "runs": settings}
+    return {name: resolve(params.model_copy(update=update), name) for name in runs}
+
+
+def results(name: str, error: float, *, right=None, multiply_adds=2e8, accuracy=80.0) -> Results:
+    headline = {"error": error, "error_low": error - 1, "error_high": error + 1}
+    headline |= {"validation_error": error + 2, "images_per_second": 50.0}
+    errors = {"group": "overlap", "name": RANGES, "error": [error, error + 2, 40]}
+    errors |= {"error_low": 1, "error_high": 99, "examples": [900, 500, 7]}
+    separation = {"measure": "separation_accuracy", "name": ["all", *RANGES]}
+    separation |= {"value": [accuracy, 90, 80, 70], "low": 60, "high": 99}
+    right = [0] * int(error) + [1] * (100 - int(error)) if right is None else right
+    tables = {
+        "training": {"multiply_adds": [multiply_adds]},
+        "errors": errors,
+        "separation": separation | {"examples": [1407, 900, 500, 7]},
+        "examples": {"right": right},
+    }
+    record = {"commit": "abc", "examples": 1000, "seconds": 60.0}
+    return Results(name, headline, {k: pd.DataFrame(v) for k, v in tables.items()}, record)
+
+
+def two_rows(errors: list[float], other: list[float]) -> pd.DataFrame:
+    """Records of r = 3 with these errors by seed, and of r = 1 with the others."""
+    runs = {f"r3_{seed}": {"seed": seed} for seed in range(len(errors))}
+    runs |= {f"r1_{seed}": {"seed": seed, "iterations": 1} for seed in range(len(other))}
+    found = zip(runs, [*errors, *other], strict=True)
+    return records(configs(**runs), {name: results(name, error) for name, error in found})
+
+
+def test_the_paper_has_its_networks_only():
+    found = configs(
+        plain={"task": "mnist"},
+        once={"iterations": 1},
+        no_recon={"task": "mnist", "reconstruction_weight": 0.0},
+        recon={"task": "mnist", "reconstruction_weight": 0.01},
+        cnn={"network": "baseline"},
+        wide={"task": "mnist40"},
+        convnet={"task": "mnist", "network": "convnet"},
+    )
+    errors = {name: published(config)[0] for name, config in found.items()}
+    expected = {"plain": 0.25, "once": 7.5, "no_recon": 0.35, "cnn": 8.1}
+    nothing = dict.fromkeys(("recon", "wide", "convnet"), pytest.approx(float("nan"), nan_ok=True))
+    assert errors == expected | nothing
+
+
+def test_seeds_become_a_row_with_its_t_interval():
+    """1, 2 and 3 %: mean 2, standard deviation 1. t with two degrees of freedom is 4.303, so the
+    interval is 2 +- 4.303 / sqrt(3). A run alone keeps Wilson's interval."""
+    runs = {name: {"seed": seed} for seed, name in enumerate("abc")} | {
+        "cnn": {"network": "baseline"}
+    }
+    numbers = zip(runs, (1.0, 2.0, 3.0, 20.0), (80.0, 81.0, 82.0, 50.0), strict=True)
+    measured = {name: results(name, error, accuracy=value) for name, error, value in numbers}
+    three, one = row_table(records(configs(**runs), measured)).itertuples()
+    assert (three.name, three.networks, one.networks) == ("CapsNet, r = 3", 3, 1)
+    assert (three.error, three.error_sd, three.separation) == pytest.approx((2, 1, 81))
+    half = 4.3027 / 3**0.5
+    assert (three.low, three.high) == pytest.approx((2 - half, 2 + half), abs=1e-3)
+    assert (one.low, one.high) == (19, 21) and pd.isna(one.error_sd)
+
+
+def test_a_run_that_stopped_counts_the_images_it_was_shown():
+    found = results("a", 1.0)
+    found.tables["training"]["examples"] = 640
+    runs = records(configs(a={"stop_at_error": 2.0}), {"a": found})
+    assert runs["examples"].item() == 640
+
+
+def test_rows_of_the_same_seeds_are_paired():
+    """Differences of 1, 2 and 3 points are 2 +- 2.48: not significant. 1.9, 2 and 2.1 are, although
+    the seeds are 10 points apart. Equal differences say nothing about other seeds."""
+    for errors, significant in (([11, 22, 33], False), ([11.9, 22, 32.1], True)):
+        [found] = differences(two_rows([10.0, 20.0, 30.0], errors)).itertuples()
+        assert found.points == pytest.approx(2) and found.ratio == pytest.approx(1.1)
+        assert found.significant == significant and (found.low <= 0) != significant
+        assert found.seeds == 3 and found.paper_ratio == pytest.approx(7.5 / 5.2)
+    assert not differences(two_rows([1.0, 2.0], [1.5, 2.5])).loc[0, "significant"]
+
+
+def test_one_network_each_is_compared_on_the_examples():
+    """McNemar: of 20 examples that only one network has wrong, 15 to 5 has the exact p of 0.041 and
+    14 to 6 that of 0.115, whatever the other 80 are."""
+    both = configs(a={}, b={"iterations": 1})
+    for worse, significant in ((15, True), (14, False)):
+        right = [0] * (20 - worse) + [1] * (worse + 80), [1] * (20 - worse) + [0] * worse + [1] * 80
+        measured = {
+            name: results(name, 0.0, right=of) for name, of in zip("ab", right, strict=True)
+        }
+        [found] = differences(records(both, measured)).itertuples()
+        assert found.points == pytest.approx(2 * worse - 20) and found.significant == significant
+        assert (found.seeds, found.examples) == (0, 100) and found.low < found.points < found.high
+    assert "significant" not in differences(
+        records(both, measured | {"b": results("b", 1.0, right=[1])})
+    )
+
+
+def test_rows_are_compared_at_equal_length_or_equal_computation():
+    """Twice the multiply-adds for an image: half the images are as much, a third is not."""
+    runs = {"caps": {"examples": 600}, "long": {"examples": 999}, "digit": {"task": "mnist"}}
+    lengths = {"same": 600, "half": 300, "third": 200}
+    runs |= {name: {"network": "baseline", "examples": n} for name, n in lengths.items()}
+    runs["slow"] = {"network": "convnet", "examples": 600, "peak": 0.002}
+    costs = {name: 4e8 if name in lengths else 2e8 for name in runs}
+    measured = {name: results(name, 20.0, multiply_adds=cost) for name, cost in costs.items()}
+    found = differences(records(configs(**runs), measured))
+    images, computation = (
+        "600 images of multimnist",
+        "multiply-adds on multimnist, 300 against 600 images",
+    )
+    assert list(zip(found["held_fixed"], found["name"], strict=True)) == [
+        (images, "baseline CNN"),
+        (images, "ConvNet, peak 0.002"),
+        (computation, "baseline CNN"),
+    ]
+    assert set(found["baseline"]) == {"CapsNet, r = 3"}
+
+
+def test_tables_and_sentences_have_the_numbers():
+    """31 +- 1 against 33.83 +- 1.04: the differences 3, 3 and 2.5 are 2.83 +- 0.72."""
+    runs = two_rows([30.0, 32.0, 31.0], [33.0, 35.0, 33.5])
+    cells = [
+        [cell.strip() for cell in line.split("|")] for line in rows_markdown(runs).splitlines()
+    ]
+    assert cells[2][4:8] == ["3", "31.00 ± 1.00", "28.52 to 33.48", "33.00"]
+    held_fixed, sentence = sentences(differences(runs))
+    assert held_fixed == "Held fixed: 1,000 images of multimnist. Baseline: CapsNet, r = 3."
+    assert "raises the error by 2.83 points (ratio 1.09; in the paper 1.44)" in sentence
+    assert "+2.12 to +3.55, 3 seeds, paired: significant." in sentence
+    table = paper_markdown(runs)
+    assert "31.00 ± 1.00 (n = 3, 1,000 images)" in table and table.count("not run") == 6
+
+
+def test_the_report_compares_rows_where_there_are_several(tmp_path):
+    both, figures = configs(main={}, once={"iterations": 1}), tmp_path / "figures"
+    measured = {name: results(name, error) for name, error in zip(both, (20.0, 25.0), strict=True)}
+    text = "\n".join(comparison(records(both, measured), figures, tmp_path))
+    assert "CapsNet, r = 1 raises the error by 5.00 points" in text
+    assert {f"](figures/{path.name})" in text for path in figures.iterdir()} == {True}
+    alone = "\n".join(comparison(records(configs(main={}), measured), tmp_path, tmp_path))
+    assert "raises" not in alone and "| 20.00 " in alone
+
+
+def test_the_study_reports_what_is_done_and_names_what_is_missing(tmp_path):
+    runs = configs(r3={}, r1={"iterations": 1}, later={"network": "baseline"})
+    measured = {name: results(name, error) for name, error in (("r3", 30.0), ("r1", 33.0))}
+    text = "\n".join(study(runs, measured, tmp_path))
+    assert "2 of 3 networks are trained and tested. Missing: later." in text
+    drawn = {path.name.split("_")[0] for path in (tmp_path / "figures").iterdir()}
+    assert drawn == {"length", "overlap", "separation"} and "| abc" in text
+    assert "0 of 3 networks" in "\n".join(study(runs, {}, tmp_path))
