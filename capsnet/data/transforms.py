@@ -79,16 +79,8 @@ def affnist_like(
     ink = affine(images, **deformation) > 0
     translation = []
     for dim, place in zip((2, 1), places.to(images.device), strict=True):  # down, then right
-        back, ahead = free_way(ink.any(dim=dim))
-        back, ahead = back.clamp(max=max_translation), ahead.clamp(max=max_translation)
+        inked = ink.any(dim=dim).int()  # argmax is the first maximum: the distance to the edge
+        back = inked.argmax(dim=1).float().clamp(max=max_translation)
+        ahead = inked.flip(1).argmax(dim=1).float().clamp(max=max_translation)
         translation.append((back + ahead) * place - back)
     return affine(images, **deformation, translation=tuple(translation))
-
-
-def free_way(inked: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels (back, ahead) from the ink of rows or columns, bool [n, size], to the edges: two float
-    [n], zero for an image without ink.
-    """
-    back = inked.int().argmax(dim=1)  # the first maximum
-    ahead = inked.flip(1).int().argmax(dim=1)
-    return back.float(), ahead.float()
