@@ -31,7 +31,7 @@ def fetch_mnist(folder: Path, mirrors: Sequence[str]) -> None:
                 fetch(mirror, archive, folder, md5)
                 break
             except (OSError, HTTPException, RuntimeError, ValueError) as error:
-                problems.append(f"{mirror} ({error})")
+                problems.append(f"{mirror} ({getattr(error, 'strerror', None) or error})")
                 print(f"{archive}: {problems[-1]}")
         else:
             raise ValueError(
