@@ -1,9 +1,9 @@
 """Margin loss (Eq. 4), reconstruction loss, the baselines' cross-entropies, and their weighted sum.
 
-Sums follow the paper: over the classes, over the pixels, and over the digits of an image; only
-images are averaged. A mean over 784 pixels would weigh the reconstruction 784 times too little.
+Losses are sums over classes, pixels and the digits of an image, and means over images, as in the
+paper. A mean over the 784 pixels would weigh the reconstruction 784 times too little.
 
-Legend of the suffixes: b image, j class, k digit in the image, h w pixel.
+Suffixes: b image, j class, k digit in the image, h w pixel.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-THRESHOLD = 0.5  # a digit is there if its capsule is longer: midway between the margins of Eq. 4
+THRESHOLD = 0.5  # a longer capsule means that its digit is present: midway between Eq. 4's margins
 
 
 class Losses(NamedTuple):
-    """Batch means: total = classification + weight * reconstruction (before its weight)."""
+    """Batch means: total = classification + weight * reconstruction."""
 
     total: Tensor
     classification: Tensor
@@ -39,9 +39,7 @@ def margin_loss(
 
 
 def reconstruction_loss(reconstructions_bkhw: Tensor, sources_bkhw: Tensor) -> Tensor:
-    """Sum of squared pixel differences of all digits of an image, batch mean, a scalar (paper,
-    section 4.1).
-    """
+    """Sum of squared pixel differences, batch mean, a scalar (paper, section 4.1)."""
     difference = reconstructions_bkhw.float() - sources_bkhw
     return difference.square().sum(dim=(1, 2, 3)).mean()
 
@@ -66,17 +64,16 @@ def weighted_losses(
     classification: Callable[[Tensor, Tensor], Tensor],
     reconstruction_weight: float,
 ) -> Losses:
-    """The training loss and its parts. Without reconstructions the reconstruction part is zero."""
+    """The training loss and its parts; the reconstruction part is zero without reconstructions."""
     classification_part = classification(lengths_bj.float(), targets_bj)
     if reconstructions_bkhw is None:
-        return Losses(
-            classification_part, classification_part, torch.zeros_like(classification_part)
-        )
+        zero = torch.zeros_like(classification_part)
+        return Losses(classification_part, classification_part, zero)
     reconstruction_part = reconstruction_loss(reconstructions_bkhw, sources_bkhw)
     total = classification_part + reconstruction_weight * reconstruction_part
     return Losses(total, classification_part, reconstruction_part)
 
 
 def probabilities(scores_bj: Tensor, num_digits: int) -> Tensor:
-    """A baseline's scores [b, j] on the scale of lengths, by the function of its loss."""
+    """The probabilities [b, j] that a baseline's loss assigns to its scores [b, j]."""
     return scores_bj.softmax(dim=1) if num_digits == 1 else scores_bj.sigmoid()

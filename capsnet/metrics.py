@@ -1,7 +1,7 @@
-"""What is counted: tensors -> numbers. Errors are in percent.
+"""Metrics: tensors -> numbers. Errors are in percent.
 
-An example with k digits is right only if its k longest capsules are exactly its k labels ("exact
-match"): one right digit of two earns nothing. With k = 1 that is the usual classification error.
+Exact match: an example with k digits is correct only if its k longest capsules are exactly its k
+labels. One correct digit of two does not count. With k = 1 it is the usual accuracy.
 """
 
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 INK = 0.5  # a pixel at least this bright belongs to the digit
-OVERLAP_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # shared ink over the smaller digit's ink
+OVERLAP_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the bins of `overlap`
 
 
 class Interval(NamedTuple):
-    """A share in percent with its 95 % confidence interval."""
+    """A percentage with its 95 % confidence interval."""
 
     value: float
     low: float
@@ -24,69 +24,64 @@ class Interval(NamedTuple):
 
 
 def predict(lengths: Tensor, num_digits: int) -> Tensor:
-    """The classes of the `num_digits` longest capsules, in rising order: int64 [b, k]."""
+    """The classes of the `num_digits` longest capsules in ascending order: int64 [b, k]."""
     return lengths.topk(num_digits, dim=1).indices.sort(dim=1).values
 
 
 def exact_match(lengths: Tensor, labels: Tensor) -> Tensor:
-    """Which examples have exactly their labels [b, k] as the k longest capsules: bool [b]."""
+    """Whether the k longest capsules are exactly the labels [b, k]: bool [b]."""
     return (predict(lengths, labels.shape[1]) == labels.sort(dim=1).values).all(dim=1)
 
 
 def wilson_interval(num_errors: int, num_examples: int) -> Interval:
-    """Error in percent with the interval of Wilson (1927), right also near 0 and 100 %.
-
-    Raises ValueError for no examples.
-    """
+    """Error in percent with the interval of Wilson (1927). Raises ValueError for no examples."""
     if num_examples < 1:
         raise ValueError(f"an error rate needs at least 1 example, got {num_examples}")
-    from scipy.stats import binomtest  # half a second that a training need not spend
+    from scipy.stats import binomtest  # takes half a second to import
 
     low, high = binomtest(num_errors, num_examples).proportion_ci(method="wilson")
     return Interval(100 * num_errors / num_examples, 100 * float(low), 100 * float(high))
 
 
 def error_row(correct: Tensor) -> dict[str, float]:
-    """Examples, error in percent, and its Wilson interval, of `correct`, bool [n]."""
+    """Number of examples, error in percent and its Wilson interval of `correct`, bool [n]."""
     error, low, high = wilson_interval(int((~correct).sum()), len(correct))
     return {"examples": len(correct), "error": error, "error_low": low, "error_high": high}
 
 
 def overlap_bins(overlap: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """The name of each bin of OVERLAP_EDGES and which of `overlap` [n] lie in it, bool [n]."""
+    """The name of each bin of OVERLAP_EDGES and whether `overlap` [n] is in it, bool [n]."""
     for start, end in pairwise(OVERLAP_EDGES):
         inside = (overlap >= start) & ((overlap < end) | (end == OVERLAP_EDGES[-1]))
         yield f"{100 * start:.0f} to {100 * end:.0f} %", inside
 
 
 def confusion(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """How often a true digit (row) was called another (column): int64 [j, j] from two [b, k].
+    """Confusion matrix, true digits in rows, of predictions and labels [b, k]: int64 [j, j].
 
-    A digit that was found counts on the diagonal. Of an example's digits that were missed, each
-    counts against the example's wrong predictions: with one missed that is exactly one cell, with
-    two missed nobody can say which stands for which, so they are paired in rising order.
+    A digit that is found counts on the diagonal. Missed digits are paired with the wrong
+    predictions of their example, both in ascending order.
     """
     truth, guess = one_hot(labels, num_classes), one_hot(predictions, num_classes)
     right = (truth & guess).nonzero()[:, 1]
-    missed, wrong = (truth & ~guess).nonzero(), (guess & ~truth).nonzero()  # example by example
+    missed, wrong = (truth & ~guess).nonzero(), (guess & ~truth).nonzero()  # by example
     assert torch.equal(missed[:, 0], wrong[:, 0]), "as many predictions as labels"
     cells = torch.cat([right * (num_classes + 1), missed[:, 1] * num_classes + wrong[:, 1]])
     return cells.bincount(minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """Which classes an example has: bool [b, j] from int64 [b, k]."""
+    """Multi-hot labels: bool [b, j] from int64 [b, k]."""
     return torch.zeros(len(labels), num_classes, dtype=torch.bool).scatter_(1, labels, True)
 
 
 def found(predictions: Tensor, labels: Tensor) -> Tensor:
-    """Which of an example's digits are among its predictions: bool [b, k]."""
+    """Whether each label [b, k] is among the predictions [b, k] of its example: bool [b, k]."""
     return (labels.unsqueeze(2) == predictions.unsqueeze(1)).any(dim=2)
 
 
 def overlap(sources: Tensor) -> Tensor:
-    """How much two digits hide each other: shared ink over the ink of the smaller digit, [b] in [0,
-    1].
+    """Shared ink over the ink of the smaller of two digits: [b] in [0, 1].
 
     `sources` float [b, 2, h, w]; ink is every pixel of at least `INK`.
     """
@@ -97,11 +92,10 @@ def overlap(sources: Tensor) -> Tensor:
 
 
 def box_overlap(sources: Tensor) -> Tensor:
-    """How much of the smaller of two bounding boxes the other one covers, [b] in [0, 1]. Section 6
-    of the paper: "on average 80% overlap between two digits' bounding boxes", without saying of
-    what.
+    """Shared area of two bounding boxes over the area of the smaller box: [b] in [0, 1].
 
-    `sources` float [b, 2, h, w]; a box holds every pixel of at least `INK`.
+    The paper does not define the denominator of its "80% overlap" (section 6). `sources` float
+    [b, 2, h, w]; a box holds every pixel of at least `INK`.
     """
     ink = sources >= INK
     shared = area = 1

@@ -1,4 +1,4 @@
-"""Losses: golden numbers, each derived where it stands."""
+"""Losses of small examples, each derived in the docstring of its test."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def one_hot(*classes: int) -> torch.Tensor:
     return torch.zeros(1, 10).index_fill_(1, torch.tensor(classes), 1.0)
 
 
-def test_margin_loss_of_silence_is_one_missed_digit():
+def test_margin_loss_of_zero_lengths():
     """All lengths zero: the present class costs (0.9 - 0)^2 = 0.81, the absent ones nothing."""
     assert margin_loss(torch.zeros(1, 10), one_hot(3)).item() == pytest.approx(0.81)
 
@@ -33,7 +33,7 @@ def test_margin_loss_is_squared():
 
 
 def test_margin_loss_is_zero_between_the_margins():
-    """A length of 0.9 where the digit is and 0.1 where it is not is good enough."""
+    """A length of 0.9 where the digit is and 0.1 where it is not costs nothing."""
     assert margin_loss(0.1 + 0.8 * one_hot(2), one_hot(2)).item() == pytest.approx(0, abs=1e-12)
 
 
@@ -43,12 +43,12 @@ def test_margin_loss_takes_two_digits():
 
 
 def test_margin_loss_is_a_mean_over_images():
-    """One silent image (0.81) and one perfect one (0): 0.405."""
+    """One image of zero lengths (0.81) and one perfect one (0): 0.405."""
     lengths, targets = torch.cat([torch.zeros(1, 10), one_hot(1)]), one_hot(1).repeat(2, 1)
     assert margin_loss(lengths, targets).item() == pytest.approx(0.405)
 
 
-def test_margin_loss_takes_lengths_as_they_are():
+def test_margin_loss_applies_no_softmax():
     """A softmax over the lengths would leave a loss for a perfect answer."""
     assert margin_loss(one_hot(7), one_hot(7)).item() == 0
 
@@ -61,7 +61,7 @@ def test_reconstruction_loss_sums_over_pixels_and_digits():
 
 
 def test_total_weighs_the_reconstruction():
-    """0.81 for a silent image, plus 0.0005 * 784 * 1 for white where black was wanted: 1.202."""
+    """0.81 for zero lengths, plus 0.0005 * 784 * 1 for white where black was wanted: 1.202."""
     losses = weighted_losses(
         torch.zeros(1, 10),
         one_hot(0),

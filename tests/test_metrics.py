@@ -1,4 +1,4 @@
-"""What is counted: small cases by hand."""
+"""Metrics of small examples, by hand."""
 
 import pytest
 import torch

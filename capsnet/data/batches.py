@@ -1,8 +1,7 @@
-"""Digits on a device -> batches. Batch t is a function of (seed, t) alone.
+"""Batches of digits. Batch t is a function of (seed, t) alone.
 
-So a run can be stopped and continued at any step and is the same on one core or eight: no state is
-carried from one batch to the next, no worker draws a number. MNIST is the case of one digit to an
-image, MultiMNIST of two.
+No state is carried from one batch to the next, so a run can stop and continue at any step. MNIST
+has one digit per image, MultiMNIST two.
 """
 
 import hashlib
@@ -15,21 +14,14 @@ from torch import Generator, Tensor
 
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.mnist import Digits
-from capsnet.data.multimnist import (
-    Classes,
-    Composition,
-    draw_partners,
-    draw_shifts,
-    place,
-    sort_classes,
-)
+from capsnet.data.multimnist import Classes, draw_partners, draw_shifts, place, sort_classes
 
-EVALUATION_BLOCK = 1000  # examples drawn together; part of the protocol: it decides the test pairs
+EVALUATION_BLOCK = 1000  # examples drawn together; the test pairs depend on it
 
 
 class Batch(NamedTuple):
-    """Images float [b, 1, h, w] in [0, 1]; targets float [b, j] multi-hot over the classes; sources
-    float [b, k, h, w], one clean image for each of the k digits; labels int64 [b, k].
+    """Images float [b, 1, h, w] in [0, 1]; targets float [b, j], multi-hot; sources float
+    [b, k, h, w], the clean images of the k digits; labels int64 [b, k].
     """
 
     images: Tensor
@@ -42,7 +34,7 @@ class Batch(NamedTuple):
 
 
 def seeded_generator(*key: int | str) -> Generator:
-    """A CPU generator seeded by a hash of the key: neighbouring keys give unrelated numbers."""
+    """A CPU generator seeded by a hash of the key, so similar keys give unrelated numbers."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
@@ -56,10 +48,10 @@ def training_draws(
     num_digits: int,
     max_shift: int,
 ) -> Iterator[Tensor]:
-    """What `compose_batch` needs for the batches of these numbers (from 0): int64 [b, k, 3] on the
-    CPU, of each digit its place in `digits` and its shift (down, right).
+    """Draw the batches number `steps`, from 0: int64 [b, k, 3] on the CPU, the position of each
+    digit in `digits` and its shift (down, right). Raises ValueError if pairs need a second class.
 
-    Each epoch meets every digit once as the first digit, in a new order.
+    Each epoch has every digit once as the first digit, in a new order.
     """
     classes = sort_classes(digits.labels)
     for step in steps:
@@ -68,14 +60,16 @@ def training_draws(
 
 
 def compose_batch(digits: Digits, draws: Tensor, *, image_size: int) -> Batch:
-    """The images of `draws` int64 [b, k, 3], on the device of the digits."""
-    return to_batch(place(*digits, draws[..., 0], draws[..., 1:], image_size))
+    """Make the batch of `draws` int64 [b, k, 3], on the device of the digits."""
+    canvases, sources, labels = place(*digits, draws[..., 0], draws[..., 1:], image_size)
+    targets = torch.zeros(len(labels), NUM_CLASSES, device=labels.device).scatter_(1, labels, 1.0)
+    return Batch(canvases.unsqueeze(1) / 255, targets, sources / 255, labels)
 
 
 def training_batches(
     digits: Digits, steps: Iterable[int], *, image_size: int, **task: int
 ) -> Iterator[Batch]:
-    """The batches of `training_draws`, which takes the same arguments."""
+    """Compose the batches of `training_draws`, with the same arguments."""
     for draws in training_draws(digits, steps, **task):
         yield compose_batch(digits, draws, image_size=image_size)
 
@@ -89,22 +83,17 @@ def evaluation_batches(
     num_digits: int,
     image_size: int,
     max_shift: int,
-    start: int = 0,
 ) -> Iterator[Batch]:
-    """A fixed set of examples, the same for every run and machine and for every batch size.
+    """The first `num_examples` of a fixed set, the same for every run.
 
-    Example n has digit n (modulo the number of digits) as its first, so every digit is met equally
-    often. A block of 1,000 is always drawn whole, from a generator seeded by its place: fewer
-    examples are the first of more, and those from `start`, a multiple of 1,000, come at once.
-    `batch_size` is for CPUs, where small batches are as fast and take less memory; on other devices
-    a batch is a whole block. Raises ValueError for another start.
+    The first digit of example n is digit n modulo the number of digits. Blocks of 1,000 examples
+    are drawn whole, each from a generator seeded by its position, so `batch_size` and
+    `num_examples` change no example. On other devices than CPUs a batch is a whole block.
     """
-    if start % EVALUATION_BLOCK:
-        raise ValueError(f"start is {start}, wanted a multiple of {EVALUATION_BLOCK}")
     classes = sort_classes(digits.labels)
     if digits.images.device.type != "cpu":
         batch_size = EVALUATION_BLOCK
-    for block in range(start, num_examples, EVALUATION_BLOCK):
+    for block in range(0, num_examples, EVALUATION_BLOCK):
         base = torch.arange(block, block + EVALUATION_BLOCK) % len(digits)
         generator = seeded_generator("evaluation", seed, block)
         draws = _draw(classes, base, num_digits, max_shift, generator)
@@ -115,7 +104,7 @@ def evaluation_batches(
 
 
 def epoch_order(num_digits: int, start: int, count: int, seed: int) -> Tensor:
-    """Positions start .. start + count of an endless row of shuffled epochs: int64 [count]."""
+    """Positions start to start + count in the sequence of shuffled epochs: int64 [count]."""
     parts = []
     while count > 0:
         epoch, offset = divmod(start, num_digits)
@@ -129,13 +118,6 @@ def epoch_order(num_digits: int, start: int, count: int, seed: int) -> Tensor:
 @lru_cache(maxsize=2)
 def _epoch(num_digits: int, epoch: int, seed: int) -> Tensor:
     return torch.randperm(num_digits, generator=seeded_generator("epoch", seed, epoch))
-
-
-def to_batch(composition: Composition) -> Batch:
-    """Bytes to floats in [0, 1], labels to multi-hot targets."""
-    canvases, sources, labels = composition
-    targets = torch.zeros(len(labels), NUM_CLASSES, device=labels.device).scatter_(1, labels, 1.0)
-    return Batch(canvases.unsqueeze(1) / 255, targets, sources / 255, labels)
 
 
 def _draw(

@@ -1,4 +1,4 @@
-"""The digits of MNIST as tensors, and the cut into training and validation digits."""
+"""The digits of MNIST as tensors, and their split into training and validation digits."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -24,34 +24,33 @@ class Digits(NamedTuple):
 
 
 def load_digits(folder: Path, split: str) -> Digits:
-    """Read the digits of one split ("train" or "test") from the four archives in `folder`."""
-    images_name, labels_name = ARCHIVES[split]
-    images, labels = read_idx(folder / images_name), read_idx(folder / labels_name)
+    """Read a split, "train" or "test", from MNIST's archives. Raises ValueError for wrong ones."""
+    images_path, labels_path = (folder / name for name in ARCHIVES[split])
+    images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim != 3 or images.shape[1:] != (28, 28):
-        raise ValueError(
-            f"{folder / images_name}: shape {images.shape}, but digits are [n, 28, 28]"
-        )
+        raise ValueError(f"{images_path}: shape {images.shape}, but digits are [n, 28, 28]")
     if labels.shape != images.shape[:1]:
         raise ValueError(f"{folder}: {len(images):,} {split} images but {len(labels):,} labels")
     if labels.size and labels.max() >= NUM_CLASSES:
-        raise ValueError(f"{folder / labels_name}: label {labels.max()}, but digits are 0 to 9")
+        raise ValueError(f"{labels_path}: label {labels.max()}, but digits are 0 to 9")
     return Digits(torch.from_numpy(images.copy()), torch.from_numpy(labels.astype(np.int64)))
 
 
 def split_validation(
     digits: Digits, fraction: float, generator: Generator
 ) -> tuple[Digits, Digits]:
-    """Draw `fraction` of the training digits, as large a share of each class: (training,
-    validation). The first keep their order, the second are shuffled.
+    """Draw `fraction` of the digits, the same share of each class: (training, validation).
+
+    The training digits keep their order, the validation digits are shuffled.
     """
     size = round(len(digits) * fraction)
     shuffled = torch.randperm(len(digits), generator=generator)
     by_class = shuffled[digits.labels.cpu()[shuffled].argsort(stable=True)]
-    even = (torch.arange(size) + 0.5) * (len(digits) / max(1, size))  # places, evenly apart
+    even = (torch.arange(size) + 0.5) * (len(digits) / max(1, size))  # evenly spaced positions
     chosen = by_class[even.long()][torch.randperm(size, generator=generator)]
     left = torch.ones(len(digits), dtype=torch.bool)
     left[chosen] = False
-    return (
-        Digits(*(field[left.to(field.device)] for field in digits)),
-        Digits(*(field[chosen.to(field.device)] for field in digits)),
+    training, validation = (
+        Digits(*(field[picked.to(field.device)] for field in digits)) for picked in (left, chosen)
     )
+    return training, validation

@@ -1,7 +1,4 @@
-"""Recognise the digits in a picture of handwriting, with reconstructions and a rejection option.
-
-`capsnet.predict` and the model server (`capsnet.reading.serving`) both use this module.
-"""
+"""Recognise handwritten digits in a picture, with reconstructions and a rejection option."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -18,15 +15,13 @@ from capsnet.reading.errors import KnownError, known_error
 from capsnet.reading.handwriting import fit
 
 DIGIT_BOX = 20  # pixels, the longer side of the box around a digit (MNIST)
-PAIR_BOXES = (20, 22, 24, 26)  # around two overlapping digits: 9 of 10 of MultiMNIST's are between
+PAIR_BOXES = (20, 22, 24, 26)  # around two overlapping digits, 90 % of MultiMNIST
 PAIR_BOX = 23  # their mean
 
 
 class Reader(NamedTuple):
-    """A network and its input: image_size in px, at most num_digits digits in an image.
-
-    A picture whose rejection score is below `rejection_threshold` is rejected. `error` is the known
-    test or validation error.
+    """A network for images of `image_size` px with up to `num_digits` digits. Scores below
+    `rejection_threshold` are rejected. `error` is the known test or validation error.
     """
 
     model: nn.Module
@@ -35,14 +30,15 @@ class Reader(NamedTuple):
     rejection_threshold: float = DEFAULT_THRESHOLD
     error: KnownError | None = None
 
+    @property
+    def warning(self) -> str:
+        return self.error.warning(self.num_digits) if self.error else ""
+
 
 class Reading(NamedTuple):
-    """The prediction for one picture.
-
-    image: float32 [h, w], the input of the network. lengths: [10], or the probabilities of a
-    network without capsules. digits: the predicted classes, the longest capsule first. rejected: no
-    length exceeds THRESHOLD, or the rejection score is below the threshold. reconstructions:
-    [k, h, w] of these digits; None without a decoder, where the lengths alone decide.
+    """The prediction for one picture: the network's input [h, w], lengths [10] (probabilities of a
+    network without capsules), the predicted digits by falling length, and their reconstructions
+    [k, h, w], None without a decoder.
     """
 
     image: np.ndarray
@@ -51,14 +47,19 @@ class Reading(NamedTuple):
     rejected: bool
     reconstructions: np.ndarray | None
 
-    @property
-    def drawn(self) -> np.ndarray:
-        """The reconstructions of all digits read, together: [h, w]."""
-        return self.reconstructions.sum(axis=0).clip(max=1)
+    def lines(self) -> list[str]:
+        return [f"{digit} ({self.lengths[digit]:.2f})" for digit in self.digits]
+
+    def misfit(self) -> float:
+        """Squared error of the reconstruction relative to the image; 0 without a decoder."""
+        if self.reconstructions is None:
+            return 0.0
+        drawn = self.reconstructions.sum(axis=0).clip(max=1)
+        return float(np.square(drawn - self.image).sum() / np.square(self.image).sum())
 
 
 def load_reader(path: str | Path) -> Reader:
-    """Load a checkpoint. Raises ValueError, naming the file, if it is none of ours."""
+    """Load a checkpoint. Raises ValueError for another file."""
     model = checkpoint.load(path)
     description = checkpoint.describe(path)
     image_size, num_digits = description["arguments"]["image_size"], description["num_digits"]
@@ -67,21 +68,21 @@ def load_reader(path: str | Path) -> Reader:
 
 
 def read(reader: Reader, ink: np.ndarray) -> Reading:
-    """Read ink [h, w] of any size, as `capsnet.reading.handwriting.read_handwriting` gives it.
+    """Read ink [h, w] of any size, see `capsnet.reading.handwriting.read_handwriting`.
 
-    How large two overlapping digits should be drawn depends on how far apart they are, which only
-    the network can tell: it tries several sizes, and the one that its reconstruction fits best is
-    the answer.
+    The right size of two overlapping digits depends on their distance. The size with the best
+    reconstruction is chosen.
     """
     boxes = [DIGIT_BOX]
     if reader.num_digits > 1:
         boxes = [PAIR_BOX] if reader.model.decoder is None else PAIR_BOXES
     images = [fit(ink, image_size=reader.image_size, box_size=box) for box in boxes]
-    return min((_read_image(reader, image) for image in images), key=_misfit)
+    return min((read_image(reader, image) for image in images), key=Reading.misfit)
 
 
 @torch.inference_mode()
-def _read_image(reader: Reader, image: np.ndarray) -> Reading:
+def read_image(reader: Reader, image: np.ndarray) -> Reading:
+    """Read an image float32 [h, w] of the network's size."""
     images = torch.from_numpy(image)[None, None]
     lengths, capsules = predict(reader.model, images, torch.float32)
     if capsules is None:
@@ -101,10 +102,3 @@ def choose_digits(lengths: Tensor, num_digits: int) -> tuple[int, ...]:
     longest = lengths.topk(num_digits)
     count = max(1, int((longest.values > THRESHOLD).sum()))
     return tuple(longest.indices[:count].tolist())
-
-
-def _misfit(reading: Reading) -> float:
-    """How much of the image its reconstruction misses; 0 without one."""
-    if reading.reconstructions is None:
-        return 0.0
-    return float(np.square(reading.drawn - reading.image).sum() / np.square(reading.image).sum())

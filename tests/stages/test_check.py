@@ -13,13 +13,13 @@ def test_affnist_that_is_not_there_is_found(tmp_path, monkeypatch):
     make_workspace(tmp_path, steps=2)
     tree = yaml.safe_load((tmp_path / "params.yaml").read_text())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["check", "--out", "ok"])
-    for affnist in ("affnist.mat", "digits"):
+    monkeypatch.setattr(sys, "argv", ["check"])
+    for affnist in ("affnist.mat", "data"):
         tree["data"]["affnist"] = affnist
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
-        if affnist == "digits":
+        if affnist == "data":
             check.main()
         else:
             with pytest.raises(ValueError, match=r"^params.yaml: data.affnist: there is no file"):
                 check.main()
-        assert (tmp_path / "ok").exists() == (affnist == "digits")
+        assert (tmp_path / "data" / "params.ok").exists() == (affnist == "data")

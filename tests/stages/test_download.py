@@ -1,144 +1,109 @@
-"""Mirrors are asked in turn, checksums are kept, and the small digits look like MNIST's."""
+"""Mirrors are asked in turn, checksums are checked, and the small digits look like MNIST's."""
 
 import hashlib
 import http.server
+import socket
+import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 from torchvision.datasets import MNIST
 
-from capsnet.data.mnist import load_digits
+from capsnet.data import sources
 from stages import download
 
-
-@pytest.fixture
-def archives(monkeypatch):
-    """Two small archives in the place of MNIST's four, with their true checksums."""
-    contents = {"images.gz": b"images", "labels.gz": b"labels"}
-    resources = [(name, hashlib.md5(data).hexdigest()) for name, data in contents.items()]
-    monkeypatch.setattr(MNIST, "resources", resources)
-    monkeypatch.setattr(download, "TIMEOUT", 0.5)
-    return contents
-
-
-def mirror(folder, contents) -> str:
-    folder.mkdir()
-    for name, data in contents.items():
-        (folder / name).write_bytes(data)
-    return str(folder)
-
-
-@pytest.fixture
-def out(tmp_path):
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out"
-
-
-def test_a_folder_is_a_mirror(tmp_path, archives, out):
-    download.fetch_mnist(out, [mirror(tmp_path / "good", archives)])
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == archives
-
-
-def test_a_file_url_is_a_mirror(tmp_path, archives, out):
-    download.fetch_mnist(out, ["file://" + mirror(tmp_path / "good", archives)])
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == archives
-
-
-def test_a_wrong_checksum_is_said_aloud_and_the_next_mirror_asked(tmp_path, archives, out, capsys):
-    bad = mirror(tmp_path / "bad", archives | {"labels.gz": b"broken"})
-    download.fetch_mnist(out, [bad, mirror(tmp_path / "good", archives)])
-    assert (out / "labels.gz").read_bytes() == b"labels"
-    said = capsys.readouterr().out
-    assert f"labels.gz: {bad}: wrong checksum" in said and "images.gz" not in said
+ARCHIVES = {"images.gz": b"images", "labels.gz": b"labels"}
 
 
 class Mirror(http.server.BaseHTTPRequestHandler):
-    """Answers for /<how>/<archive>; `contents` are the archives, `ended` frees who hangs."""
+    """Answers /<how>/<archive>."""
 
-    contents: dict[str, bytes]
-    ended: threading.Event
+    ended = threading.Event()
 
     def do_GET(self):
         _, how, name = self.path.split("/")
-        data = self.contents[name]
         if how == "hangs":
-            self.ended.wait(20)
-            return
-        if how.isdigit():
+            self.ended.wait(5)
+        elif how.isdigit():
             self.send_error(int(how))
-            return
-        if how == "moved":
-            self.send_response(302)
+        else:
+            self.send_response(302 if how == "moved" else 200)
             self.send_header("Location", f"/good/{name}")
+            self.send_header("Content-Length", "6")
             self.end_headers()
-            return
-        body = {"wrong": b"wrong", "page": b"<html>sign in</html>"}.get(how, data)
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Disposition", 'attachment; filename="../../outside"')
-        self.end_headers()
-        self.wfile.write(body[:3] if how == "drops" else body)
-
-    def log_message(self, *_):
-        pass
+            self.wfile.write({"wrong": b"wrong!", "drops": b"ima"}.get(how, ARCHIVES[name]))
 
 
-@pytest.fixture
-def server(archives):
-    handler = type("Handler", (Mirror,), {"contents": archives, "ended": threading.Event()})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    handler.ended.set()
+@pytest.fixture(scope="module")
+def server():
+    """The URL of the mirror, with two small archives in the place of MNIST's four."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with pytest.MonkeyPatch.context() as patch:
+        resources = [(name, hashlib.md5(data).hexdigest()) for name, data in ARCHIVES.items()]
+        patch.setattr(MNIST, "resources", resources)
+        patch.setattr(sources, "TIMEOUT", 0.2)
+        yield f"http://127.0.0.1:{server.server_port}"
+    socket.setdefaulttimeout(None)
+    Mirror.ended.set()
     server.shutdown()
     server.server_close()
 
 
-@pytest.mark.parametrize("how", ["good", "moved"])
-def test_a_url_is_a_mirror(server, archives, out, how):
-    """Also one that sends us on; what name it would give the file does not matter."""
-    download.fetch_mnist(out, [f"{server}/{how}/"])
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == archives
-    assert not [*out.parent.parent.glob("**/outside")]
+def contents(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("how", ["wrong", "page", "drops", "hangs", "403", "404", "500"])
-def test_a_bad_mirror_leaves_nothing_and_the_next_is_asked(server, archives, out, capsys, how):
-    bad = f"{server}/{how}"
-    with pytest.raises(ValueError, match=f"no mirror gave images.gz; tried {bad} ") as caught:
-        download.fetch_mnist(out, [bad])
-    assert "\n" not in str(caught.value) and not [*out.iterdir()]
-    download.fetch_mnist(out, [bad, f"{server}/good"])
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == archives
-    assert f"images.gz: {bad}: " in capsys.readouterr().out
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_a_folder_is_a_mirror_and_its_checksums_are_checked(server, tmp_path, capsys, prefix):
+    for name in ("bad", "good", "out"):
+        (tmp_path / name).mkdir()
+    for archive, data in ARCHIVES.items():
+        (tmp_path / "good" / archive).write_bytes(data)
+        (tmp_path / "bad" / archive).write_bytes(b"images")
+    bad, good = (f"{prefix}{tmp_path}/{name}" for name in ("bad", "good"))
+    sources.fetch_mnist(tmp_path / "out", [bad, good])
+    assert contents(tmp_path / "out") == ARCHIVES
+    assert capsys.readouterr().out.startswith(f"labels.gz: {bad} (wrong checksum")
 
 
-def test_no_mirror_at_all_names_what_was_tried_and_two_ways_out(tmp_path, archives, out):
-    tried = ["http://127.0.0.1:9/", str(tmp_path / "nowhere")]
-    with pytest.raises(ValueError) as error:
-        download.fetch_mnist(out, tried)
-    message = str(error.value)
-    assert all(place in message for place in tried) and "\n" not in message
-    assert "MNIST_MIRROR=" in message and "-S budget=quick" in message
+@pytest.mark.parametrize("how", ["wrong", "drops", "hangs", "403", "404", "500"])
+def test_a_bad_mirror_is_named_and_the_next_one_is_asked(server, tmp_path, capsys, how):
+    """Here one that redirects."""
+    sources.fetch_mnist(tmp_path, [f"{server}/{how}/", f"{server}/moved"])
+    assert contents(tmp_path) == ARCHIVES
+    assert f"images.gz: {server}/{how}/ (" in capsys.readouterr().out
 
 
-def test_the_users_mirror_comes_instead_of_the_listed_ones(monkeypatch):
-    params = type("Params", (), {"data": type("Data", (), {"mirrors": ("https://a", "https://b")})})
-    monkeypatch.delenv("MNIST_MIRROR", raising=False)
-    assert download.mirrors(params) == ["https://a", "https://b"]
-    monkeypatch.setenv("MNIST_MIRROR", "/my/folder")
-    assert download.mirrors(params) == ["/my/folder"]
+def test_without_a_good_mirror_nothing_is_written(server, tmp_path, monkeypatch):
+    """MNIST_MIRROR replaces the mirrors of params.yaml. The old digits stay."""
+    out = tmp_path / "data" / "digits"
+    out.mkdir(parents=True)
+    (out / "old").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["download"])
+    mirrors = SimpleNamespace(mirrors=[f"{server}/good"])
+    params = SimpleNamespace(source="mnist", data=mirrors)
+    monkeypatch.setattr(download, "load", lambda override: params)
+    for bad in (f"{server}/drops", str(tmp_path / "nowhere")):
+        monkeypatch.setenv("MNIST_MIRROR", bad)
+        with pytest.raises(ValueError, match=f"no mirror gave images.gz; tried {bad} ") as caught:
+            download.main()
+        assert "\n" not in str(caught.value) and "-S budget=quick" in str(caught.value)
+        assert [*out.parent.iterdir()] == [out] and [*out.iterdir()] == [out / "old"]
+    monkeypatch.delenv("MNIST_MIRROR")
+    download.main()
+    assert contents(out) == ARCHIVES
 
 
-def test_small_digits_are_scaled_and_centred_as_mnist(tmp_path):
-    download.write_small_digits(tmp_path)
-    training, test = load_digits(tmp_path, "train"), load_digits(tmp_path, "test")
-    assert len(training) == 1500 and len(test) == 297
-    assert training.labels.unique().tolist() == list(range(10))
-    images = training.images.numpy().astype(float)
-    rows, columns = (images > 0).any(axis=2).sum(axis=1), (images > 0).any(axis=1).sum(axis=1)
-    assert np.maximum(rows, columns).max() <= 20
-    mass = images.sum(axis=(1, 2))
-    centre = (images.sum(axis=2) * np.arange(28)).sum(axis=1) / mass
-    assert np.abs(centre - 13.5).max() <= 0.75  # centred to the pixel
+def test_small_digits_are_scaled_and_centred_as_in_mnist():
+    """The longer side is 20 px, the centre of mass in the middle of 28 up to rounding."""
+    images = np.stack([sources.as_mnist(image / 16) for image in load_digits().images[::10]])
+    ink = images > 0
+    rows, columns = ink.any(axis=2).sum(axis=1), ink.any(axis=1).sum(axis=1)
+    assert np.maximum(rows, columns).max() == 20
+    centre = (images.sum(axis=2) * np.arange(28)).sum(axis=1) / images.sum(axis=(1, 2))
+    assert np.abs(centre - 13.5).max() <= 0.75
