@@ -15,9 +15,8 @@ from urllib.request import url2pathname
 
 import numpy as np
 
-from capsnet.config import load
+from capsnet.config import Params, load
 from capsnet.data.archives import ARCHIVES, write_idx
-from capsnet.params import Params
 from stages.command import OVERRIDE, run
 
 NUM_TRAINING_DIGITS = 1500  # of scikit-learn's 1,797: the last 297 are the test split

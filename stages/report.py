@@ -9,9 +9,8 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from capsnet.config import load, resolve
+from capsnet.config import Params, load, resolve
 from capsnet.nn.registry import NETWORKS
-from capsnet.params import Params
 from capsnet.plots.pictures import notice
 from capsnet.report.comparisons import controls
 from capsnet.report.sections import figures_of, relative, sections

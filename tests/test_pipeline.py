@@ -244,7 +244,7 @@ def test_a_mistake_costs_no_result(repository):
     before = {path: path.read_bytes() for path in (repository.folder / "reports").rglob("*.*")}
     repository.change({"routing": {"iterations": 0}})
     output = repository.dvc("repro", ok=False)
-    assert "params.yaml: routing.iterations: got 0, wanted a whole number of at least 1" in output
+    assert "params.yaml: routing.iterations: got 0, wanted greater than or equal to 1" in output
     assert "Traceback" not in output and ran(output) == {"check"}
     assert {path: path.read_bytes() for path in before} == before
     assert (repository.folder / "models" / "mnist.safetensors").is_file()

@@ -7,7 +7,7 @@ from statistics import mean, stdev
 
 import pandas as pd
 
-from capsnet.params import Params
+from capsnet.config import Params
 from capsnet.report.draw import comparison
 from capsnet.report.rows import Difference, Row, differences, interval_of, rows_of
 from capsnet.report.tables import markdown

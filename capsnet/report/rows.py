@@ -13,9 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from capsnet.config import resolve
+from capsnet.config import Params, resolve
 from capsnet.nn.registry import NETWORKS
-from capsnet.params import Params
 from capsnet.report.tables import place_in_paper, published
 from capsnet.studies.results import Results
 

@@ -10,8 +10,7 @@ from statistics import mean, stdev
 
 import pandas as pd
 
-from capsnet.config import resolve
-from capsnet.params import Params
+from capsnet.config import Params, resolve
 from capsnet.report.comparisons import differences_table, rows_table
 from capsnet.report.draw import lines
 from capsnet.report.rows import Row, differences, interval_of, rows_of

@@ -1,8 +1,7 @@
 """The tables of the report, in Markdown, and what the paper has beside them."""
 
-from capsnet.config import resolve
+from capsnet.config import Params, resolve
 from capsnet.nn.registry import NETWORKS
-from capsnet.params import Params
 from capsnet.studies.results import Results
 
 # Table 1 of the paper: test error in percent by (network, routing iterations, with reconstruction,

@@ -3,8 +3,7 @@
 import pandas as pd
 import pytest
 
-from capsnet.config import load
-from capsnet.params import Run
+from capsnet.config import Run, load
 from capsnet.report import comparisons, tables
 from capsnet.report import rows as compared
 from capsnet.studies.results import Results

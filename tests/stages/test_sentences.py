@@ -3,8 +3,7 @@
 import pandas as pd
 import pytest
 
-from capsnet.config import load, resolve
-from capsnet.params import Run
+from capsnet.config import Run, load, resolve
 from capsnet.studies.calibration.describe import calibration
 from capsnet.studies.errors.describe import confusion, overlap
 from capsnet.studies.perturbation.describe import two_sigma_overview

@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from capsnet.config import load
-from capsnet.params import Run
+from capsnet.config import Run, load
 from capsnet.report.study import study, table_1
 from capsnet.studies.results import Results
 
