@@ -16,25 +16,24 @@ ROOT = Path(__file__).resolve().parents[1]  # of the running code
 
 
 def commit(*places: str) -> str:
-    """The git commit of the running code, "+ changes" if files of these places differ from it
-    (default: all but results). "unknown" without git.
+    """The git commit of the running code, then " + changes" if files of these places (default: all
+    but results) differ from it. "unknown" without git.
     """
     command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     command += places or [".", ":!reports", ":!*dvc.lock"]
     try:
-        lines = subprocess.check_output(
-            command, cwd=ROOT, text=True, stderr=subprocess.DEVNULL, timeout=10
-        ).splitlines()
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    changes = any(not line.startswith("#") for line in lines)  # "# branch.oid 1a2b...", ...
-    return lines[0].split()[2] + " + changes" * changes
+    oid, *lines = done.stdout.splitlines()  # "# branch.oid 1a2b...", other headers, changed files
+    return oid.split()[2] + " + changes" * any(not line.startswith("#") for line in lines)
 
 
 def execution(stage: str) -> dict[str, str]:
     """Tags of this execution of `stage`, such as `train@mnist`, known before it starts."""
     code, address = commit(), uuid.getnode()
-    known = code != "unknown"
     tags = {
         "dvc.stage": os.environ.get("DVC_STAGE") or stage,
         "dvc.exp_name": os.environ.get("DVC_EXP_NAME"),
@@ -48,9 +47,10 @@ def execution(stage: str) -> dict[str, str]:
         "hardware.cpu": processor(),
         "hardware.num_threads": str(torch.get_num_threads()),
         "hardware.gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "mlflow.source.git.commit": code.split()[0] if known else None,
-        "git.dirty": str("+" in code).lower() if known else None,
     }
+    if code != "unknown":
+        tags["mlflow.source.git.commit"] = code.split()[0]
+        tags["git.dirty"] = str("+" in code).lower()
     return {name: value for name, value in tags.items() if value}
 
 
