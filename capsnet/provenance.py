@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]  # of the running code
 
 
 def commit(*places: str) -> str:
-    """The git commit of the running code, "+ changes" if files of these places differ from it
-    (default: all but results). "unknown" without git.
+    """The git commit of the running code, then " + changes" if files of these places (default: all
+    but results) differ from it. "unknown" without git.
     """
     command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     command += places or [".", ":!reports", ":!*dvc.lock"]
@@ -32,27 +32,26 @@ def commit(*places: str) -> str:
 
 
 def execution(stage: str) -> dict[str, str]:
-    """What is known about this execution of `stage` (`train@mnist`) before it starts, by tag."""
-    found = {
+    """Tags of this execution of `stage`, such as `train@mnist`, known before it starts."""
+    code, address = commit(), uuid.getnode()
+    tags = {
         "dvc.stage": os.environ.get("DVC_STAGE") or stage,
         "dvc.exp_name": os.environ.get("DVC_EXP_NAME"),
         "dvc.exp_baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
         "process.id": str(os.getpid()),
         "process.host": socket.gethostname(),
-        # Tells machines of one name apart. The bit marks a random number, new in each process.
-        "process.machine": "unknown"
-        if (address := uuid.getnode()) >> 40 & 1
-        else f"{address:012x}",
+        # Distinguishes machines of one name. This bit marks a random number, not an address.
+        "process.machine": "unknown" if address >> 40 & 1 else f"{address:012x}",
         "python.version": platform.python_version(),
         "torch.version": str(torch.__version__),
         "hardware.cpu": processor(),
         "hardware.num_threads": str(torch.get_num_threads()),
-        "hardware.gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "hardware.gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-    if (code := commit()) != "unknown":
-        found["mlflow.source.git.commit"] = code.split()[0]
-        found["git.dirty"] = str("+" in code).lower()
-    return {name: value for name, value in found.items() if value}
+    if code != "unknown":
+        tags["mlflow.source.git.commit"] = code.split()[0]
+        tags["git.dirty"] = str("+" in code).lower()
+    return {name: value for name, value in tags.items() if value}
 
 
 def record(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
@@ -66,17 +65,3 @@ def record(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
         "precision": str(dtype).removeprefix("torch."),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }
-
-
-def is_running(process_id: int, started: float) -> bool:
-    """Whether the process that did something at `started`, seconds since 1970, still runs here.
-
-    A process that is more than 60 s younger has only got the same number.
-    """
-    import psutil
-
-    try:
-        process = psutil.Process(process_id)
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < started + 60
-    except psutil.NoSuchProcess:
-        return False

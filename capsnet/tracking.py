@@ -1,8 +1,7 @@
 """The log of executions: each stage that runs is a run of the MLflow experiment `capsnet`.
 
-DVC and git keep the results; nothing reads a result back from MLflow. No failure of MLflow costs
-a result: the first one is a warning on stderr and the stage goes on. mlflow is imported when a
-run starts, because the import takes seconds and a training machine may not have mlflow.
+Nothing reads a result back from MLflow. Its first failure is a warning, and the stage goes on.
+mlflow is imported when a run starts: the import takes seconds, and a stage works without it.
 """
 
 import io
@@ -13,7 +12,6 @@ import os
 import re
 import sqlite3
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, redirect_stderr, suppress
 from importlib.metadata import version
@@ -23,14 +21,13 @@ from pathlib import Path
 import pandas as pd
 
 from capsnet.files import file_md5, folder_md5
-from capsnet.provenance import execution, is_running
+from capsnet.provenance import execution
 
 PACKAGE = Path(__file__).resolve().parent
 EXPERIMENT = "capsnet"
 ENVIRONMENT = {  # defaults; a variable that the user sets wins
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds; with one retry a dead server costs 10 s
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
@@ -40,71 +37,61 @@ ENVIRONMENT = {  # defaults; a variable that the user sets wins
 SERVED_WITH = (
     "mlflow", "torch", "numpy", "numba", "safetensors", "scikit-image", "pillow", "pandas",
 )  # fmt: skip
-ABOUT_EXPERIMENT = "Choose *Model training* at the top left to see the runs."
 ABOUT_RUN = """Results of record: `reports/runs/{run}/`. Repeat: `dvc repro {stage}`.
 Errors are in %, reconstruction losses in squared pixel differences, times in seconds."""
-ABOUT_MODEL = """Input: column `image`, PNG or JPEG files in base64. Output: `digits`, surest first.
-`@latest` is the newest version, not the best; its tag `checkpoint.md5` stands in `dvc.lock`.
-
-`mlflow models serve -m models:/capsnet-{run}@latest --env-manager local -p 5001`"""
 
 
 @contextmanager
 def track(
     stage: str, run: str, *, parameters: Mapping[str, object], checkpoint: Path | None = None
 ) -> Iterator["Tracker"]:
-    """Log one execution of `stage` for `run`; an exception of the body passes unchanged.
+    """Log one execution of `stage` for `run`. Exceptions of the body pass unchanged.
 
     parameters: nested; logged under dotted names such as `routing.iterations`.
-    checkpoint: the network that the stage reads. The newest training run that wrote a file of the
-        same MD5 becomes the parent; in a fresh clone there is none.
+    checkpoint: the network that the stage reads. The newest training run with a checkpoint of the
+        same MD5 becomes the parent run.
     """
-    tracker, error = Tracker(stage, run), None
+    tracker, error = Tracker(run), None
     try:
-        tracker._open(parameters, checkpoint)
+        tracker._open(stage, parameters, checkpoint)
         yield tracker
     except BaseException as caught:
         error = caught
         raise
     finally:
-        if tracker._run_id is not None:
-            tracker._resting_until = -math.inf  # tried after a failure too, or it stays RUNNING
+        with suppress(Exception):
             tracker._close(error)
 
 
-def _survives(method: Callable[..., None]) -> Callable[..., None]:
-    """Warn of the first error. After each, rest 20 times as long as it took: a server that hangs
-    costs 5 % of the stage's time, and one that restarts is used again.
-    """
+def _guarded(method: Callable[..., None]) -> Callable[..., None]:
+    """Turn the first error into a warning, and skip all calls after it."""
 
     def guarded(self: "Tracker", *args: object, **kwargs: object) -> None:
-        if (started := time.monotonic()) < self._resting_until:
+        if self._failure:
             return
         try:
             method(self, *args, **kwargs)
         except Exception as error:
-            now = time.monotonic()
-            self._resting_until = now + 20 * (now - started) if self._run_id else math.inf
-            if not self._failure:
-                self._failure = _reason(_innermost(error))
-                what = "logging interrupted" if self._run_id else "not logging"
-                warning = f"mlflow: {what}, cannot reach {self._uri} ({self._failure})"
-                warning = re.sub(r"//[^/@]*@", "//", warning)  # without a password
-                print(f"{warning}; results are in reports/", file=sys.stderr)
+            while cause := error.__cause__ or error.__context__:
+                error = cause
+            self._failure = _first_line(error)
+            what = "logging interrupted" if self._run_id else "not logging"
+            warning = f"mlflow: {what}, cannot reach {self._uri} ({self._failure})"
+            warning = re.sub(r"//[^/@]*@", "//", warning)  # without a password
+            print(f"{warning}; results are in reports/", file=sys.stderr)
 
     return guarded
 
 
 class Tracker:
-    """One open MLflow run. No method raises an error of MLflow; on success none prints."""
+    """One open MLflow run. No public method raises an error of MLflow."""
 
-    def __init__(self, stage: str, run: str) -> None:
-        self._stage, self._run = stage, run
+    def __init__(self, run: str) -> None:
+        self._run = run
         self._run_id = self._parent_id = None
         self._uri = self._failure = ""
-        self._resting_until = -math.inf
 
-    @_survives
+    @_guarded
     def metrics(
         self, values: Mapping[str, object], *, step: int | None = None, run_id: str | None = None
     ) -> None:
@@ -117,7 +104,11 @@ class Tracker:
         for run_id in {None, self._parent_id}:
             self.metrics(values, run_id=run_id)
 
-    @_survives
+    @_guarded
+    def tag(self, name: str, value: object) -> None:
+        self._mlflow.set_tag(name, value)
+
+    @_guarded
     def dataset(self, folder: Path, *, name: str, split: str, num_examples: int) -> None:
         """Log a data set as an input; tag data.md5, which is outs.md5 of the folder in dvc.lock."""
         data, digest = self._mlflow.data, folder_md5(folder)
@@ -126,21 +117,20 @@ class Tracker:
         self._mlflow.log_input(dataset, split, {"num_examples": str(num_examples)})
         self._mlflow.set_tag("data.md5", digest)
 
-    @_survives
+    @_guarded
     def artifact(self, path: Path, *, folder: str | None = None) -> None:
         """Copy a file, or every file of a folder, into the artifacts (under `folder`)."""
         log = self._mlflow.log_artifacts if path.is_dir() else self._mlflow.log_artifact
         log(str(path), folder)
 
-    @_survives
     def checkpoint(self, path: Path) -> None:
         """Copy the weights; tag checkpoint.md5, which is outs.md5 of the file in dvc.lock."""
-        self._mlflow.set_tag("checkpoint.md5", file_md5(path))
-        self._mlflow.log_artifact(str(path), "checkpoint")
+        self.tag("checkpoint.md5", file_md5(path))
+        self.artifact(path, folder="checkpoint")
 
-    @_survives
+    @_guarded
     def model(self, path: Path) -> None:
-        """Log weights and code as the version `latest` of the served model `capsnet-<run>`."""
+        """Log weights and code as the version `latest` of the registered model `capsnet-<run>`."""
         readings = {"digits": [[7]] * 2, "lengths": [[0.5]] * 2, "rejected": [False] * 2}
         readings |= {"error": [1.5, None], "error_source": ["test", None]}  # None: optional
         tables, name = map(pd.DataFrame, ({"image": [""]}, readings)), f"capsnet-{self._run}"
@@ -155,82 +145,69 @@ class Tracker:
                 pip_requirements=[f"{each}=={version(each).split('+')[0]}" for each in SERVED_WITH],
                 tags={"checkpoint.md5": file_md5(path)},
             )
-        about = ABOUT_MODEL.format(run=self._run)
-        self._mlflow.MlflowClient().update_registered_model(name, about)
 
-    @_survives
-    def tag(self, name: str, value: object) -> None:
-        self._mlflow.set_tag(name, value)
-
-    @_survives
-    def _open(self, parameters: Mapping[str, object], checkpoint: Path | None) -> None:
-        self._uri, database = place()
+    @_guarded
+    def _open(self, stage: str, parameters: Mapping[str, object], checkpoint: Path | None) -> None:
+        self._uri = tracking_uri()
         os.environ.update(ENVIRONMENT | os.environ)
         os.environ.pop("MLFLOW_RUN_ID", None)  # start_run would reopen that run
         import mlflow
 
+        self._mlflow = mlflow
         for name in ("mlflow", "urllib3.connectionpool"):  # the tracker warns, once
             logging.getLogger(name).setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
-        self._mlflow = mlflow
         mlflow.set_tracking_uri(self._uri)
-        if database is not None:
-            create_store(mlflow.MlflowClient, database)
-        client, experiment = mlflow.MlflowClient(), mlflow.set_experiment(EXPERIMENT)
-        if "mlflow.note.content" not in experiment.tags:
-            mlflow.set_experiment_tag("mlflow.note.content", ABOUT_EXPERIMENT)
+        if self._uri.startswith("sqlite"):
+            create_store(mlflow.MlflowClient, Path(self._uri.partition(":///")[2]))
+        mlflow.set_experiment(EXPERIMENT)
         [params] = pd.json_normalize(parameters).to_dict("records") or [{}]
         for name, value in params.items():  # as params.yaml spells it: null, true, [3, 5]
             params[name] = value if isinstance(value, str) else json.dumps(value, default=str)
-        tags = execution(f"{self._stage}@{self._run}")
+        tags = execution(f"{stage}@{self._run}")
         tags["mlflow.note.content"] = ABOUT_RUN.format(run=self._run, stage=tags["dvc.stage"])
-        tags["mlflow.source.name"] = f"stages/{self._stage}.py"
+        tags["mlflow.source.name"] = f"stages/{stage}.py"
         tags |= {name: value for name, value in params.items() if name.startswith("routing.")}
         if checkpoint is not None:
             tags["checkpoint.md5"] = file_md5(checkpoint)
             query = f"tags.`checkpoint.md5` = '{tags['checkpoint.md5']}'"
-            query += " AND tags.`dvc.stage` LIKE 'train@%'"  # found the newest first
-            for training in client.search_runs([experiment.experiment_id], query, max_results=1):
+            query += " AND tags.`dvc.stage` LIKE 'train@%'"  # the newest comes first
+            for training in mlflow.search_runs([], query, max_results=1, output_format="list"):
                 self._parent_id = training.info.run_id
-        with suppress(Exception):
-            close_abandoned(client, experiment.experiment_id, tags)
-        name = self._run if self._stage == "train" else f"{self._run} {self._stage}"
+        close_abandoned(mlflow, tags)
+        name = self._run if stage == "train" else f"{self._run} {stage}"
         name += f" ({tags['dvc.exp_name']})" if "dvc.exp_name" in tags else ""
-        run = mlflow.start_run(
+        self._run_id = mlflow.start_run(
             parent_run_id=self._parent_id,
             run_name=name,
             tags=tags,
-            log_system_metrics=None if self._stage == "train" else False,  # None: the environment
-        )
-        self._run_id = run.info.run_id
+            log_system_metrics=stage == "train",
+        ).info.run_id
         mlflow.log_params(params)
 
-    @_survives
     def _close(self, error: BaseException | None) -> None:
-        status = "FAILED" if isinstance(error, Exception) else "KILLED" if error else "FINISHED"
-        self._mlflow.end_run(status)
-        tags = {"incomplete": self._failure, "error": _reason(error) if error else ""}
-        for name in filter(tags.get, tags):
-            self._mlflow.MlflowClient().set_tag(self._run_id, name, tags[name])
+        if self._run_id is not None:
+            status = "FAILED" if isinstance(error, Exception) else "KILLED" if error else "FINISHED"
+            self._mlflow.end_run(status)
+            tags = {"incomplete": self._failure, "error": _first_line(error) if error else ""}
+            for name in filter(tags.get, tags):
+                self._mlflow.MlflowClient().set_tag(self._run_id, name, tags[name])
 
 
-def place() -> tuple[str, Path | None]:
-    """The tracking URI, and the file behind it if it is SQLite: relative to the repository.
-
-    DVC_ROOT names the repository where `dvc exp run --queue` or `--temp` runs a temporary copy.
+def tracking_uri() -> str:
+    """The user's URI or that of mlflow.db. A SQLite file lies relative to the repository, which
+    DVC_ROOT names where `dvc exp run --queue` or `--temp` runs in a temporary copy.
     """
     root = Path(os.environ.get("DVC_ROOT") or PACKAGE.parent).resolve()
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     scheme, _, path = uri.partition(":///")
-    if not scheme.startswith("sqlite"):
-        return uri, None
-    return f"{scheme}:///{root / path}", root / path
+    return f"{scheme}:///{root / path}" if scheme.startswith("sqlite") else uri
 
 
 def create_store(client_class: type, database: Path) -> None:
-    """Create a SQLite store with the experiment unless it exists; artifacts lie beside it.
+    """Create a SQLite store with the experiment unless it exists. Its artifacts lie beside it.
 
     Two processes that create a store at once break it, hence the lock. MLflow cannot use a store
-    whose creation was interrupted, so it gets its name when it is complete.
+    whose creation was interrupted, so the file gets its name when it is complete.
     """
     from filelock import FileLock
 
@@ -247,27 +224,21 @@ def create_store(client_class: type, database: Path) -> None:
         store.replace(database)
 
 
-def close_abandoned(client: object, experiment_id: str, tags: Mapping[str, str]) -> None:
+def close_abandoned(mlflow: object, tags: Mapping[str, str]) -> None:
     """End as KILLED the RUNNING runs of this stage on this machine whose process is gone."""
-    same = ("dvc.stage", "process.host", "process.machine")
-    query = " AND ".join(f"tags.`{name}` = '{tags[name]}'" for name in same)
-    query += " AND attributes.status = 'RUNNING'"
-    for run in client.search_runs([experiment_id], query):
-        run_id, started = run.info.run_id, run.info.start_time
-        if not is_running(int(run.data.tags["process.id"]), started / 1000):
-            # It ends with its last metric: a killed run must not seem to have taken days.
-            points = (client.get_metric_history(run_id, name) for name in run.data.metrics)
-            end = max((point.timestamp for each in points for point in each), default=started)
-            client.set_terminated(run_id, "KILLED", end)
+    import psutil
+
+    query = "attributes.status = 'RUNNING'"
+    for name in ("dvc.stage", "process.host", "process.machine"):
+        query += f" AND tags.`{name}` = '{tags[name]}'"
+    for run in mlflow.search_runs([], query, output_format="list"):
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(int(run.data.tags["process.id"]))
+            same = process.create_time() < run.info.start_time / 1000 + 60  # not a later process
+            if same and process.status() != psutil.STATUS_ZOMBIE:
+                continue
+        mlflow.MlflowClient().set_terminated(run.info.run_id, "KILLED")
 
 
-def _innermost(error: Exception) -> BaseException:
-    """The error of the system or of SQLite behind an error of MLflow, else the error itself."""
-    found = error
-    while error := error.__cause__ or error.__context__:
-        found = error if isinstance(error, OSError | sqlite3.Error) else found
-    return found
-
-
-def _reason(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]

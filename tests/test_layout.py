@@ -19,7 +19,7 @@ FLOORS = (  # from top to bottom, each with its rooms: a folder, or files that b
     ("stages",),
     ("predict", "benchmark", "explore/__main__"),
     ("studies", "reading", "explore", "tracking provenance"),
-    ("learning checkpoint", "config params validation", "plots"),
+    ("learning checkpoint", "config", "plots"),
     ("nn", "data", "files", "paths", "losses", "metrics"),
 )
 # The log of runs reads results and makes none.

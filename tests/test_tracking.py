@@ -24,47 +24,75 @@ PARAMETERS = {"seed": 7, "routing": {"iterations": 3, "leaky": False}, "train": 
 FORK = multiprocessing.get_context("fork")  # a fresh process imports for seconds
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory) -> Path:
-    """A database without our experiment: creating its tables takes seconds."""
-    database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{database}").search_experiments()
-    return database
+@pytest.fixture(scope="module", autouse=True)
+def server(tmp_path_factory):
+    """Folder, address and process of a real server, which starts while other tests run."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", port]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/team.db"]
+    command += ["--artifacts-destination", str(folder / "kept")]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # halves the start
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    yield folder, f"http://127.0.0.1:{port}", process
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait()
 
 
-@pytest.fixture
-def fresh(monkeypatch, tmp_path) -> Path:
-    """A repository without a store; nothing of the caller's MLflow or DVC; cwd somewhere else."""
-    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "DVC_"))]:
-        monkeypatch.delenv(name)
-    for name in ENVIRONMENT:  # restored afterwards
-        monkeypatch.setenv(name, ENVIRONMENT[name])
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    (tmp_path / "network").write_bytes(b"weights")
-    return tmp_path
+@pytest.fixture(scope="module", autouse=True)
+def root(tmp_path_factory, server) -> Path:
+    """A repository whose store three processes create at once, after an interrupted creation.
+
+    cwd is elsewhere, and nothing of the caller's MLflow or DVC is left.
+    """
+    root = tmp_path_factory.mktemp("repository")
+    for folder in ("user", "elsewhere"):
+        (root / folder).mkdir()
+    (root / "user" / "mlflow.db.new").write_text("half")
+    (root / "network").write_bytes(b"weights")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("MLFLOW_", "DVC_"))]:
+            patch.delenv(name)
+        for name in ENVIRONMENT:  # restored afterwards
+            patch.setenv(name, ENVIRONMENT[name])
+        patch.setenv("MLFLOW_TRACKING_URI", "sqlite:///user/mlflow.db")  # below the root
+        patch.setenv("DVC_ROOT", str(root))
+        patch.chdir(root / "elsewhere")
+        processes = [FORK.Process(target=train, args=(name,)) for name in "abc"]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(120)
+        yield root
 
 
-@pytest.fixture
-def root(fresh, empty_store) -> Path:
-    shutil.copy(empty_store, fresh / "mlflow.db")
-    return fresh
+def train(name: str, seconds: float = 0) -> None:
+    """To run in another process."""
+    with track("train", name, parameters={}) as tracker:
+        tracker.metrics({"loss": 1})
+        time.sleep(seconds)
 
 
-def runs_of(uri: str | Path) -> list:
-    """The oldest first."""
-    client = MlflowClient(f"sqlite:///{uri / 'mlflow.db'}" if isinstance(uri, Path) else uri)
-    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-    return client.search_runs([experiment], order_by=["attributes.start_time ASC"])
+def runs_of(where: str | Path, prefix: str) -> list:
+    """Runs whose name begins with `prefix`, the oldest first."""
+    uri = f"sqlite:///{where / 'user' / 'mlflow.db'}" if isinstance(where, Path) else where
+    experiment = MlflowClient(uri).get_experiment_by_name(EXPERIMENT).experiment_id
+    query, order = f"attributes.run_name LIKE '{prefix}%'", ["attributes.start_time ASC"]
+    return MlflowClient(uri).search_runs([experiment], query, order_by=order)
+
+
+def test_processes_create_the_store_at_once(root):
+    for name in "abc":
+        [run] = runs_of(root, name)
+        assert run.info.status == "FINISHED"
 
 
 def test_a_training_is_logged_in_the_repository(root, monkeypatch, capfd):
-    """A relative database of the user lies below the root too. The hash is that of `dvc add`."""
-    (root / "user").mkdir()
-    (root / "mlflow.db").rename(root / "user" / "mlflow.db")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///user/mlflow.db")
+    """The hash of the folder is that of `dvc add`."""
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)  # must not redirect the run
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     monkeypatch.setenv("DVC_EXP_NAME", "dusty-goat")
@@ -79,7 +107,7 @@ def test_a_training_is_logged_in_the_repository(root, monkeypatch, capfd):
         tracker.checkpoint(root / "network")
         time.sleep(0.3)
     assert capfd.readouterr() == ("", "") and not list(Path.cwd().iterdir())
-    [run] = runs_of(root / "user")
+    [run] = runs_of(root, "mnist")
     assert (run.info.run_name, run.info.status) == ("mnist (dusty-goat)", "FINISHED")
     params = {"seed": "7", "routing.iterations": "3", "routing.leaky": "false"}
     assert run.data.params == params | {"train.epochs": "null"}
@@ -95,34 +123,34 @@ def test_a_training_is_logged_in_the_repository(root, monkeypatch, capfd):
     assert (kept / "figures" / "sub" / "b.bin").is_file()
 
 
-def test_a_child_of_the_newest_training_with_this_checkpoint(root):
-    for name in ("mnist", "mnist", "other"):
+def test_a_child_of_the_newest_training_with_this_checkpoint(root, tmp_path):
+    (weights := tmp_path / "weights").write_bytes(b"a child's")
+    for name in ("child", "child", "child of other weights"):
         with track("train", name, parameters={}) as tracker:
-            if name == "mnist":
-                tracker.checkpoint(root / "network")
-    with track("evaluate", "mnist", parameters={}, checkpoint=root / "network") as tracker:
-        tracker.headline({"error": 0.25})
-    (root / "network").write_bytes(b"trained elsewhere")
-    with track("evaluate", "mnist", parameters={}, checkpoint=root / "network") as tracker:
-        tracker.headline({"error": 0.5})
-    first, newest, _, child, alone = runs_of(root)
+            if name == "child":
+                tracker.checkpoint(weights)
+    for content, error in ((b"a child's", 0.25), (b"trained elsewhere", 0.5)):
+        weights.write_bytes(content)
+        with track("evaluate", "child", parameters={}, checkpoint=weights) as tracker:
+            tracker.headline({"error": error})
+    first, newest, _, child, alone = runs_of(root, "child")
     assert child.data.tags["mlflow.parentRunId"] == newest.info.run_id
     assert child.data.metrics == newest.data.metrics == {"error": 0.25}
     assert first.data.metrics == {} and alone.data.metrics == {"error": 0.5}
     assert "mlflow.parentRunId" not in alone.data.tags
 
 
-def test_the_newest_model_is_latest(root, capfd):
+def test_the_newest_model_is_latest(root, tmp_path, capfd):
     for content in (b"first", b"second"):
-        (root / "network").write_bytes(content)
-        with track("train", "mnist", parameters={}) as tracker:
-            tracker.model(root / "network")
+        (tmp_path / "network").write_bytes(content)
+        with track("train", "served", parameters={}) as tracker:
+            tracker.model(tmp_path / "network")
     assert capfd.readouterr() == ("", "")
-    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
-    version = client.get_model_version_by_alias("capsnet-mnist", "latest")
+    client = MlflowClient(f"sqlite:///{root / 'user' / 'mlflow.db'}")
+    version = client.get_model_version_by_alias("capsnet-served", "latest")
     assert version.tags == {"checkpoint.md5": hashlib.md5(b"second").hexdigest()}
     model = client.get_logged_model(version.source.removeprefix("models:/"))
-    assert model.source_run_id == version.run_id == runs_of(root)[1].info.run_id
+    assert model.source_run_id == version.run_id == runs_of(root, "served")[1].info.run_id
     kept = Path(model.artifact_location.removeprefix("file://"))
     assert root in kept.parents and not [*kept.rglob("*.pkl"), *kept.rglob("*.pyc")]
     assert (kept / "artifacts" / "network").read_bytes() == b"second"
@@ -134,62 +162,37 @@ def test_the_newest_model_is_latest(root, capfd):
     [(ValueError("bad\nloss"), "FAILED"), (SystemExit(143), "KILLED"), (StopIteration(), "FAILED")],
 )
 def test_exceptions_of_the_stage_pass_unchanged(root, error, status):
-    with pytest.raises(type(error)) as caught, track("train", "mnist", parameters={}):
+    name = type(error).__name__
+    with pytest.raises(type(error)) as caught, track("train", name, parameters={}):
         raise error
     assert caught.value is error
-    [run] = runs_of(root)
-    assert run.info.status == status
-    assert run.data.tags["error"].startswith(type(error).__name__)
+    [run] = runs_of(root, name)
+    assert run.info.status == status and run.data.tags["error"].startswith(name)
 
 
-def train(name: str, started, finish) -> None:
-    """In another process: open a run when all have come to `started`, hold it until `finish`."""
-    started.wait()
-    with track("train", name, parameters={}) as tracker:
-        tracker.metrics({"loss": 1})
-        started.wait()
-        finish.wait(60)
-
-
-def test_the_run_of_a_killed_process_is_closed_by_the_next(root):
+def test_the_run_of_a_killed_process_is_closed_by_the_next(root, monkeypatch):
     """One whose process lives, and those of another machine of this name, are left alone."""
-    started, finish = FORK.Barrier(3), FORK.Event()
-    killed, alive = (FORK.Process(target=train, args=("a", started, finish)) for _ in range(2))
+    killed, alive = (FORK.Process(target=train, args=("k", 120)) for _ in range(2))
     for process in (killed, alive):
         process.start()
-    started.wait(60)
-    started.wait(60)
+    while len(runs_of(root, "k")) < 2:
+        time.sleep(0.1)
     killed.kill()
     killed.join()
-    with pytest.MonkeyPatch.context() as elsewhere:
+    with monkeypatch.context() as elsewhere:
         elsewhere.setattr(provenance.uuid, "getnode", lambda: 1)
-        with track("train", "a", parameters={}):
-            assert [run.info.status for run in runs_of(root)] == ["RUNNING"] * 3
-    with track("train", "a", parameters={}):
-        status = {run.data.tags["process.id"]: run.info.status for run in runs_of(root)}
+        with track("train", "k", parameters={}):
+            assert [run.info.status for run in runs_of(root, "k")] == ["RUNNING"] * 3
+    with track("train", "k", parameters={}):
+        status = {run.data.tags["process.id"]: run.info.status for run in runs_of(root, "k")}
     assert (status[str(killed.pid)], status[str(alive.pid)]) == ("KILLED", "RUNNING")
-    finish.set()
-    alive.join()
-
-
-def test_processes_create_the_store_at_once(fresh):
-    """Also after a creation that was interrupted."""
-    (fresh / "mlflow.db.new").write_text("half")
-    started, finish = FORK.Barrier(3), FORK.Event()
-    finish.set()
-    processes = [FORK.Process(target=train, args=(name, started, finish)) for name in "abc"]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert {run.info.run_name for run in runs_of(fresh)} == {"a", "b", "c"}
-    assert {run.info.status for run in runs_of(fresh)} == {"FINISHED"}
+    alive.kill()
 
 
 def log_everything(tracker, path: Path) -> None:
     tracker.metrics({"loss": 1.0}, step=1)
     tracker.headline({"error": 0.5})
-    tracker.dataset(path.parent, name="mnist", split="train", num_examples=1)
+    tracker.dataset(path.parent / "elsewhere", name="mnist", split="train", num_examples=1)
     tracker.artifact(path)
     tracker.checkpoint(path)
     tracker.model(path)
@@ -204,26 +207,27 @@ def assert_one_warning(capfd, reason: str) -> None:
 
 @pytest.mark.parametrize(
     ("uri", "reason"),
-    [("http://me:secret@127.0.0.1:9", "ConnectionRefusedError"), ("nonsense://x", "nonsense"),
-     ("sqlite:////dev/null/mlflow.db", "FileExistsError"), ("", "not a database"),
+    [("http://me:secret@127.0.0.1:9", "Connection refused"), ("nonsense://x", "nonsense"),
+     ("sqlite:////dev/null/mlflow.db", "FileExistsError"), ("sqlite:///network", "not a database"),
      ("no mlflow", "ModuleNotFoundError")],
 )  # fmt: skip
-def test_a_store_out_of_reach_is_one_warning(uri, reason, fresh, monkeypatch, capfd):
+def test_a_store_out_of_reach_is_one_warning(uri, reason, root, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     if uri == "no mlflow":
         monkeypatch.setitem(sys.modules, "mlflow", None)
-    (fresh / "mlflow.db").write_text("no database, but long enough to be read as one" * 9)
     started = time.monotonic()
     with track("train", "mnist", parameters=PARAMETERS) as tracker:
-        log_everything(tracker, fresh / "network")
+        log_everything(tracker, root / "network")
     assert time.monotonic() - started < 20
     assert_one_warning(capfd, reason)
 
 
-def test_a_store_that_dies_midway_is_one_warning(root, capfd):
+def test_a_store_that_dies_midway_is_one_warning(root, tmp_path, monkeypatch, capfd):
+    shutil.copy(root / "user" / "mlflow.db", tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     error = ValueError("loss is nan")
     with pytest.raises(ValueError) as caught, track("train", "mnist", parameters={}) as tracker:
-        with sqlite3.connect(root / "mlflow.db") as store:
+        with sqlite3.connect(tmp_path / "mlflow.db") as store:
             store.execute("DROP TABLE metrics")
             store.execute("DROP TABLE tags")
         log_everything(tracker, root / "network")
@@ -232,64 +236,31 @@ def test_a_store_that_dies_midway_is_one_warning(root, capfd):
     assert_one_warning(capfd, "no such table")
 
 
-def test_a_store_that_comes_back_is_used_again(root, monkeypatch, capfd):
-    """After a failure of 0.1 s the tracker rests for 2 s; the run is tagged as incomplete."""
-
-    def fail(*_, **__):
-        time.sleep(0.1)
-        raise OSError("server restarts")
-
-    with track("evaluate", "mnist", parameters={}) as tracker:
-        with monkeypatch.context() as broken:
-            broken.setattr(MlflowClient, "log_batch", fail)
-            tracker.metrics({"lost": 1})
-        tracker.metrics({"skipped": 1})
-        time.sleep(2.5)
-        tracker.metrics({"kept": 1})
-    [run] = runs_of(root)
-    assert run.data.metrics == {"kept": 1}
-    assert run.data.tags["incomplete"] == "OSError: server restarts"
-    assert_one_warning(capfd, "server restarts")
-
-
-def test_a_training_logs_to_a_server(fresh, monkeypatch, capfd):
-    """The real one: run, curve, weights and model are with the server alone."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    store, kept = f"sqlite:///{fresh}/team.db", fresh / "kept"
-    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # halves its start
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--port"]
-    command += [address.partition(":")[2], "--artifacts-destination", str(kept), "--workers", "1"]
-    with open(fresh / "log", "w") as log:
-        logged = {"stdout": log, "stderr": log}
-        server = subprocess.Popen(command, cwd=fresh, start_new_session=True, **logged)
-    try:
-        for _ in range(600):
-            with suppress(OSError), urllib.request.urlopen(f"http://{address}/health", timeout=5):
-                break
-            assert server.poll() is None, (fresh / "log").read_text()
-            time.sleep(0.2)
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{address}")
-        with track("train", "mnist", parameters=PARAMETERS) as tracker:
-            log_everything(tracker, fresh / "network")
-        assert capfd.readouterr() == ("", "") and not list(Path.cwd().iterdir())
-        [run] = runs_of(f"http://{address}")
-        assert (run.info.status, run.data.metrics["loss"]) == ("FINISHED", 1)
-        assert run.info.artifact_uri.startswith("mlflow-artifacts:")
-        assert len([path for path in kept.rglob("network") if path.read_bytes() == b"weights"]) == 3
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+def test_a_training_logs_to_a_server(server, root, monkeypatch, capfd):
+    """Run, curve, weights and model are with the server alone."""
+    folder, address, process = server
+    for _ in range(600):
+        with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+            break
+        assert process.poll() is None, (folder / "log").read_text()
+        time.sleep(0.2)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with track("train", "mnist", parameters=PARAMETERS) as tracker:
+        log_everything(tracker, root / "network")
+    assert capfd.readouterr() == ("", "") and not list(Path.cwd().iterdir())
+    [run] = runs_of(address, "mnist")
+    assert (run.info.status, run.data.metrics["loss"]) == ("FINISHED", 1)
+    assert run.info.artifact_uri.startswith("mlflow-artifacts:")
+    kept = [path.read_bytes() for path in (folder / "kept").rglob("network")]
+    assert kept == [b"weights"] * 3
 
 
 def test_results_do_not_make_the_code_dirty(tmp_path, monkeypatch):
     """A stage rewrites reports/ and dvc.lock, which are in git."""
 
     def git(*words: str) -> str:
-        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words]
-        return subprocess.run(
-            command, cwd=tmp_path, check=True, capture_output=True
-        ).stdout.decode()
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        return subprocess.check_output(command, text=True)
 
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     assert provenance.commit() == "unknown"

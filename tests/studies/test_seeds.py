@@ -3,8 +3,7 @@
 import pandas as pd
 import pytest
 
-from capsnet.config import load, resolve
-from capsnet.params import Run
+from capsnet.config import Run, load, resolve
 from capsnet.studies.results import Results
 from capsnet.studies.seeds.describe import comparison, paper_markdown, rows_markdown, sentences
 from capsnet.studies.seeds.measure import differences, records, row_table

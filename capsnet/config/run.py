@@ -1,0 +1,84 @@
+"""The resolved configuration of one run."""
+
+from capsnet.config.params import Exponential, OneCycle, Params, Sections
+from capsnet.config.section import Section
+from capsnet.nn.registry import NETWORKS
+
+
+class RunTask(Section):
+    """The images of a run."""
+
+    name: str
+    num_digits: int  # in an image
+    image_size: int  # pixels, both sides
+    training_shift: int  # pixels, maximum in each direction
+    test_shift: int
+    training_examples: int  # images shown
+    batch_size: int  # in training
+    test_examples: int | None  # None: every test digit once
+
+
+class RunConfig(Sections):
+    """Everything that one run needs. MLflow logs it, flattened."""
+
+    name: str
+    budget: str
+    source: str  # of the digits: "mnist" or "scikit-learn"
+    seed: int
+    network: str  # key of NETWORKS
+    arguments: dict[str, object]  # keyword arguments of its class
+    stop_at_error: float | None  # percent, on validation digits
+    study_examples: int  # test examples for each table but the headlines
+    perturb_examples: int  # test digits of each class
+    task: RunTask
+    learning_rate: OneCycle | Exponential
+
+
+def resolve(params: Params, run: str) -> RunConfig:
+    """Replace values of the sections by those of the chosen budget, and those by the run's own.
+
+    Raises ValueError for an unknown run.
+    """
+    if run not in params.runs:
+        raise ValueError(f"got the run {run!r}, wanted one of {', '.join(params.runs)}")
+    own, budget = params.runs[run], params.budgets[params.budget]
+    task = params.tasks[own.task]
+    routing = updated(params.routing, iterations=own.iterations)
+    loss = updated(params.loss, reconstruction_weight=own.reconstruction_weight)
+    numbers = updated(params.network, **budget.network.model_dump()).model_dump()
+    numbers |= {"image_size": task.image_size, "num_digits": task.digits}
+    numbers |= {"num_iterations": routing.iterations, **routing.model_dump()}
+    if loss.reconstruction_weight == 0:
+        numbers["decoder_sizes"] = None
+    return RunConfig(
+        name=run,
+        budget=params.budget,
+        source=budget.source,
+        seed=params.seed if own.seed is None else own.seed,
+        network=own.network,
+        arguments={name: numbers[name] for name in NETWORKS[own.network].arguments},
+        stop_at_error=own.stop_at_error,
+        study_examples=budget.study_examples,
+        perturb_examples=budget.perturb_examples,
+        task=RunTask(
+            **task.model_dump(include={"image_size", "training_shift", "test_shift"}),
+            name=own.task,
+            num_digits=task.digits,
+            training_examples=own.examples or task.training_examples[params.budget],
+            batch_size=task.batch_size[params.budget],
+            test_examples=None if task.digits == 1 else budget.test_pairs,
+        ),
+        data=updated(params.data, validation_fraction=own.validation_fraction),
+        routing=routing,
+        loss=loss,
+        optimizer=updated(params.optimizer, **budget.optimizer.model_dump()),
+        learning_rate=updated(budget.learning_rate, peak=own.peak),
+        train=params.train,
+        evaluate=params.evaluate,
+        perturb=params.perturb,
+    )
+
+
+def updated(section: Section, **values: object) -> Section:
+    """A copy with those values that are not None."""
+    return section.model_copy(update={k: v for k, v in values.items() if v is not None})
