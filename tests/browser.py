@@ -147,23 +147,13 @@ def main() -> None:
     parser.add_argument("page", type=Path)
     parser.add_argument("shot", type=Path)
     parser.add_argument("--width", type=int, default=1400)
-    parser.add_argument("--height", type=int, help="of the picture (default: of the whole page)")
-    parser.add_argument(
-        "--wait", default="document.body?.dataset.ready && !document.body.dataset.busy"
-    )
-    parser.add_argument("--dark", action="store_true")
     arguments = parser.parse_args()
     with Browser(arguments.width) as browser:
-        if arguments.dark:
-            scheme = [{"name": "prefers-color-scheme", "value": "dark"}]
-            browser.call("Emulation.setEmulatedMedia", features=scheme)
         browser.open(arguments.page)
-        browser.wait_for(arguments.wait)
-        height = arguments.height or browser.run("document.documentElement.scrollHeight")
-        browser.resize(arguments.width, height)
+        browser.wait_for("document.body?.dataset.ready && !document.body.dataset.busy")
+        browser.resize(arguments.width, browser.run("document.documentElement.scrollHeight"))
         time.sleep(0.5)
         browser.picture(arguments.shot)
-        print("asked:", [url[:60] for url in browser.asked], "said:", browser.said)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, chart
+from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, chart, error_bars
 
 STYLES = [(BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^-"), (PURPLE, "D--"), (INK, "v:"), (GREY, "x:")]
 
@@ -18,8 +18,7 @@ def comparison(table: pd.DataFrame, path: Path, *, title: str) -> None:
     The interval of several networks speaks of other trainings, that of one of other test digits.
     """
     place = np.arange(len(table))[::-1]
-    interval = [table["error"] - table["error_low"], table["error_high"] - table["error"]]
-    bars = [side.clip(lower=0) for side in interval]
+    bars = error_bars(table["error"], table["error_low"], table["error_high"])
     with chart(path, height=260 + 76 * len(table), title=title) as figure:
         axes = figure.subplots()
         axes.errorbar(table["error"], place, xerr=bars, fmt="o", color=BLUE, label="measured")
@@ -61,8 +60,7 @@ def lines(
             apart = number - (len(names) - 1) / 2
             x = [places.index(place) for place in rows["place"]] if words else rows["place"]
             x = np.asarray(x) + 0.04 * apart if words else np.asarray(x) * 1.015**apart
-            sides = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
-            bars = [side.clip(lower=0).fillna(0) for side in sides]
+            bars = error_bars(rows["value"], rows["low"], rows["high"])
             axes.errorbar(x, rows["value"], bars, fmt=form, color=color, label=name)
         if words:
             axes.set_xticks(range(len(places)), places)

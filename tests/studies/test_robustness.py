@@ -1,4 +1,4 @@
-"""Robustness: which images are shown, where they stand, what is counted."""
+"""Robustness: the transformed images, their positions, and the errors."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from capsnet.studies.robustness.measure import COLUMNS, random_affine, robustnes
 
 
 class Witness(nn.Module):
-    """Says 1 where the bounding box of the ink is higher than wide, else 0; keeps what it saw."""
+    """Predicts 1 if the bounding box of the ink is higher than wide, else 0; keeps its inputs."""
 
     decoder = None
 
@@ -34,7 +34,7 @@ class Witness(nn.Module):
 
 
 def bars(count: int = 20) -> Digits:
-    """Upright bars of 16x4 px in the middle of 28x28: the witness calls them 1, as do labels."""
+    """Upright bars of 16x4 px in the middle of 28x28, of class 1."""
     images = torch.zeros(count, 28, 28, dtype=torch.uint8)
     images[:, 6:22, 12:16] = 255
     return Digits(images, torch.ones(count, dtype=torch.int64))

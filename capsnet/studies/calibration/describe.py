@@ -1,18 +1,17 @@
 """Whether lengths are probabilities, in a sentence."""
 
 from capsnet.config import RunConfig
+from capsnet.studies.calibration.gap import calibration_error
 from capsnet.studies.results import Results, Section
 
 
 def calibration(results: Results, config: RunConfig) -> str:
     bins, counts = results.tables["calibration"], results.tables["counts"]
-    bins = bins[bins["group"] == "predicted digits"]
-    gaps = (100 * bins["length"] - bins["there"]) * bins["examples"] / bins["examples"].sum()
-    side = "longer" if gaps.sum() > 0 else "shorter"
+    error, side = calibration_error(bins)
     right = counts[counts["threshold"] == 0.5].set_index("shown")["right"]
     return (
         f"The paper calls lengths probabilities. As such they are "
-        f"{gaps.abs().sum():.1f} points off on average, mostly {side} than the digits are right. "
+        f"{error:.1f} points off on average, mostly {side}. "
         f"Counting the capsules longer than 0.5 (midway between the margins) finds one digit in "
         f"{right['one digit']:.0f} % of images with one and two in {right['two digits']:.0f} % of "
         f"those with two, on an empty image {'nothing' if right['nothing'] else 'a digit'}, and "
