@@ -105,7 +105,7 @@ CASES = {
         reconstructions.overlaid, [examples(["neither", "wrong", "correct"] * 6, 2, 36)], TITLE
     ),
     "affine": (
-        robustness.transformed, [*images(2, 4, 28, 28), np.zeros(4, int), np.arange(4)], TITLE
+        robustness.transformed, [(*images(2, 4, 28, 28), np.zeros(4, int), np.arange(4))], TITLE
     ),
     "confusion": (errors.confusion, [np.diag(np.arange(980, 984)) + np.eye(4, k=1) * 3], TITLE),
     "confusion without errors": (errors.confusion, [np.diag([5, 5, 5])], TITLE),

@@ -71,6 +71,16 @@ def error_bars(value: pd.Series, low: pd.Series, high: pd.Series) -> list[pd.Ser
     return [side.clip(lower=0).fillna(0) for side in (value - low, high - value)]
 
 
+def cell_grid(axes: Axes, columns: Sequence, rows: Sequence, color: str = PALE) -> None:
+    """Labels of the cells of an image, lines between them, no frame."""
+    for side, labels in ((axes.xaxis, columns), (axes.yaxis, rows)):
+        side.set_ticks(range(len(labels)), labels)
+        side.set_ticks(np.arange(0.5, len(labels) - 1), minor=True)
+    axes.grid(visible=True, which="minor", color=color)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+
+
 def largest_scale(width: int, num_columns: int, *, room: int, largest: int) -> int:
     """Largest integer scale at which a row of pictures fits into `room` screen pixels."""
     return int(np.clip((room // num_columns - GAP) // width, 1, largest))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.plots.canvas import BLUE, ERRORS, INK, PALE, chart, error_bars
+from capsnet.plots.canvas import BLUE, ERRORS, INK, PALE, cell_grid, chart, error_bars
 from capsnet.studies.registry import Measured
 
 
@@ -74,15 +74,10 @@ def heat_map(
         axes.set(xlabel=labels[0], ylabel=labels[1])
         right = axes.secondary_yaxis("right")
         right.set_ylabel(labels[2])
-        for side, texts in ((axes.xaxis, None), (axes.yaxis, None), (right.yaxis, sums)):
-            side.set_ticks(range(num_classes), texts)
-            side.set_tick_params(length=0)
-        for side in (axes.xaxis, axes.yaxis):
-            side.set_ticks(np.arange(0.5, num_classes - 1), minor=True)
-        axes.grid(visible=True, which="minor")
-        axes.tick_params(which="minor", length=0)
-        axes.spines[:].set_visible(False)
+        right.set_yticks(range(num_classes), sums)
+        right.tick_params(length=0)
         right.spines[:].set_visible(False)
+        cell_grid(axes, range(num_classes), range(num_classes))
 
 
 def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:

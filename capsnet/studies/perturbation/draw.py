@@ -82,12 +82,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, measure: str) -> AxesImage:
     cells = coloured.pivot(index="digit", columns="dimension", values="effect").astype(float)
     shown = axes.imshow(cells, cmap=CHANGES, vmin=-STRONGEST, vmax=STRONGEST, aspect="auto")
     axes.set_facecolor(canvas.PALE)
-    for side, labels in ((axes.xaxis, cells.columns), (axes.yaxis, cells.index)):
-        side.set_ticks(range(len(labels)), labels)
-        side.set_ticks(np.arange(0.5, len(labels) - 1), minor=True)
-    axes.grid(visible=True, which="minor", color="white")
-    axes.tick_params(which="both", length=0)
-    axes.spines[:].set_visible(False)
+    canvas.cell_grid(axes, cells.columns, cells.index, color="white")
     title = f"{measure}: {significant.sum()} of {len(rows)}"
     if significant.any():
         best = rows.loc[rows["effect"].abs().where(significant).idxmax()]
@@ -134,5 +129,5 @@ def draw_table(found: Measured, name: str, folder: Path, *, run: str) -> None:
     dimensions = table.drop_duplicates(["digit", "dimension"])
     counts = f"{(dimensions['name'] != 'none').sum()} of {len(dimensions)} dimensions"
     labels = table.assign(label=[effect_words(row) for _, row in table.iterrows()])
-    title = f"{run}: {counts} change the shape; coloured: visible and significant"
+    title = f"{run}: {counts} change the shape; coloured: significant"
     effects(labels, folder / f"{prefix}effects.png", title=title)

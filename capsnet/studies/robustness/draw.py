@@ -1,6 +1,7 @@
 """Error under rotation, shear, scale and translation, and examples of the random affine test."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,15 +110,12 @@ def headline(rows: dict[str, pd.DataFrame], panel: Panel) -> str:
     return "\n".join([f"Error if {panel.words}:", *textwrap.wrap(errors, TITLE_LETTERS)])
 
 
-def transformed(
-    images: np.ndarray, transformed_images: np.ndarray, labels: np.ndarray,
-    predictions: np.ndarray, path: Path, *, title: str
-) -> None:  # fmt: skip
-    """Each digit [n, h, w] above its transformed image, which is the network's input."""
+def transformed(shown: Sequence[np.ndarray], path: Path, *, title: str) -> None:
+    """Each digit above its transformed image, the network's input: images [n, h, w] before and
+    after, labels [n], predictions [n].
+    """
     columns = []
-    for *pictures, label, prediction in zip(
-        images, transformed_images, labels, predictions, strict=True
-    ):
+    for *pictures, label, prediction in zip(*shown, strict=True):
         color = INK if label == prediction else ORANGE
         columns.append(Column(f"({label}, {prediction})", color, 0, pictures))
     note = "(label, prediction for the transformed digit)"
@@ -132,4 +130,4 @@ def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
         return
     degrees, share = config.evaluate.affine_degrees, config.evaluate.affine_translate
     title = f"{run}: rotated by up to {degrees:g} degrees and shifted by up to {100 * share:g} %"
-    transformed(*found.pictures, folder / "figures" / "affine.png", title=title)
+    transformed(found.pictures, folder / "figures" / "affine.png", title=title)

@@ -7,9 +7,7 @@ but shifts by whole pixels.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -116,15 +114,6 @@ def row(transform: str, amount: float | None, found: dict[str, float]) -> dict[s
     return {"transform": transform, "amount": amount, "unit": UNITS.get(transform, "")} | found
 
 
-class Transformed(NamedTuple):
-    """Digits [n, h, w] in [0, 1] before and after the random affine transform."""
-
-    images: np.ndarray
-    moved: np.ndarray
-    labels: np.ndarray
-    predictions: np.ndarray
-
-
 def study(evaluator: Evaluator, predictions: Predictions, config: RunConfig) -> Measured:
     """Robustness curves and the random affine test; empty for two digits an image."""
     if evaluator.num_digits > 1:
@@ -137,4 +126,4 @@ def study(evaluator: Evaluator, predictions: Predictions, config: RunConfig) -> 
     first = slice(NUM_TRANSFORMED)
     pictures = [part[first].cpu().numpy() / 255 for part in (images, moved)]
     digits = [part[first, 0].numpy() for part in (answers.labels, answers.predicted)]
-    return Measured({"robustness": table}, Transformed(*pictures, *digits))
+    return Measured({"robustness": table}, (*pictures, *digits))
