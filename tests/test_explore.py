@@ -148,9 +148,6 @@ def test_a_person_can_browse_draw_and_turn(made, tmp_path):
         keys = (" ", "ArrowDown", "ArrowDown", "ArrowRight", " ")
         draw(tab, lambda: [tab.press(key) for key in keys])
 
-        tab.run("Explorer.choose(3); document.getElementById('clear').click()")
-        tab.run("new Promise((resolve) => setTimeout(resolve, 500))")
-        assert tab.run("document.getElementById('answer').textContent").startswith("Draw ")
         tab.run("Explorer.choose(3)")
         tab.wait_for(READY)
         nodes = tab.call("Accessibility.getFullAXTree")["nodes"]
@@ -166,11 +163,6 @@ def test_a_person_can_browse_draw_and_turn(made, tmp_path):
         assert tab.run("document.querySelectorAll('#strip canvas').length") == 11
         tab.run("document.getElementById('reset').click()")
         assert tab.run(turned) == before
-        tab.run("HTMLAnchorElement.prototype.click = function () { window.saved = this; }")
-        tab.run("document.getElementById('save').click()")
-        assert tab.run("saved.download").startswith("capsule-")
-        png = base64.b64decode(tab.run("saved.href").removeprefix("data:image/png;base64,"))
-        assert png.startswith(b"\x89PNG") and len(png) > 1000
         for width in (1400, 390):
             tab.resize(width, 900, mobile=width < 500)
             assert tab.run("document.documentElement.scrollWidth") <= width
@@ -206,6 +198,7 @@ def test_the_program_writes_the_page(made, tmp_path, monkeypatch):
     path, *_ = made
     out = tmp_path / "page.html"
     monkeypatch.setattr(program, "MEASURED", 2)
+    monkeypatch.setattr(page, "COMPARED", 20)
     digits = ["--digits", str(path.parent / "digits"), "--examples", "20"]
     monkeypatch.setattr("sys.argv", ["explore", str(path), *digits, "--out", str(out)])
     assert program.main() == 0 and out.stat().st_size < page.MOST_BYTES

@@ -10,7 +10,6 @@ from PIL import Image
 
 from capsnet.benchmark import draw as benchmark
 from capsnet.plots import canvas
-from capsnet.plots.pictures import notice
 from capsnet.studies.calibration.draw import calibration
 from capsnet.studies.errors import draw as errors
 from capsnet.studies.perturbation import draw as perturbation
@@ -98,7 +97,6 @@ CASES = {
     "training": (training_curve, [curve()], TITLE),
     "training without validation": (training_curve, [curve(validation_error=np.nan)], TITLE),
     "training, no decoder": (training_curve, [curve(reconstruction_loss=np.nan)], TITLE),
-    "training, one row": (training_curve, [curve().head(1)], TITLE),
     "training down to zero": (training_curve, [curve(loss=0.0, validation_error=0.0)], TITLE),
     "digits": (reconstructions.single, [examples(["wrong", "correct"], 1)], TITLE),
     "pairs": (
@@ -108,7 +106,6 @@ CASES = {
         robustness.transformed, [(*images(2, 4, 28, 28), np.zeros(4, int), np.arange(4))], TITLE
     ),
     "confusion": (errors.confusion, [np.diag(np.arange(980, 984)) + np.eye(4, k=1) * 3], TITLE),
-    "confusion without errors": (errors.confusion, [np.diag([5, 5, 5])], TITLE),
     "no pair errors": (errors.pair_errors, [np.full((4, 4), np.nan)], TITLE),
     "overlap": (errors.error_by_overlap, [overlaps(3)], TITLE),
     "growth of one size": (benchmark.growth, [growing(1)], TITLE),
@@ -180,13 +177,6 @@ def test_error_bars_are_never_negative():
     assert below.tolist() == [1, 0] and above.tolist() == [2, 3]
 
 
-def test_failures_stand_to_the_right(tmp_path):
-    shown = examples(["wrong", "correct"], 1)
-    reconstructions.single(shown, tmp_path / "first.png", title="Same")
-    reconstructions.single(shown[::-1], tmp_path / "second.png", title="Same")
-    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
-
-
 def test_titles_of_the_benchmark():
     """Sizes 16 to 512 are 32 times as large and take 32 times as long; training is made fastest at
     64 images of 28x28 and at 16 of 36x36.
@@ -220,11 +210,6 @@ def test_nothing_to_draw_is_an_error_and_leaves_no_file(draw, nothing, tmp_path)
     with pytest.raises(ValueError, match=r"none\.png: no (examples|runs) to draw"):
         draw(nothing, tmp_path / "none.png", title="Nothing")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_notice_replaces_a_figure(tmp_path):
-    notice(tmp_path / "notice.png", title="baseline: nothing to perturb", note="No decoder.")
-    assert (tmp_path / "notice.png").stat().st_size > 1000
 
 
 def test_no_figure_needs_pyplot():

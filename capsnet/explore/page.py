@@ -46,6 +46,7 @@ def no_explorer(name: str, why: str = "This network has nothing to turn.") -> st
 
 
 def can_be_explored(model: nn.Module) -> bool:
+    """Whether the network has class capsules and a decoder."""
     return network_of(model).routes and model.decoder is not None
 
 
@@ -59,12 +60,10 @@ def explorer(
     """Return the page of a network as HTML, with test examples.
 
     two_sigma: effects of each dimension within two standard deviations (study `perturbation`).
-    capsules: those behind it, by class [n, d]. Raises ValueError for a network without class
-    capsules or decoder, or a network that is too large.
+    capsules: those behind it, by class [n, d]. The network passes `can_be_explored`. Raises
+    ValueError if it is too large.
     """
     model = evaluator.model
-    if not can_be_explored(model):
-        raise ValueError(f"{name} has no class capsules, or no decoder: there is nothing to turn")
     examples, images = chosen_examples(evaluator, predictions)
     state = model.state_dict()
     large = {key: each for key, each in state.items() if each.ndim > 1 and each.numel() > FEW}
