@@ -73,15 +73,15 @@ class Browser:
                     raise RuntimeError("Chromium is gone")
                 self._rest += more
             line, _, self._rest = self._rest.partition(b"\0")
-            told = json.loads(line)
-            if told.get("id") == self._number:
-                if "error" in told:
-                    raise RuntimeError(f"{method}: {told['error']['message']}")
-                return told["result"]
-            self._note(told)
+            message = json.loads(line)
+            if message.get("id") == self._number:
+                if "error" in message:
+                    raise RuntimeError(f"{method}: {message['error']['message']}")
+                return message["result"]
+            self._note(message)
 
-    def _note(self, told: dict) -> None:
-        event, params = told.get("method"), told.get("params", {})
+    def _note(self, message: dict) -> None:
+        event, params = message.get("method"), message.get("params", {})
         if event == "Network.requestWillBeSent":
             self.asked.append(params["request"]["url"])
         elif event == "Runtime.exceptionThrown":

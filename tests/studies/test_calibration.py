@@ -6,7 +6,6 @@ from torch import nn
 
 from capsnet.data.mnist import Digits
 from capsnet.learning.evaluation import Evaluator, Predictions
-from capsnet.losses import probabilities
 from capsnet.nn.capsnet import Prediction
 from capsnet.studies.calibration.gap import calibration_error
 from capsnet.studies.calibration.measure import (
@@ -93,9 +92,3 @@ def test_digits_are_counted():
     assert right.tolist() == [100, 0, 100, 100] and len(table) == 4 * 19
     found = ["found_0", "found_1", "found_2", "found_more"]
     assert (table[found].sum(axis=1) == table["examples"]).all()
-
-
-def test_scores_of_a_baseline_become_probabilities():
-    scores = torch.tensor([[0.0, 0.0]])
-    assert probabilities(scores, 1).tolist() == [[0.5, 0.5]]
-    assert probabilities(scores + 100, 2).tolist() == [[1.0, 1.0]]

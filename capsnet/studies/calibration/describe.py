@@ -7,11 +7,12 @@ from capsnet.studies.results import Results, Section
 
 def calibration(results: Results, config: RunConfig) -> str:
     bins, counts = results.tables["calibration"], results.tables["counts"]
-    error, side = calibration_error(bins)
+    error, confidence = calibration_error(bins)
+    side = "longer" if confidence == "overconfident" else "shorter"
     right = counts[counts["threshold"] == 0.5].set_index("shown")["right"]
     return (
         f"The paper calls lengths probabilities. As such they are "
-        f"{error:.1f} points off on average, mostly {side}. "
+        f"{error:.1f} points off on average, mostly {side} than the digits are right. "
         f"Counting the capsules longer than 0.5 (midway between the margins) finds one digit in "
         f"{right['one digit']:.0f} % of images with one and two in {right['two digits']:.0f} % of "
         f"those with two, on an empty image {'nothing' if right['nothing'] else 'a digit'}, and "

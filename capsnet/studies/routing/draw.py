@@ -24,7 +24,7 @@ STYLES = {  # others are blue and have no label
     "logit_change_change": (ORANGE, "its change from the previous iteration"),
     "contributed_coupling": (BLUE, "by contribution"),
     "largest_coupling": (GREEN, "largest"),
-    "own_coupling": (ORANGE, "at the digit's positions"),
+    "own_coupling": (ORANGE, "at own positions"),
 }
 COUPLINGS = ("contributed_coupling", "largest_coupling", "own_coupling")
 PANELS = (  # title with values of the first measure, their format, y label, its limit, measures
