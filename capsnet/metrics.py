@@ -43,6 +43,14 @@ def wilson_interval(num_errors: int, num_examples: int) -> Interval:
     return Interval(100 * num_errors / num_examples, 100 * float(low), 100 * float(high))
 
 
+def mean_interval(values: Tensor) -> tuple[float, float, float, int]:
+    """Mean of the values [n] without NaN, its normal 95 % interval, and how many there are."""
+    values = values[~values.isnan()].double()
+    mean = values.mean().item()
+    error = 1.96 * values.std().item() / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return mean, mean - error, mean + error, len(values)
+
+
 def error_row(correct: Tensor) -> dict[str, float]:
     """Number of examples, error in percent and its Wilson interval of `correct`, bool [n]."""
     error, low, high = wilson_interval(int((~correct).sum()), len(correct))

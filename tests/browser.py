@@ -1,8 +1,6 @@
-"""Headless Chromium, Debian's, driven through a pipe: pages as a person sees and uses them.
+"""Headless Chromium, driven through a pipe by the DevTools protocol.
 
-    python -m tests.browser page.html shot.png --width 1400
-
-takes a picture of a page.
+`python -m tests.browser page.html picture.png --width 1400` takes a picture of a page.
 """
 
 import argparse
@@ -20,7 +18,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 class Browser:
-    """One tab. What the page asks of the network and says on its console is kept."""
+    """One tab. `asked` keeps the URLs that the page requests, `said` its console messages."""
 
     def __init__(self, width: int = 1400, height: int = 900) -> None:
         self._profile = tempfile.TemporaryDirectory()
@@ -28,16 +26,12 @@ class Browser:
         theirs_in, ours_out = os.pipe()
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
 
-        def as_three_and_four() -> None:
-            for number, end in enumerate(ends, 3):
-                os.dup2(end, number)
-
         command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"]
         command += ["--remote-debugging-pipe", f"--user-data-dir={self._profile.name}"]
         self._process = subprocess.Popen(
             [*command, "about:blank"],
             pass_fds=(3, 4),
-            preexec_fn=as_three_and_four,
+            preexec_fn=lambda: [os.dup2(end, number) for number, end in enumerate(ends, 3)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -65,7 +59,7 @@ class Browser:
         shutil.rmtree(self._profile.name, ignore_errors=True)
 
     def call(self, method: str, **params) -> dict:
-        """One command of the DevTools protocol, and its result."""
+        """Result of one command of the protocol. Raises RuntimeError where it fails."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
         if self._session:
@@ -79,15 +73,15 @@ class Browser:
                     raise RuntimeError("Chromium is gone")
                 self._rest += more
             line, _, self._rest = self._rest.partition(b"\0")
-            told = json.loads(line)
-            if told.get("id") == self._number:
-                if "error" in told:
-                    raise RuntimeError(f"{method}: {told['error']['message']}")
-                return told["result"]
-            self._note(told)
+            message = json.loads(line)
+            if message.get("id") == self._number:
+                if "error" in message:
+                    raise RuntimeError(f"{method}: {message['error']['message']}")
+                return message["result"]
+            self._note(message)
 
-    def _note(self, told: dict) -> None:
-        event, params = told.get("method"), told.get("params", {})
+    def _note(self, message: dict) -> None:
+        event, params = message.get("method"), message.get("params", {})
         if event == "Network.requestWillBeSent":
             self.asked.append(params["request"]["url"])
         elif event == "Runtime.exceptionThrown":
@@ -120,14 +114,12 @@ class Browser:
             time.sleep(0.05)
 
     def drag(self, places: list[tuple[float, float]]) -> None:
-        """The mouse, pressed at the first place and let go at the last."""
         kinds = ["mousePressed", *["mouseMoved"] * (len(places) - 1), "mouseReleased"]
         for kind, (x, y) in zip(kinds, [*places, places[-1]], strict=True):
             button = dict(button="left", buttons=1, clickCount=1)
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
 
     def touch(self, places: list[tuple[float, float]]) -> None:
-        """A finger, from the first place to the last."""
         for number, (x, y) in enumerate(places):
             kind = "touchMove" if number else "touchStart"
             self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[dict(x=x, y=y)])
@@ -147,23 +139,13 @@ def main() -> None:
     parser.add_argument("page", type=Path)
     parser.add_argument("shot", type=Path)
     parser.add_argument("--width", type=int, default=1400)
-    parser.add_argument("--height", type=int, help="of the picture (default: of the whole page)")
-    parser.add_argument(
-        "--wait", default="document.body?.dataset.ready && !document.body.dataset.busy"
-    )
-    parser.add_argument("--dark", action="store_true")
     arguments = parser.parse_args()
     with Browser(arguments.width) as browser:
-        if arguments.dark:
-            scheme = [{"name": "prefers-color-scheme", "value": "dark"}]
-            browser.call("Emulation.setEmulatedMedia", features=scheme)
         browser.open(arguments.page)
-        browser.wait_for(arguments.wait)
-        height = arguments.height or browser.run("document.documentElement.scrollHeight")
-        browser.resize(arguments.width, height)
+        browser.wait_for("document.body?.dataset.ready && !document.body.dataset.busy")
+        browser.resize(arguments.width, browser.run("document.documentElement.scrollHeight"))
         time.sleep(0.5)
         browser.picture(arguments.shot)
-        print("asked:", [url[:60] for url in browser.asked], "said:", browser.said)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every figure is a readable PNG, the same bytes for the same input, and leaves its input alone."""
+"""Figures: size, determinism, extreme inputs, and the numbers in their titles."""
 
 from pathlib import Path
 
@@ -9,27 +9,13 @@ import pytest
 from PIL import Image
 
 from capsnet.plots import canvas
-from capsnet.plots.pictures import notice
+from capsnet.studies.calibration.draw import calibration
 from capsnet.studies.errors import draw as errors
 from capsnet.studies.perturbation import draw as perturbation
-from capsnet.studies.perturbation.measure import PerturbationRow
 from capsnet.studies.reconstructions import draw as reconstructions
-from capsnet.studies.reconstructions.measure import OverlaidReconstruction, Reconstruction
-from capsnet.studies.robustness.draw import transformed
+from capsnet.studies.reconstructions.measure import Reconstruction
+from capsnet.studies.robustness import draw as robustness
 from capsnet.studies.training.draw import training_curve
-
-
-def content(value: object) -> object:
-    """Everything that drawing could change, to compare: arrays and tables by their bytes."""
-    if isinstance(value, pd.DataFrame):
-        return list(value.columns), value.to_csv()
-    if isinstance(value, np.ndarray):
-        return value.dtype, value.shape, value.tobytes()
-    if isinstance(value, dict):
-        return {key: content(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [content(entry) for entry in value]
-    return repr(value)
 
 
 def images(*shape: int) -> np.ndarray:
@@ -38,54 +24,30 @@ def images(*shape: int) -> np.ndarray:
 
 def curve(**columns) -> pd.DataFrame:
     steps = np.arange(1, 6)
-    table = {"examples": 500_000 * steps, "loss": 0.3 / steps, "classification_loss": 0.2 / steps}
-    table |= {
-        "reconstruction_loss": 0.1 / steps,
-        "validation_error": 2.0 / steps,
-        "training_error": 1.0 / steps,
-    }
-    return pd.DataFrame(table | {"images_per_second": 1000.0} | columns)
+    names = ("loss", "classification_loss", "reconstruction_loss", "validation_error")
+    table = {"examples": 500_000 * steps, "training_error": 1 / steps}
+    return pd.DataFrame(table | {name: 2 / steps for name in names} | columns)
 
 
-def digits(labels_predictions, size=28):
-    picture = images(size, size)
+def examples(cases: list[str], num_digits: int, size: int = 28) -> list[Reconstruction]:
+    image, digits = images(size, size), images(num_digits, size, size)
+    right, wrong = (3, 5)[:num_digits], (8, 5)[:num_digits]
     return [
-        Reconstruction(picture, picture**2, label, prediction, label)
-        for label, prediction in labels_predictions
-    ]
+        Reconstruction(image, digits, digits / 2, right, wrong if case == "wrong" else right, right,
+                       case)
+        for case in cases
+    ]  # fmt: skip
 
 
-def overlaid(cases, size=36):
-    image, two = images(size, size), images(2, size, size)
-    return [OverlaidReconstruction(image, two, two / 2, (3, 5), (3, 8), case) for case in cases]
-
-
-def moved(count, size, predictions):
-    pictures = images(2, count, size, size)
-    return *pictures, np.zeros(count, dtype=np.int64), np.resize(predictions, count)
-
-
-def overlaps(count):
+def overlaps(count: int) -> pd.DataFrame:
     error = np.arange(count, dtype=float)
     names = [f"{10 * number} to {10 * number + 10} %" for number in range(count)]
-    table = {"name": names, "examples": 1234 - np.arange(count), "error": error}
+    table = {"name": names, "examples": 1234, "error": error}
     return pd.DataFrame(table | {"error_low": error / 2, "error_high": error + 1})
 
 
-def sweep(num_dimensions, num_values, size):
-    values = np.linspace(-0.25, 0.25, num_values, dtype=np.float32)
-    noise = 0.4 + 0.2 * images(num_dimensions, num_values, size, size)  # of an untrained decoder
-    return noise, values, [f"moves right {dim}.0 px" for dim in range(num_dimensions)]
-
-
-def telling(num_digits, size):
-    pictures, values, names = sweep(num_digits, 11, size)
-    digits = range(num_digits)
-    return [PerturbationRow(d, 15, names[d], pictures[d]) for d in digits], values
-
-
-def changes(num_digits, num_measures, significant=True):
-    """Effects of four dimensions in up to eight measures, one of them unknown."""
+def changes(num_digits: int, num_measures: int, significant: bool = True) -> pd.DataFrame:
+    """Effects of four dimensions, one of them unknown."""
     names = ["thickness", "slant", "width", "height", "area", "sharpness", "horizontal_centre"]
     keys = [(d, k, m) for d in range(num_digits) for k in range(4) for m in names[:num_measures]]
     table = pd.DataFrame(keys, columns=["digit", "dimension", "measure"])
@@ -95,130 +57,135 @@ def changes(num_digits, num_measures, significant=True):
     return table.assign(effect=effect, significant=shown, label="moves right 10.0 px")
 
 
-def pairs(num_classes):
-    error = 10 * images(num_classes, num_classes)
-    error[np.diag_indices(num_classes)] = np.nan
-    return error + error.T
+def transforms(factor: float) -> pd.DataFrame:
+    """`factor` percent error at the first amount of each transform, twice that at the second."""
+    amounts = {"rotation": [-60, -20, 0, 20, 60], "shear": [-0.2, 0, 0.2], "scale": [0.8, 1, 1.2]}
+    rows = [("affnist_like", np.nan, 5 * factor)]
+    for transform, values in (amounts | {"translation": [0, 4]}).items():
+        rows += [(transform, amount, factor * (1 + n)) for n, amount in enumerate(values)]
+    table = pd.DataFrame(rows, columns=["transform", "amount", "error"])
+    return table.assign(error_low=table["error"] / 2, error_high=table["error"] * 1.5)
 
 
-TITLE = {"title": "What there is to see"}
+def reliability() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two bins of predicted digits, 10 points overconfident; two thresholds for counting."""
+    bins = pd.DataFrame({"group": "predicted digits", "length": [0.55, 0.95], "examples": [10, 50]})
+    bins["there"] = 100 * bins["length"] - 10
+    counts = pd.DataFrame({"shown": "one digit", "threshold": [0.5, 0.9], "right": [98, 50]})
+    return bins.assign(there_low=bins["there"] - 5, there_high=100.0), counts
+
+
+def sweep(num_dimensions: int, num_values: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    values = np.linspace(-0.25, 0.25, num_values, dtype=np.float32)
+    return 0.4 + 0.2 * images(num_dimensions, num_values, size, size), values
+
+
+TITLE = {"title": "Title"}
 CASES = {
-    "curve": (training_curve, [curve()], TITLE),
-    "curve without validation": (training_curve, [curve(validation_error=np.nan)], TITLE),
-    "curve of a baseline": (training_curve, [curve(reconstruction_loss=0.0)], TITLE),
-    "curve, no decoder": (training_curve, [curve(reconstruction_loss=np.nan)], TITLE),
-    "curve of one epoch": (training_curve, [curve().head(1)], TITLE),
-    "curve down to zero": (training_curve, [curve(loss=0.0, validation_error=0.0)], TITLE),
-    "curve from 90 %": (training_curve, [curve(validation_error=[90, 9, 5, 2, 1])], TITLE),
-    "digits": (reconstructions.reconstructions, [digits([(5, 3), (2, 2), (7, 7)])], TITLE),
-    "digits, no failures": (reconstructions.reconstructions, [digits([(0, 0)] * 14)], TITLE),
-    "one digit": (reconstructions.reconstructions, [digits([(1, 1)], size=36)], TITLE),
+    "training": (training_curve, [curve()], TITLE),
+    "training without validation": (training_curve, [curve(validation_error=np.nan)], TITLE),
+    "training, no decoder": (training_curve, [curve(reconstruction_loss=np.nan)], TITLE),
+    "training down to zero": (training_curve, [curve(loss=0.0, validation_error=0.0)], TITLE),
+    "digits": (reconstructions.single, [examples(["wrong", "correct"], 1)], TITLE),
     "pairs": (
-        reconstructions.overlaid_reconstructions,
-        [overlaid(["neither", "wrong", "correct"])],
-        TITLE,
+        reconstructions.overlaid, [examples(["neither", "wrong", "correct"] * 6, 2, 36)], TITLE
     ),
-    "many pairs": (
-        reconstructions.overlaid_reconstructions,
-        [overlaid(["correct", "wrong"] * 8)],
-        TITLE,
+    "affine": (
+        robustness.transformed, [(*images(2, 4, 28, 28), np.zeros(4, int), np.arange(4))], TITLE
     ),
-    "one pair": (reconstructions.overlaid_reconstructions, [overlaid(["correct"], size=28)], TITLE),
-    "affine": (transformed, moved(20, 28, [0, 1]), TITLE),
-    "affine, all right": (transformed, moved(1, 36, [0]), TITLE),
-    "confusion": (errors.confusion, [np.diag(np.arange(980, 990)) + np.eye(10, k=1) * 3], TITLE),
-    "no confusion": (errors.confusion, [np.diag([5, 5, 5])], TITLE),
-    "pair errors": (errors.pair_errors, [pairs(10)], TITLE),
-    "no pairs": (errors.pair_errors, [np.full((4, 4), np.nan)], TITLE),
-    "overlap": (errors.error_by_overlap, [overlaps(10)], TITLE),
-    "one overlap": (errors.error_by_overlap, [overlaps(1)], TITLE),
-    "grid": (
-        perturbation.perturbation_grid,
-        sweep(4, 11, 28),
-        {"digit": 3, "two_sigma": [0.1] * 4},
-    ),
-    "grid 36x36": (
-        perturbation.perturbation_grid,
-        sweep(16, 11, 36),
-        {"digit": 3, "two_sigma": [0.1] * 16},
-    ),
-    "small grid": (
-        perturbation.perturbation_grid,
-        sweep(2, 4, 8),
-        {"digit": 0, "two_sigma": [0.1] * 2},
-    ),
-    "overview": (perturbation.perturbation_overview, telling(4, 28), TITLE),
-    "effects": (perturbation.effects, [changes(10, 7)], TITLE),
-    "effects of one digit": (perturbation.effects, [changes(1, 2)], TITLE),
+    "confusion": (errors.confusion, [np.diag(np.arange(980, 984)) + np.eye(4, k=1) * 3], TITLE),
+    "no pair errors": (errors.pair_errors, [np.full((4, 4), np.nan)], TITLE),
+    "overlap": (errors.error_by_overlap, [overlaps(3)], TITLE),
+    "grid": (perturbation.sweeps, sweep(16, 11, 36), TITLE | {"names": ["a"] * 16, "largest": 4}),
+    "effects": (perturbation.effects, [changes(2, 7)], TITLE),
     "no effects": (perturbation.effects, [changes(3, 1, significant=False)], TITLE),
-    "overview of one": (perturbation.perturbation_overview, telling(1, 36), TITLE),
-}
+    "robustness": (robustness.robustness_curves, [{"a": transforms(0)}], TITLE),
+    "robustness of many runs": (
+        robustness.robustness_curves, [{f"run_with_a_long_name_{n}": transforms(n)
+                                        for n in range(6)}], TITLE
+    ),
+    "calibration": (calibration, reliability(), TITLE | {"trained_on": "one digit"}),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_readable_repeatable_and_harmless(name, tmp_path):
-    """Noise is the hardest to compress: trained networks make smaller files. The user's settings,
-    here a font size, change nothing."""
+def test_a_figure_has_the_size_of_a_screen_and_few_bytes(name, tmp_path):
+    """Noise compresses worst, so the figures of trained networks are smaller."""
     draw, inputs, words = CASES[name]
-    before = content(inputs)
-    paths = [tmp_path / "new" / "folder" / "first.png", tmp_path / "second.png"]
-    assert draw(*inputs, paths[0], **words) is None
-    with matplotlib.rc_context({"font.size": 30}):
-        draw(*inputs, paths[1], **words)
-    assert content(inputs) == before
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    assert paths[0].stat().st_size < 300_000
-    assert [path.name for path in paths[0].parent.iterdir()] == ["first.png"]
-    with Image.open(paths[0]) as image:
+    path = tmp_path / "new" / "folder" / "figure.png"
+    draw(*inputs, path, **words)
+    assert path.stat().st_size < 300_000
+    assert [file.name for file in path.parent.iterdir()] == ["figure.png"]
+    with Image.open(path) as image:
         assert not image.info.keys() & {"Software", "Date", "Creation Time"}
-        assert 1600 <= image.width <= 1920
-        assert 300 <= image.height <= 2600
+        assert 1600 <= image.width <= 1920 and 300 <= image.height <= 2600
         assert len(image.convert("RGB").getcolors(1 << 16)) > 20
 
 
+@pytest.mark.parametrize("name", ["digits", "overlap"])
+def test_equal_input_gives_equal_bytes_whatever_the_users_settings(name, tmp_path):
+    draw, inputs, words = CASES[name]
+    draw(*inputs, tmp_path / "first.png", **words)
+    with matplotlib.rc_context({"font.size": 30}):
+        draw(*inputs, tmp_path / "second.png", **words)
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+
+
 def test_pixels_of_digits_are_exact_squares(tmp_path):
-    """A checkerboard of 28x28 alone on a sheet is drawn at 5 screen pixels a pixel: the rows of
-    screen pixels inside it hold runs of exactly 5 black or 5 white."""
+    """A checkerboard of 28x28 is drawn at 5 screen pixels a pixel: the rows of screen pixels inside
+    it hold runs of exactly 5 black or 5 white, half of the rows of both pictures each.
+    """
     board = np.indices((28, 28)).sum(axis=0) % 2.0
-    example = Reconstruction(board, board, 1, 1, 1)
-    reconstructions.reconstructions([example], tmp_path / "board.png", title="Board")
+    example = Reconstruction(board, board[None], board[None], (1,), (1,), (1,), "correct")
+    reconstructions.single([example], tmp_path / "board.png", title="Board")
     with Image.open(tmp_path / "board.png") as image:
         pixels = np.asarray(image.convert("L"))
     left = canvas.MARGIN + 160
-    inside = pixels[:, left : left + 140]
-    row = np.tile(np.repeat([0, 255], 5), 14)
-    assert (inside == row).all(axis=1).sum() == 2 * 14 * 5  # half of the rows of both pictures
+    inside, row = pixels[:, left : left + 140], np.tile(np.repeat([0, 255], 5), 14)
+    assert (inside == row).all(axis=1).sum() == 2 * 14 * 5
     assert (inside == 255 - row).all(axis=1).sum() == 2 * 14 * 5
 
 
 def test_overlay_adds_light_and_differs_in_lightness():
-    """First digit alone is light green, second alone dark red, both pale yellow, none black."""
+    """The first digit alone is light green, the second dark red, both pale yellow, none black."""
     first, second = np.array([[1.0, 0, 1, 0]]), np.array([[0.0, 1, 1, 0]])
     green, red, both, none = canvas.overlay(np.stack([first, second]))[0]
     luminance = np.array([0.2126, 0.7152, 0.0722])
-    assert green.argmax() == 1
-    assert red.argmax() == 0
+    assert green.argmax() == 1 and red.argmax() == 0
     np.testing.assert_allclose(both, np.clip(green + red, 0, 1))
     np.testing.assert_array_equal(none, 0)
     assert both @ luminance > green @ luminance > 2 * (red @ luminance)
 
 
-def test_failures_stand_to_the_right_whatever_the_order(tmp_path):
-    shown = digits([(5, 3), (2, 2), (7, 7)])
-    reconstructions.reconstructions(shown, tmp_path / "first.png", title="Same")
-    reconstructions.reconstructions(shown[1:] + shown[:1], tmp_path / "second.png", title="Same")
-    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+def test_error_bars_are_never_negative():
+    """5 in [4, 7]: 1 below, 2 above; an interval that does not hold its value has a bar of 0."""
+    value, low, high = (pd.Series(column, dtype=float) for column in ([5, 5], [4, 6], [7, 8]))
+    below, above = canvas.error_bars(value, low, high)
+    assert below.tolist() == [1, 0] and above.tolist() == [2, 3]
 
 
-def test_nothing_to_draw_is_an_error_and_leaves_no_file(tmp_path):
-    with pytest.raises(ValueError, match=r"none\.png: no examples to draw"):
-        reconstructions.reconstructions([], tmp_path / "none.png", title="Nothing")
+def test_robustness_title_has_the_error_at_the_ends_of_affnists_range():
+    """At -20 and 20 degrees 2 and 4 % are wrong, 3 % on average; twice as many for the second."""
+    first, second = (rows[rows["transform"] == "rotation"] for rows in map(transforms, (1, 2)))
+    panel = robustness.PANELS["rotation"]
+    assert robustness.headline({"a": first}, panel) == "3.0 % error if rotated by 20 degrees"
+    both = robustness.headline({"b": second, "a": first}, panel)
+    assert both == "Error if rotated by 20 degrees:\n3.0 % (a) to 6.0 % (b)"
+
+
+def test_zero_stands_below_every_interval():
+    """Half of the lowest end, 0.5 %; 0.5 where all errors are zero."""
+    assert robustness.zero_position(transforms(1)) == 0.25
+    assert robustness.zero_position(transforms(0)) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("draw", "nothing"), [(reconstructions.single, []), (robustness.robustness_curves, {})]
+)
+def test_nothing_to_draw_is_an_error_and_leaves_no_file(draw, nothing, tmp_path):
+    with pytest.raises(ValueError, match=r"none\.png: no (examples|runs) to draw"):
+        draw(nothing, tmp_path / "none.png", title="Nothing")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_notice_stands_in_for_a_figure(tmp_path):
-    notice(tmp_path / "notice.png", title="baseline: nothing to perturb", note="No decoder.")
-    assert (tmp_path / "notice.png").stat().st_size > 1000
 
 
 def test_no_figure_needs_pyplot():

@@ -1,7 +1,6 @@
-"""A web page to play with a trained network: `python -m capsnet.explore models/mnist.safetensors`.
+"""A web page to explore a trained network: `python -m capsnet.explore models/mnist.safetensors`.
 
-The page needs no server and no network. The test digits in it, and what the sliders mean, are
-measured here, which takes minutes.
+The page needs no server. The effects of the dimensions are measured here, which takes minutes.
 """
 
 import argparse
@@ -18,7 +17,7 @@ from capsnet.learning.evaluation import load_evaluator
 from capsnet.studies.perturbation import measure as perturbation
 from capsnet.studies.perturbation.effects import effect_table
 
-MEASURED = 50  # test examples of each digit behind what a slider means
+MEASURED = 50  # test examples of each digit behind the effect of a dimension
 SHIFT = 4  # pixels, of each of two digits
 NUM_VALUES = 11  # of a sweep
 
@@ -30,23 +29,25 @@ def main() -> int:
     parser.add_argument("--digits", type=Path, default=Path("data/digits"), help="test digits")
     parser.add_argument("--examples", type=int, default=10_000, help="test examples (default: all)")
     arguments = parser.parse_args()
+    out = arguments.out or arguments.model.with_suffix(".html")
     try:
-        out = arguments.out or arguments.model.with_suffix(".html")
-        print(f"{out}: {make(arguments, out) / 1e6:.1f} MB")
+        page = make_page(arguments.model, arguments.digits, arguments.examples).encode()
+        replace_file(out, page)
     except (ValueError, OSError) as error:
         print(f"explore: {error}", file=sys.stderr)
         return 1
+    print(f"{out}: {len(page) / 1e6:.1f} MB")
     return 0
 
 
-def make(arguments: argparse.Namespace, out: Path) -> int:
-    """The bytes of the page that it writes."""
-    checkpoint = describe(arguments.model)
+def make_page(model: Path, digits: Path, num_examples: int) -> str:
+    """The page of the checkpoint `model`, tested on the first examples of the folder `digits`."""
+    checkpoint = describe(model)
     num_digits = checkpoint["num_digits"]
     keep_freed_memory()
     evaluator = load_evaluator(
-        arguments.model,
-        arguments.digits,
+        model,
+        digits,
         torch.device("cpu"),
         precision="auto",
         seed=1,
@@ -55,19 +56,16 @@ def make(arguments: argparse.Namespace, out: Path) -> int:
         image_size=checkpoint["arguments"]["image_size"],
         max_shift=SHIFT if num_digits > 1 else 0,
     )
-    name = arguments.model.stem
     if not can_be_explored(evaluator.model):
-        raise ValueError(f"{arguments.model} has no class capsules, or no decoder: nothing to turn")
-    predictions = evaluator.evaluate(min(arguments.examples, len(evaluator.digits)))
-    capsules = perturbation.right_capsules(evaluator, len(predictions.labels), MEASURED)
+        raise ValueError(f"{model} has no class capsules, or no decoder: nothing to turn")
+    predictions = evaluator.evaluate(min(num_examples, len(evaluator.digits)))
+    capsules = perturbation.class_capsules(evaluator, len(predictions.labels), MEASURED)
     sweeps = {}
     for digit, poses in capsules.items():
-        print(f"measuring what the capsule of {digit} means", file=sys.stderr)
+        print(f"measuring the capsule of {digit}", file=sys.stderr)
         two_sigma = perturbation.two_sigma_values(poses, NUM_VALUES)
         sweeps[digit] = perturbation.measure_sweep(evaluator.model, poses, digit, two_sigma)
-    data = explorer(evaluator, predictions, effect_table(sweeps), capsules, name).encode()
-    replace_file(out, data)
-    return len(data)
+    return explorer(evaluator, predictions, effect_table(sweeps), capsules, model.stem)
 
 
 if __name__ == "__main__":

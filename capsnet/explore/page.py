@@ -1,7 +1,6 @@
-"""A trained network -> one HTML file in which anybody can draw, look and turn the knobs.
+"""A trained network as one HTML file: draw a digit, see it routed, change its capsules.
 
-Everything is in the file: markup, style, scripts, the network's weights in 8 bits, test digits. It
-asks for nothing else, so it opens from a disk without a network.
+The file holds markup, style, scripts, test digits and the weights in 8 bits, and needs no server.
 """
 
 import base64
@@ -17,35 +16,37 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from capsnet import metrics
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.explore.weights import as_shown, bits_of, fit_into
-from capsnet.learning.evaluation import Evaluator, Predictions, decode
+from capsnet.explore.weights import Quantised, as_shown, fit_into, packed_size
+from capsnet.learning.evaluation import Evaluator, Predictions, decode, predict
 from capsnet.nn.registry import network_of
 
 MOST_BYTES = 8_000_000  # of the page
 OF_EACH = 10  # test examples of each class
 FAILURES = 60  # at most
-COMPARED = 500  # test examples behind the error that the page states
-FEW = 100_000  # weights of a layer: so few stay in float32, the first layer's errors weigh most
+COMPARED = 500  # test examples on which the page's network is compared
+FEW = 100_000  # weights of a layer that stays in float32: errors of the first layer weigh most
 WEB = Path(__file__).parent / "web"
 SCRIPTS = ("network", "handwriting", "pictures", "paper", "knobs", "app")
-ENGINE = ("network", "worker")  # what runs apart from the page
+ENGINE = ("network", "worker")  # scripts of the worker
 
 
 class Difference(NamedTuple):
-    """Of the page's network from the real one, over COMPARED test examples."""
+    """Difference of the page's network from the original, over COMPARED test examples."""
 
     length: float  # largest, of any capsule
     pixel: float  # mean, of reconstructions
-    decisions: int  # examples read otherwise
+    decisions: int  # examples with another prediction
 
 
 def no_explorer(name: str, why: str = "This network has nothing to turn.") -> str:
-    """In its place, for a network without class capsules or decoder, or too large for a page."""
+    """The page of a network that has no class capsules or no decoder, or that is too large."""
     return f"<!doctype html><title>{html.escape(name)}</title><p>{html.escape(why)}"
 
 
 def can_be_explored(model: nn.Module) -> bool:
+    """Whether the network has class capsules and a decoder."""
     return network_of(model).routes and model.decoder is not None
 
 
@@ -55,49 +56,40 @@ def explorer(
     two_sigma: pd.DataFrame,
     capsules: dict[int, Tensor],
     name: str,
-    error: float | None = None,
 ) -> str:
     """Return the page of a network as HTML, with test examples.
 
-    two_sigma: what moving each dimension by two standard deviations does (`perturbation`).
-    capsules: by class the capsules [n, d] that were measured. error: test error in percent, if it
-    is known. Raises ValueError for a network without class capsules or decoder.
+    two_sigma: effects of each dimension within two standard deviations (study `perturbation`).
+    capsules: those behind it, by class [n, d]. The network passes `can_be_explored`. Raises
+    ValueError if it is too large.
     """
     model = evaluator.model
-    if not can_be_explored(model):
-        raise ValueError(f"{name} has no class capsules, or no decoder: there is nothing to turn")
     examples, images = chosen_examples(evaluator, predictions)
-    whole = {
-        key: each
-        for key, each in model.state_dict().items()
-        if each.ndim > 1 and each.numel() > FEW
-    }
-    rest = {
-        key: each.detach().float().cpu().numpy().ravel()
-        for key, each in model.state_dict().items()
-        if key not in whole
+    state = model.state_dict()
+    large = {key: each for key, each in state.items() if each.ndim > 1 and each.numel() > FEW}
+    arrays = {
+        key: each.float().cpu().numpy().ravel() for key, each in state.items() if key not in large
     }
     texts = {path.stem: path.read_text() for path in WEB.iterdir()}
-    small = sum(map(len, texts.values())) + images.size  # generously
-    small += sum(5 * each.size for each in rest.values())
-    _, weights = fit_into(whole, (MOST_BYTES - small) * 3 // 4)
+    small = sum(map(len, texts.values())) + images.size
+    small += sum(5 * each.size for each in arrays.values())
+    _, weights = fit_into(large, (MOST_BYTES - small) * 3 // 4)
     difference = compare(evaluator, as_shown(model, weights))
-    arrays = dict(rest)
     arrays |= {f"{key}.step": each.steps for key, each in weights.items()}
     arrays |= {key: each.whole.ravel() for key, each in weights.items()}
     arrays["examples"] = images.ravel()
-    told = {
+    header = {
         "sizes": sizes_of(evaluator),
         "examples": examples,
         "meanings": meanings(two_sigma, capsules),
         "difference": difference._asdict(),
-        "about": about(name, predictions, error, bits_of(weights), difference),
+        "about": about(name, predictions, weights, difference),
     }
     parts = {
         "title": html.escape(f"capsnet: {name}"),
         "heading": html.escape(f"Touch it: the capsule network {name}"),
         "style": texts["style"],
-        "payload": base64.b64encode(zlib.compress(pack(told, arrays), 9)).decode(),
+        "payload": base64.b64encode(zlib.compress(pack(header, arrays), 9)).decode(),
         "engine": "\n".join(texts[script] for script in ENGINE),
         "script": "\n".join(texts[script] for script in SCRIPTS),
     }
@@ -107,16 +99,15 @@ def explorer(
     return page
 
 
-def pack(told: dict, arrays: dict[str, np.ndarray]) -> bytes:
-    """The length of a JSON text, the text, the arrays; floats first, for they begin at fours."""
+def pack(header: dict, arrays: dict[str, np.ndarray]) -> bytes:
+    """Length of the header, header as JSON, arrays; float32 first, so that they are aligned."""
     order = sorted(arrays, key=lambda key: arrays[key].dtype != np.float32)
     listed, offset = [], 0
     for key in order:
-        array = arrays[key]
-        kind = {"float32": "float32", "int8": "int8", "uint8": "uint8"}[str(array.dtype)]
-        listed.append({"name": key, "kind": kind, "offset": offset, "count": array.size})
-        offset += array.nbytes
-    text = json.dumps(told | {"arrays": listed}).encode()
+        kind, count = str(arrays[key].dtype), arrays[key].size
+        listed.append({"name": key, "kind": kind, "offset": offset, "count": count})
+        offset += arrays[key].nbytes
+    text = json.dumps(header | {"arrays": listed}).encode()
     text += b" " * (-len(text) % 4)
     return len(text).to_bytes(4, "little") + text + b"".join(arrays[key].tobytes() for key in order)
 
@@ -144,7 +135,7 @@ def sizes_of(evaluator: Evaluator) -> dict[str, int | bool]:
 def chosen_examples(
     evaluator: Evaluator, predictions: Predictions
 ) -> tuple[list[dict], np.ndarray]:
-    """Ten of each class, then failures: what they are, and their images uint8 [n, h, w]."""
+    """Ten examples of each class, then failures: group and labels, and images uint8 [n, h, w]."""
     first, wrong = predictions.labels[:, 0], (~predictions.correct).nonzero()[:, 0]
     groups = {
         f"Digit {digit}": (first == digit).nonzero()[:OF_EACH, 0].tolist()
@@ -152,39 +143,33 @@ def chosen_examples(
     }
     shown = f"{min(FAILURES, len(wrong))} of {len(wrong):,} among {len(first):,}"
     groups[f"Read wrongly, {shown}"] = wrong[:FAILURES].tolist()
-    places = {place for numbers in groups.values() for place in numbers}
-    images, begin = {}, 0
-    for batch in evaluator.batches(len(first)):
-        for place in places & set(range(begin, begin + len(batch))):
-            pixels = batch.images[place - begin, 0].float().cpu().numpy()
-            images[place] = np.rint(255 * pixels).astype(np.uint8)
-        begin += len(batch)
     numbers = [(group, place) for group, found in groups.items() for place in found]
-    told = [{"group": group, "labels": predictions.labels[n].tolist()} for group, n in numbers]
-    return told, np.stack([images[place] for _, place in numbers])
+    listed = [{"group": group, "labels": predictions.labels[n].tolist()} for group, n in numbers]
+    chosen, images, begin = {place for _, place in numbers}, {}, 0
+    for batch in evaluator.batches(len(first)):
+        for place in chosen & set(range(begin, begin + len(batch))):
+            images[place] = np.rint(255 * batch.images[place - begin, 0].float().cpu().numpy())
+        begin += len(batch)
+    return listed, np.stack([images[place] for _, place in numbers]).astype(np.uint8)
 
 
 def meanings(two_sigma: pd.DataFrame, capsules: dict[int, Tensor]) -> list[list[dict]]:
-    """For each digit and dimension: what it changes, its mean, two standard deviations."""
-    names = two_sigma.drop_duplicates(["digit", "dimension"]).set_index(["digit", "dimension"])[
-        "name"
-    ]
-    found = []
+    """For each digit and dimension: name of the effect, mean and two standard deviations."""
+    rows = two_sigma[["digit", "dimension", "name"]].itertuples(index=False)
+    names = {(digit, dimension): name for digit, dimension, name in rows}
+    width, found = next(iter(capsules.values())).shape[1], []
     for digit in range(NUM_CLASSES):
-        poses = capsules.get(digit)
-        width = next(iter(capsules.values())).shape[1]
-        poses = torch.zeros(1, width) if poses is None else poses.float().cpu()
+        poses = capsules.get(digit, torch.zeros(1, width)).float().cpu()
         spread = poses.std(dim=0) if len(poses) > 1 else torch.zeros(width)
+        pairs = enumerate(zip(poses.mean(dim=0).tolist(), spread.tolist(), strict=True))
         found.append(
             [
                 {
-                    "name": str(names.get((digit, dimension), "none")),
+                    "name": names.get((digit, dimension), "none"),
                     "mean": round(mean, 4),
                     "two_sigma": round(2 * deviation, 4),
                 }
-                for dimension, (mean, deviation) in enumerate(
-                    zip(poses.mean(dim=0).tolist(), spread.tolist(), strict=True)
-                )
+                for dimension, (mean, deviation) in pairs
             ]
         )
     return found
@@ -192,19 +177,19 @@ def meanings(two_sigma: pd.DataFrame, capsules: dict[int, Tensor]) -> list[list[
 
 @torch.inference_mode()
 def compare(evaluator: Evaluator, state: dict[str, Tensor]) -> Difference:
-    """In float32, as the page computes. Reconstructions are of the capsules of the true digits."""
-    model = evaluator.model.float()
-    shown: nn.Module = copy.deepcopy(model)
+    """Compare the network with `state` in float32; true digits are reconstructed."""
+    original = evaluator.model.float().eval()
+    shown = copy.deepcopy(original)
     shown.load_state_dict(state)
     lengths, pixels, decisions = 0.0, [], 0
     for batch in evaluator.batches(COMPARED):
-        one, other = (each.eval()(batch.images) for each in (model, shown))
+        networks = (original, shown)
+        one, other = (predict(network, batch.images, torch.float32) for network in networks)
         drawn = [
-            decode(each, prediction.capsules, batch.labels)
-            for each, prediction in ((model, one), (shown, other))
+            decode(network, prediction.capsules, batch.labels)
+            for network, prediction in zip(networks, (one, other), strict=True)
         ]
-        count = batch.labels.shape[1]
-        read = [each.lengths.topk(count).indices.sort().values for each in (one, other)]
+        read = [metrics.predict(each.lengths, batch.labels.shape[1]) for each in (one, other)]
         lengths = max(lengths, float((one.lengths - other.lengths).abs().max()))
         pixels.append((drawn[0] - drawn[1]).abs().flatten(1).mean(dim=1))
         decisions += int((read[0] != read[1]).any(dim=1).sum())
@@ -212,16 +197,14 @@ def compare(evaluator: Evaluator, state: dict[str, Tensor]) -> Difference:
 
 
 def about(
-    name: str, predictions: Predictions, error: float | None, bits: float, difference: Difference
+    name: str, predictions: Predictions, weights: dict[str, Quantised], difference: Difference
 ) -> str:
-    of = "the test examples"
-    if error is None:
-        error = 100 * (1 - predictions.correct.double().mean().item())
-        of = f"{len(predictions.correct):,} test examples"
+    error = 100 * (1 - predictions.correct.double().mean().item())
+    bits = 8 * packed_size(weights) / max(1, sum(each.whole.size for each in weights.values()))
     return (
-        f"{name}: wrong on {error:.2f} % of {of}. The weights of its large layers are here as "
-        f"whole numbers of at most 8 bits, packed into {bits:.1f} each: on {COMPARED} test "
-        f"examples the lengths of capsules differ from the real network's by at most "
-        f"{difference.length:.3f}, its reconstructions by {difference.pixel:.4f} a pixel on "
-        f"average, and {difference.decisions} are read otherwise."
+        f"{name}: test error {error:.2f} % of {len(predictions.correct):,} test examples. The "
+        f"weights of the large layers are stored as 8-bit integers, compressed to {bits:.1f} bits "
+        f"each. On {COMPARED} test examples, capsule lengths differ from the original network's by "
+        f"at most {difference.length:.3f} and reconstructions by {difference.pixel:.4f} a pixel on "
+        f"average; {difference.decisions} predictions differ."
     )

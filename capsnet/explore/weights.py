@@ -1,4 +1,4 @@
-"""Weights as whole numbers of 8 bits and a step for each row, as fine as there is room for."""
+"""Weights as 8-bit integers with a step for each row, as fine as the page has room for."""
 
 import zlib
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ class Quantised(NamedTuple):
 
 
 def quantise(weight: Tensor, finest: float) -> Quantised:
-    """A row's step reaches its largest weight with 127, and is at least `finest` times the row's
-    root mean square: zero takes all 8 bits, more is coarser and packs smaller.
+    """Steps at which a row's largest weight is 127, but at least `finest` times the row's root mean
+    square: a coarser step packs smaller.
     """
     rows = weight.detach().float().cpu().flatten(1).numpy()
     steps = np.maximum(np.abs(rows).max(1) / 127, finest * np.sqrt(np.mean(rows**2, axis=1)))
@@ -28,26 +28,25 @@ def quantise(weight: Tensor, finest: float) -> Quantised:
     return Quantised(np.rint(rows / steps[:, None]).astype(np.int8), steps)
 
 
+def packed_size(weights: Mapping[str, Quantised]) -> int:
+    """Bytes of the compressed integers."""
+    return sum(len(zlib.compress(each.whole.tobytes(), 6)) for each in weights.values())
+
+
 def fit_into(weights: Mapping[str, Tensor], room: int) -> tuple[float, dict[str, Quantised]]:
-    """All quantised with the finest of STEPS with which they pack into `room` bytes. Raises
-    ValueError if none is coarse enough.
+    """Quantise with the finest of STEPS that fits into `room` bytes, which is returned as well.
+
+    Raises ValueError if none fits.
     """
     for finest in STEPS:
         found = {name: quantise(weight, finest) for name, weight in weights.items()}
-        packed = sum(len(zlib.compress(each.whole.tobytes(), 6)) for each in found.values())
-        if packed + 4 * sum(len(each.steps) for each in found.values()) <= room:
+        if packed_size(found) + sum(each.steps.nbytes for each in found.values()) <= room:
             return finest, found
     raise ValueError("the network is too large for one page, with its coarsest weights too")
 
 
-def bits_of(weights: Mapping[str, Quantised]) -> float:
-    """How many bits a weight takes when all are packed, on average."""
-    packed = sum(len(zlib.compress(each.whole.tobytes(), 6)) for each in weights.values())
-    return 8 * packed / max(1, sum(each.whole.size for each in weights.values()))
-
-
 def as_shown(model: nn.Module, weights: Mapping[str, Quantised]) -> dict[str, Tensor]:
-    """The state of the network with the weights that the page has."""
+    """The state of the network with the quantised weights."""
     state = dict(model.state_dict())
     for name, (whole, steps) in weights.items():
         found = torch.from_numpy(whole * steps[:, None]).reshape(state[name].shape)

@@ -1,8 +1,8 @@
-"""The style of every figure, the sheet of pictures, the chart with axes, and how a file is saved.
+"""The style of all figures: sheets of pictures, charts with axes, saving as PNG.
 
-Digits are white on black; colours are Okabe and Ito's, which colour-blind readers can tell apart,
-and orange always means error. Images are floats in [0, 1]; each of their pixels becomes a square of
-whole screen pixels. The same input gives the same bytes, whatever the user's settings.
+Digits are white on black. Colours are Okabe and Ito's, safe for colour-blind readers; orange always
+means error. Images are floats in [0, 1]; each pixel becomes a square of whole screen pixels. Equal
+input gives equal bytes, whatever the user's matplotlib settings.
 """
 
 import textwrap
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import matplotlib.style
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
@@ -45,18 +46,18 @@ STYLE = {
 
 
 def overlay(two: np.ndarray) -> np.ndarray:
-    """Two grey images [2, h, w] as one coloured image [h, w, 3]: light adds up."""
+    """Two grey images [2, h, w] as one image [h, w, 3]: the colours add."""
     return np.clip(two[0][..., None] * FIRST_DIGIT + two[1][..., None] * SECOND_DIGIT, 0, 1)
 
 
 def color_key(first: str = "first digit", second: str = "second digit") -> dict[str, np.ndarray]:
-    """The colours of `overlay` by name."""
+    """Legend of the colours of `overlay`."""
     both = np.clip(FIRST_DIGIT + SECOND_DIGIT, 0, 1)
     return {first: FIRST_DIGIT, second: SECOND_DIGIT, "both": both}
 
 
 def log_scale(axes: Axes, values: np.ndarray) -> None:
-    """A log axis with plain numbers, and enough of them where it spans little."""
+    """Log y axis with plain numbers as ticks, more of them over a small range."""
     positive = values[values > 0]
     wide = positive.size and positive.max() > 100 * positive.min()
     axes.set_yscale("log")
@@ -65,8 +66,23 @@ def log_scale(axes: Axes, values: np.ndarray) -> None:
     axes.yaxis.set_minor_formatter("")
 
 
+def error_bars(value: pd.Series, low: pd.Series, high: pd.Series) -> list[pd.Series]:
+    """Lengths of the bars below and above `value`, as `Axes.errorbar` takes them."""
+    return [side.clip(lower=0).fillna(0) for side in (value - low, high - value)]
+
+
+def cell_grid(axes: Axes, columns: Sequence, rows: Sequence, color: str = PALE) -> None:
+    """Labels of the cells of an image, lines between them, no frame."""
+    for side, labels in ((axes.xaxis, columns), (axes.yaxis, rows)):
+        side.set_ticks(range(len(labels)), labels)
+        side.set_ticks(np.arange(0.5, len(labels) - 1), minor=True)
+    axes.grid(visible=True, which="minor", color=color)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+
+
 def largest_scale(width: int, num_columns: int, *, room: int, largest: int) -> int:
-    """Screen pixels per pixel of a picture, so that a row of pictures fits the room."""
+    """Largest integer scale at which a row of pictures fits into `room` screen pixels."""
     return int(np.clip((room // num_columns - GAP) // width, 1, largest))
 
 
@@ -77,9 +93,7 @@ def tile(axes: Axes, picture: np.ndarray, x: int, y: int, scale: int) -> None:
 
 
 def tiles(axes: Axes, rows: Sequence[np.ndarray], x: int, y: int, scale: int) -> None:
-    """Rows of pictures [n, h, w], a gap to the right of and below each, drawn as one: a picture of
-    its own for each tile takes many times as long.
-    """
+    """Rows of pictures [n, h, w] with gaps, drawn as one image: much faster than one by one."""
     sheets = []
     for pictures in rows:
         large = pictures.repeat(scale, axis=1).repeat(scale, axis=2)
@@ -97,7 +111,7 @@ def sheet(
     path: Path, *, title: str, note: str, width: int, height: int,
     key: dict[str, np.ndarray] | None = None
 ) -> Iterator[Axes]:  # fmt: skip
-    """An axes measured in pixels for pictures: (0, 0) is the top left corner below the note."""
+    """Axes in screen pixels; (0, 0) is the top left corner, below the title and the note."""
     full_width = max(SHEET_WIDTH, width + 2 * MARGIN)
     titles, notes = textwrap.wrap(title, full_width // 23), textwrap.wrap(note, full_width // 15)
     head = MARGIN + TITLE_LINE * len(titles) + LINE * len(notes) + 2 * GAP
@@ -117,7 +131,7 @@ def sheet(
 
 @contextmanager
 def chart(path: Path, *, height: int, title: str) -> Iterator[Figure]:
-    """A figure for axes with ticks, laid out by matplotlib."""
+    """Figure for axes with ticks, laid out by matplotlib."""
     with canvas(path, width=WIDTH, height=height, layout="constrained") as figure:
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
         wrapped = "\n".join(textwrap.wrap(title, WIDTH // 23))
@@ -127,7 +141,7 @@ def chart(path: Path, *, height: int, title: str) -> Iterator[Figure]:
 
 @contextmanager
 def canvas(path: Path, *, width: int, height: int, layout: str | None = None) -> Iterator[Figure]:
-    """A figure of so many pixels, saved when the block ends."""
+    """Figure of `width` x `height` pixels, saved at the end of the block."""
     with matplotlib.style.context(STYLE, after_reset=True):
         figure = Figure(figsize=(width / DPI, height / DPI), layout=layout)
         yield figure

@@ -1,16 +1,11 @@
-"""Strokes of known thickness, slant, size and place have them measured."""
+"""Strokes, boxes and discs of known thickness, slant, size and position."""
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from capsnet.studies.perturbation.morphometry import (
-    MEASURES,
-    Shapes,
-    contour,
-    measure,
-    shape_overlap,
-)
+from capsnet.studies.perturbation.effects import MEASURES
+from capsnet.studies.perturbation.morphometry import Shapes, contour, measure, shape_overlap
 
 SIZE = 28
 DOWN, RIGHT = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2  # px from the middle of the image
@@ -36,7 +31,7 @@ def alone(image: np.ndarray) -> Shapes:
     return Shapes(*(values.item() for values in measure(image[None])))
 
 
-@pytest.mark.parametrize("width", range(1, 8))
+@pytest.mark.parametrize("width", [1, 2, 7])
 def test_a_box_has_its_own_size_and_place(width):
     """A box of width x 20 with its left edge at column 10 and its top at row 4: its middle is at
     column 10 + width / 2 and row 14 of 28, which is the middle of the height. The skeleton's ends
@@ -54,7 +49,7 @@ def test_a_box_has_its_own_size_and_place(width):
     assert shapes.sharpness == pytest.approx(1, abs=0.02)  # only its one corner is steeper
 
 
-@pytest.mark.parametrize("degrees", [-30, -15, 10, 22.5, 40])
+@pytest.mark.parametrize("degrees", [-30, 10, 40])
 def test_a_leaning_stroke(degrees):
     """Sheared by tan(angle), its thickness across the stroke is 4 cos(angle); along a row it stays
     4 px wide and 80 px^2 large. To the right is positive. Without its slant it is 4 px wide, but
@@ -68,7 +63,7 @@ def test_a_leaning_stroke(degrees):
     assert shapes.area == pytest.approx(80, rel=0.01)
 
 
-@pytest.mark.parametrize("radius", [2, 4, 6])
+@pytest.mark.parametrize("radius", [2, 6])
 def test_a_disc(radius):
     """The skeleton is near its centre, the nearest edge a radius away; the area is pi r^2."""
     shapes = alone(disc(radius))
@@ -108,22 +103,19 @@ def test_blur_takes_sharpness_and_half_the_brightness_takes_nothing():
     assert blurred.thickness == pytest.approx(faint.thickness, rel=0.15)
 
 
-@pytest.mark.parametrize("image", [np.zeros((28, 28)), np.full((28, 28), 0.05)])
-def test_no_ink_has_no_shape(image):
-    assert np.isnan(alone(image)).all()
-
-
-def test_any_image_with_ink_has_every_measure():
-    """Also a single pixel, a full image, a line along a row, noise: numbers, and no warnings."""
+def test_only_ink_has_a_shape():
+    """A single pixel, a line along a row, a full image and noise have all measures; black and
+    nearly black images have none.
+    """
     random = np.random.default_rng(0).random((28, 28))
-    pixel, line = box(1, 1), box(12, 1)
-    shapes = measure(np.stack([pixel, line, np.ones((28, 28)), random]))
-    assert np.isfinite(np.stack(shapes)).all()
-    assert shapes.slant[:2].tolist() == [0, 0]
+    shapes = measure(np.stack([box(1, 1), box(12, 1), np.ones((28, 28)), random]))
+    assert np.isfinite(np.stack(shapes)).all() and shapes.slant[:2].tolist() == [0, 0]
+    assert np.isnan(alone(np.zeros((28, 28)))).all()
+    assert np.isnan(alone(np.full((28, 28), 0.05))).all()
 
 
 def test_an_image_alone_and_in_a_batch_measure_the_same():
-    """Whatever lies beside it on the mosaic, and wherever a block of images ends."""
+    """Whatever its neighbours on the mosaic, and wherever a block of 512 images ends."""
     random = np.random.default_rng(1)
     shapes = [(random.uniform(1.5, 6), random.uniform(-30, 30)) for _ in range(600)]
     images = np.stack([leaning(*shape) for shape in shapes]).astype(np.float32)

@@ -1,45 +1,41 @@
-"""Which examples are drawn, and that a reconstruction is that of the example."""
+"""Which examples are drawn, and which classes are decoded."""
 
 import torch
 
-from capsnet.data.mnist import Digits
-from capsnet.learning.evaluation import Evaluator
-from capsnet.nn.capsnet import CapsNet
-from capsnet.studies.reconstructions.measure import in_order_of, made_again
+from capsnet.studies.reconstructions.measure import align, reconstructions, regenerate, with_absent
 
 
-def evaluator(image_size: int, num_digits: int) -> Evaluator:
-    torch.manual_seed(0)
-    model = CapsNet(image_size=image_size, conv_channels=8, primary_types=2, decoder_sizes=[16])
-    images = torch.randint(0, 256, (30, 28, 28), dtype=torch.uint8)
-    digits = Digits(images, torch.arange(30) % 10)
-    return Evaluator(model.eval(), digits, torch.float32, 0, 7, num_digits, image_size, 4)
+def test_decoded_classes():
+    """A prediction that is a label stands at the label's place; the absent class is no label."""
+    assert align([3, 5], [3, 6]) == [3, 6] and align([3, 5], [2, 5]) == [2, 5]
+    assert align([3, 5], [5, 7]) == [7, 5] and align([3, 5], [1, 2]) == [1, 2]
+    assert with_absent([3, 9]) == [3, 0] and with_absent([0, 9]) == [0, 1]
 
 
-def test_predictions_keep_the_colour_of_the_label_they_match():
-    assert in_order_of((3, 5), [3, 6]) == (3, 6)
-    assert in_order_of((3, 5), [2, 5]) == (2, 5)
-    assert in_order_of((3, 5), [5, 7]) == (7, 5)
-    assert in_order_of((3, 5), [1, 2]) == (1, 2)
-
-
-def test_judged_examples_can_be_made_again():
-    pairs = evaluator(36, 2)
-    predictions = pairs.evaluate(50)
-    chosen = made_again(pairs, [3, 48])
-    assert list(chosen) == [3, 48] and made_again(pairs, []) == {}
+def test_examples_can_be_regenerated(make_evaluator):
+    evaluator = make_evaluator(2, image_size=36, max_shift=4)
+    predictions, chosen = evaluator.evaluate(30), regenerate(evaluator, [3, 28])
+    assert list(chosen) == [3, 28] and regenerate(evaluator, []) == {}
     for number, batch in chosen.items():
         assert torch.equal(batch.labels[0], predictions.labels[number])
-        torch.testing.assert_close(
-            pairs.predict(batch.images).lengths[0], predictions.lengths[number]
-        )
+        lengths = evaluator.predict(batch.images).lengths[0]
+        torch.testing.assert_close(lengths, predictions.lengths[number])
 
 
-def test_reconstruction_error_is_that_of_the_true_digits():
-    single = evaluator(28, 1)._replace(max_shift=0)
-    [batch] = single.batches(5)
+def test_reconstructions_are_those_of_the_true_digits(make_evaluator):
+    """The reconstruction error, and the first columns of Figure 3: wrong digits come twice."""
+    evaluator = make_evaluator(1, decoder_sizes=[16])
+    [batch] = evaluator._replace(batch_size=20).batches(20)
     with torch.no_grad():
-        capsules = single.model(batch.images).capsules
-        pictures = single.model.decoder(capsules, batch.labels)
+        capsules = evaluator.model(batch.images).capsules
+        pictures = evaluator.model.decoder(capsules, batch.labels)
+    predictions = evaluator.evaluate(20)
     expected = ((pictures - batch.sources) ** 2).sum(dim=(2, 3))
-    torch.testing.assert_close(single.evaluate(5).reconstruction_error, expected)
+    torch.testing.assert_close(predictions.reconstruction_error, expected)
+    first, second = [one for one in reconstructions(evaluator, predictions) if one.case == "wrong"][
+        :2
+    ]
+    number = (~predictions.correct).nonzero()[0].item()
+    assert first.decoded == first.labels and second.decoded == second.predictions
+    found = torch.from_numpy(first.reconstructions)
+    torch.testing.assert_close(found, pictures[number], atol=1e-5, rtol=1e-4)

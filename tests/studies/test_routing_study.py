@@ -1,11 +1,8 @@
-"""What is said of the routing, on couplings and digits made up so that the numbers are known."""
+"""Measures of the routing on couplings and digits with known numbers."""
 
 import pytest
 import torch
 
-from capsnet.data.mnist import Digits
-from capsnet.learning.evaluation import Evaluator
-from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.routing import Trace
 from capsnet.studies.routing.measure import (
     COLUMNS,
@@ -22,35 +19,31 @@ from capsnet.studies.routing.measure import (
 )
 
 
-def test_a_place_belongs_to_the_digit_with_nearly_all_the_ink():
-    """28 px and kernels of 9 px give 6x6 places; a field's middle 9 px start at 4, 6, ... 14. The
-    left bar (columns 4 to 7) is seen by columns 0 and 1, the right one (20 to 23) by 4 and 5.
+def test_a_position_belongs_to_the_digit_with_nearly_all_the_ink():
+    """28 px and kernels of 9 px give 6x6 positions; a field's middle 9 px start at 4, 6, ... 14.
+    The left bar (columns 4 to 7) is seen by columns 0 and 1, the right one (20 to 23) by 4 and 5.
     """
     sources = torch.zeros(1, 2, 28, 28)
     sources[0, 0, :, 4:8] = sources[0, 1, :, 20:24] = 1
     first, second = spatial_map(sources, 9)[0].view(2, 6, 6)
     columns = torch.arange(6).expand(6, 6)
     assert torch.equal(first, columns < 2) and torch.equal(second, columns > 3)
+    both = torch.ones(1, 2, 28, 28)
+    assert not spatial_map(both, 9).any() and not spatial_map(0 * both, 9).any()
 
 
-def test_shared_ink_belongs_to_neither_and_no_ink_to_nobody():
-    sources = torch.ones(1, 2, 28, 28)
-    assert not spatial_map(sources, 9).any() and not spatial_map(0 * sources, 9).any()
-
-
-def traced(couplings, strength=(1.0, 3.0)) -> TracedSample:
+def traced(couplings: list) -> TracedSample:
     """Two lower capsules, three upper ones; capsule 0 is the first digit's, 1 the second's. Each
     votes for upper capsule j along axis j with length 2; the capsules point there, 0.5 long.
     """
-    votes = 2 * torch.eye(3).expand(2, 3, 3)
-    capsules = 0.5 * torch.eye(3)[None]
+    votes, capsules = 2 * torch.eye(3).expand(2, 3, 3), 0.5 * torch.eye(3)[None]
     trace = Trace(votes, torch.zeros(1, 2, 3), torch.tensor(couplings)[None], capsules)
-    return TracedSample(trace, torch.tensor(strength), torch.eye(2).bool(), 2, [0, 1], 1)
+    return TracedSample(trace, torch.tensor([1.0, 3.0]), torch.eye(2).bool(), 2, [0, 1], 1)
 
 
-def test_what_one_image_shows():
+def test_measures_of_one_image():
     """A product of vote and capsule is 2 x 0.5 = 1, its cosine 1. Entropies: 1 bit for (1/2, 1/2,
-    0), 0 for (0, 1, 0), weighed 1 to 3. Own: half of the first, all of the second: 75 %; the
+    0), 0 for (0, 1, 0), weighted 1 to 3. Own: half of the first, all of the second: 75 %; the
     other's: half and nothing: 25 %; nothing is left for the third digit. Capsule 0 is the first's
     vote alone (coupled by 1/2), capsule 1 a third the first's (1/2), two thirds the second's (1):
     by contribution 1/2 and 5/6; one vote and two votes carry 80 %.
@@ -73,9 +66,8 @@ def test_contributions_sum_to_one_and_a_vote_against_is_negative():
     assert num_votes(parts).tolist() == [[2.0]]
 
 
-def test_changes_are_from_one_iteration_to_the_next():
-    values = torch.tensor([1.0, 3.0, 2.0]).view(3, 1, 1).expand(3, 4, 5)
-    found = difference(values)
+def test_differences_are_from_the_previous_iteration():
+    found = difference(torch.tensor([1.0, 3.0, 2.0]).view(3, 1, 1).expand(3, 4, 5))
     assert found[0].isnan() and found[1:].tolist() == [2.0, 1.0]
 
 
@@ -88,7 +80,7 @@ def test_an_error_has_a_wilson_interval():
     assert (row["low"], row["high"]) == pytest.approx((10.78, 60.32), abs=0.01)
 
 
-def test_agreement_is_that_of_the_coupled_votes():
+def test_agreement_is_weighted_by_the_coupling():
     """Capsule 0 gets one vote along it (cosine 1) and one across (0), of lengths 1 and 3. Coupled
     alike they agree by 1/4; coupled 0.9 and 0.1 by 0.9 / (0.9 + 3 x 0.1) = 3/4.
     """
@@ -102,8 +94,8 @@ def test_agreement_is_that_of_the_coupled_votes():
     torch.testing.assert_close(agreement, torch.tensor([0.25, 0.75]))
 
 
-def test_leaky_couplings_are_shares_of_what_arrives():
-    """(0.2, 0.2, 0) and (0, 0.1, 0) with the rest going nowhere are (1/2, 1/2, 0) and (0, 1, 0)."""
+def test_leaky_couplings_are_normalised():
+    """(0.2, 0.2, 0) and (0, 0.1, 0) are shares (1/2, 1/2, 0) and (0, 1, 0)."""
     leaky = measure(traced([[0.2, 0.2, 0.0], [0.0, 0.1, 0.0]]))
     others = measure(traced([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]))
     names = ("entropy", "agreement", "own_coupling", "other_coupling", "absent_coupling")
@@ -111,26 +103,18 @@ def test_leaky_couplings_are_shares_of_what_arrives():
         torch.testing.assert_close(leaky[:, place], others[:, place])
 
 
-@pytest.mark.parametrize("num_digits", [1, 2])
-@pytest.mark.parametrize("iterations", [1, 3])
-def test_a_network_is_watched(num_digits, iterations):
-    torch.manual_seed(0)
-    model = CapsNet(
-        image_size=28, conv_channels=8, primary_types=2, decoder_sizes=None,
-        num_iterations=iterations,
-    )  # fmt: skip
-    images = torch.zeros(20, 28, 28, dtype=torch.uint8)
-    images[:, 6:22, 6:10] = images[::2, 6:22, 18:22] = 255
-    digits = Digits(images, torch.arange(20) % 10)
-    evaluator = Evaluator(model.eval(), digits, torch.float32, 1, 9, num_digits, 28, 0)
+@pytest.mark.parametrize(("num_digits", "iterations"), [(1, 3), (2, 1)])
+def test_trace_of_a_network(num_digits, iterations, make_evaluator):
+    """The first couplings are uniform over 10 classes; the error after the trained iterations is
+    the network's.
+    """
+    evaluator = make_evaluator(num_digits, num_iterations=iterations)
     predictions = evaluator.evaluate(20)
-    table, claims = trace_routing(evaluator, predictions, 20)
+    table, maps = trace_routing(evaluator, predictions, 20)
     assert list(table.columns) == COLUMNS and len(table) == MAX_ITERATIONS * len(UNITS)
-    entropy = table[table["measure"] == "entropy"]
-    assert entropy["value"].iloc[0] == pytest.approx(3.3219, abs=1e-3)  # log2 10
+    values = table.set_index(["measure", "iteration"])["value"]
+    assert values["entropy", 1] == pytest.approx(3.3219, abs=1e-3)  # log2 10
     assert table["examples"].max() == 20
-    error = table[(table["measure"] == "error") & (table["iteration"] == iterations)]
-    assert error["value"].item() == pytest.approx(
-        100 * (1 - predictions.correct.float().mean().item())
-    )
-    assert claims and claims[0].maps.shape == (iterations, 2, 6, 6)
+    error = 100 * (1 - predictions.correct.float().mean().item())
+    assert values["error", iterations] == pytest.approx(error)
+    assert maps and maps[0].maps.shape == (iterations, 2, 6, 6)

@@ -1,12 +1,11 @@
-"""What reconstructions tell apart, on pictures drawn by hand."""
+"""Separation accuracy, on pictures drawn by hand."""
 
 import pytest
 import torch
 
 from capsnet.data.mnist import Digits
 from capsnet.learning.evaluation import Evaluator
-from capsnet.metrics import box_overlap
-from capsnet.nn.capsnet import CapsNet
+from capsnet.metrics import box_overlap, mean_interval
 from capsnet.studies.separation.measure import COLUMNS, means, separation_accuracy, separation_table
 
 
@@ -17,33 +16,32 @@ def bars() -> torch.Tensor:
     return sources
 
 
-def test_the_brighter_reconstruction_is_the_answer_where_one_digit_alone_has_ink():
-    """Three pixels are the first's alone, three the second's; the shared one does not count."""
+def test_separation_accuracy_by_hand():
+    """Three pixels are the first's alone, three the second's; equal brightness is wrong."""
     sources = bars()
     assert separation_accuracy(sources, sources).tolist() == [100]
     assert separation_accuracy(sources.flip(1), sources).tolist() == [0]
-    assert separation_accuracy(torch.full_like(sources, 0.5), sources).tolist() == [0]  # no answer
+    assert separation_accuracy(torch.full_like(sources, 0.5), sources).tolist() == [0]
     half = sources.clone()
-    half[0, 1] = 0.9 * half[0, 0] + 0.05  # the second is drawn as a pale first
-    assert separation_accuracy(half, sources).tolist() == [100]
-    half[0, 0] = 1
+    half[0, 0], half[0, 1] = 1, 0.9 * half[0, 0]  # the first is always brighter
     assert separation_accuracy(half, sources).tolist() == [50]
+    same = sources[:, :1].expand(-1, 2, -1, -1)
+    assert separation_accuracy(same, same).isnan().all()  # no pixel of one digit alone
 
 
-def test_without_a_pixel_of_its_own_there_is_no_share():
-    same = bars()[:, :1].expand(-1, 2, -1, -1)
-    assert separation_accuracy(same, same).isnan().all()
-
-
-def test_boxes_by_hand():
+def test_box_overlap_by_hand():
     """Boxes of 4x1 and 1x4 share one pixel: a quarter of each."""
     assert box_overlap(bars()).tolist() == [0.25]
-    apart = torch.zeros(1, 2, 6, 6)
+    apart, inside = torch.zeros(1, 2, 6, 6), torch.zeros(1, 2, 6, 6)
     apart[0, 0, 0, 0] = apart[0, 1, 5, 5] = 1
-    assert box_overlap(apart).tolist() == [0]
-    inside = torch.zeros(1, 2, 6, 6)
     inside[0, 0, 0:6, 0:6] = inside[0, 1, 1:4, 1:4] = 1
-    assert box_overlap(inside).tolist() == [1]
+    assert box_overlap(torch.cat([apart, inside])).tolist() == [0, 1]
+
+
+def test_mean_interval_leaves_out_nan():
+    """1, 2, 3: mean 2, standard error 1 / sqrt(3), half width 1.96 / 1.7321 = 1.1316."""
+    mean, low, high, count = mean_interval(torch.tensor([1.0, float("nan"), 2.0, 3.0]))
+    assert (mean, count) == (2, 3) and (low, high) == pytest.approx((0.8684, 3.1316), abs=1e-4)
 
 
 def test_the_mean_of_a_class():
@@ -52,40 +50,31 @@ def test_the_mean_of_a_class():
     assert means(sources, labels).flatten().tolist() == pytest.approx([0.5, 0.2, 0.6, 0.5])
 
 
-@pytest.mark.parametrize("num_digits", [1, 2])
-@pytest.mark.parametrize("decoder_sizes", [[8], None])
-def test_a_network_beside_trivial_answers(num_digits, decoder_sizes, monkeypatch):
-    torch.manual_seed(0)
-    model = CapsNet(image_size=28, conv_channels=8, primary_types=2, decoder_sizes=decoder_sizes)
-    images = torch.zeros(20, 28, 28, dtype=torch.uint8)
-    images[:, 6:22, 6:10] = images[::2, 6:22, 18:22] = 255
-    digits = Digits(images, torch.arange(20) % 10)
-    evaluator = Evaluator(model.eval(), digits, torch.float32, 1, 9, num_digits, 28, 2)
+@pytest.mark.parametrize(("num_digits", "decoder_sizes"), [(1, [8]), (2, [8]), (2, None)])
+def test_a_network_is_compared_with_trivial_answers(
+    num_digits, decoder_sizes, make_evaluator, monkeypatch
+):
+    evaluator = make_evaluator(num_digits, decoder_sizes=decoder_sizes, max_shift=2)
     predictions = evaluator.evaluate(20, num_kept=20)
-    monkeypatch.setattr(Evaluator, "predict", None)  # what was predicted is shared
+    monkeypatch.setattr(Evaluator, "predict", None)  # the kept predictions suffice
     table = separation_table(evaluator, predictions, 20)
     assert list(table.columns) == COLUMNS and (table["examples"] > 0).all()
     squared = table[table["measure"] == "squared_error"].set_index("name")["value"]
     assert ("network" in squared) == (decoder_sizes is not None)
     assert ("half of the image" in squared) == (num_digits == 2)
     assert squared["mean of the class"] < squared["nothing"]
-    assert ("separation_accuracy" in set(table["measure"])) == bool(
-        decoder_sizes and num_digits == 2
-    )
+    pixels = "separation_accuracy" in set(table["measure"])
+    assert pixels == bool(decoder_sizes and num_digits == 2)
     if decoder_sizes:
         expected = predictions.reconstruction_error.mean().item()
         assert squared["network"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_means_tell_apart_what_is_always_at_a_place_of_its_own():
-    """A class for each column: its mean is brighter there, always; if all are alike, never."""
-    model = CapsNet(image_size=36, conv_channels=8, primary_types=2, decoder_sizes=[16]).eval()
-    columns = torch.zeros(30, 28, 28, dtype=torch.uint8)
-    for number in range(30):
-        columns[number, :, 2 * (number % 10)] = 255
-    for images, expected in ((columns, 100.0), (torch.full_like(columns, 255), None)):
-        digits = Digits(images, torch.arange(30) % 10)
-        evaluator = Evaluator(model, digits, torch.float32, 0, 7, 2, 36, 0)
-        table = separation_table(evaluator, evaluator.evaluate(12, num_kept=12), 12)
-        [row] = table[table["measure"] == "class_means_accuracy"].to_dict("records")
-        assert row["value"] == expected if expected else row["examples"] == 0
+def test_class_means_separate_digits_at_different_places(make_evaluator):
+    """If each class has a column of its own, its mean is brighter there: 100 %."""
+    evaluator = make_evaluator(2, image_size=36, decoder_sizes=[8])
+    columns = torch.zeros(20, 28, 28, dtype=torch.uint8)
+    columns[torch.arange(20), :, 2 * (torch.arange(20) % 10)] = 255
+    evaluator = evaluator._replace(digits=Digits(columns, torch.arange(20) % 10))
+    table = separation_table(evaluator, evaluator.evaluate(12, num_kept=12), 12)
+    assert table.set_index("measure").loc["class_means_accuracy", "value"] == 100

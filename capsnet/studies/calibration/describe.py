@@ -1,18 +1,17 @@
 """Whether lengths are probabilities, in sentences."""
 
 from capsnet.config import RunConfig
+from capsnet.studies.calibration.gap import calibration_error
 from capsnet.studies.results import Results, Section
 
 
 def calibration(results: Results, config: RunConfig) -> str:
     bins, counts = results.tables["calibration"], results.tables["counts"]
-    bins = bins[bins["group"] == "predicted digits"]
-    gaps = (100 * bins["length"] - bins["there"]) * bins["examples"] / bins["examples"].sum()
-    side = "overconfident" if gaps.sum() > 0 else "underconfident"
+    error, confidence = calibration_error(bins)
     right = counts[counts["threshold"] == 0.5].set_index("shown")["right"]
     return (
         "The paper uses lengths as probabilities. Their expected calibration error is "
-        f"{gaps.abs().sum():.1f} points, mostly {side}. Counting the capsules longer than 0.5, "
+        f"{error:.1f} points, mostly {confidence}. Counting the capsules longer than 0.5, "
         "which is midway between the margins, gives the right number of digits for "
         f"{right['one digit']:.0f} % of images with one digit and {right['two digits']:.0f} % of "
         f"images with two. It finds {'no' if right['nothing'] else 'a'} digit in an empty image, "

@@ -1,4 +1,4 @@
-"""Which digit is taken for which, and the error by pair of digits and by overlap."""
+"""Confusion matrix, and error by pair of digits and by overlap."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,40 +8,47 @@ import pandas as pd
 
 from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.plots.canvas import BLUE, ERRORS, INK, PALE, chart
-from capsnet.studies.errors.measure import pair_matrix
+from capsnet.plots.canvas import BLUE, ERRORS, INK, PALE, cell_grid, chart, error_bars
 from capsnet.studies.registry import Measured
 
 
 def confusion(counts: np.ndarray, path: Path, *, title: str) -> None:
-    """Counts [n, n], true class by predicted class; only mistakes are coloured."""
+    """Counts [n, n], true class by predicted class; only errors are coloured."""
     sums = [f"{row.sum() - row[true]:,.0f} of {row.sum():,.0f}" for true, row in enumerate(counts)]
-    labels = ("predicted digit (grey: right; orange: mistakes)", "true digit", "mistakes")
+    labels = ("predicted digit (grey: correct; orange: errors)", "true digit", "errors")
     heat_map(counts, path, form="{:,.0f}", title=title, labels=labels, sums=sums)
 
 
 def pair_errors(error: np.ndarray, path: Path, *, title: str) -> None:
-    """Error [n, n] in percent by unordered pair of classes; NaN where there is no such pair."""
+    """Error [n, n] in percent by pair of classes; NaN where there is no such pair."""
     sums = [f"{np.nanmean(row):.1f} %" if np.isfinite(row).any() else "" for row in error]
-    labels = ("other digit; in the cells: error of the pair (%)", "one digit", "mean of the pairs")
+    labels = ("other digit (cells: error of the pair in %)", "one digit", "mean of the pairs")
     heat_map(error, path, form="{:.1f}", title=title, labels=labels, sums=sums)
 
 
+def pair_matrix(table: pd.DataFrame) -> np.ndarray:
+    """Errors of the pairs in an error table: symmetric [j, j], NaN where there is no pair."""
+    errors = np.full((NUM_CLASSES, NUM_CLASSES), np.nan)
+    pairs = table[table["group"] == "pair"]
+    for name, error in zip(pairs["name"], pairs["error"], strict=True):
+        one, other = map(int, name.split(" and "))
+        errors[one, other] = errors[other, one] = error
+    return errors
+
+
 def error_by_overlap(table: pd.DataFrame, path: Path, *, title: str) -> None:
-    """Rows (name of the bin, examples, error, error_low, error_high; percent) of pairs, binned by
-    how much the two digits overlap.
-    """
-    position, error = np.arange(len(table)), table["error"]
-    interval = [(error - table["error_low"]).clip(0), (table["error_high"] - error).clip(0)]
+    """Rows (name, examples, error, error_low, error_high) of pairs, one for each overlap bin."""
+    position = np.arange(len(table))
     bins = zip(table["name"], table["examples"], strict=True)
     names = [f"{name.removesuffix(' %')}\n{examples:,.0f}" for name, examples in bins]
     with chart(path, height=800, title=title) as figure:
         axes = figure.subplots()
-        axes.errorbar(position, error, interval, fmt="o", color=BLUE)
+        bars = error_bars(*(table[name] for name in ("error", "error_low", "error_high")))
+        axes.errorbar(position, table["error"], bars, fmt="o", color=BLUE)
         axes.set_xticks(position, names)
         axes.set_xlim(-0.6, len(table) - 0.4)
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("shared ink, in % of the smaller digit's; below it, the number of pairs")
+        axes.set_xlabel("shared ink in % of the smaller digit's ink; below: number of pairs")
         axes.set_ylabel("error (%), with 95 % interval")
         axes.grid(visible=True, axis="y")
 
@@ -50,7 +57,7 @@ def heat_map(
     table: np.ndarray, path: Path, *, form: str, title: str, labels: tuple[str, str, str],
     sums: Sequence[str]
 ) -> None:  # fmt: skip
-    """A square table, all but its diagonal shaded; labels below, left and right (of the sums)."""
+    """Square table with a shaded off-diagonal; `labels` of the x, left and right axes."""
     num_classes = len(table)
     shade = np.where(np.eye(num_classes, dtype=bool), np.nan, table)
     most = np.nanmax(shade, initial=0) or 1
@@ -60,29 +67,23 @@ def heat_map(
         axes.imshow(shade, cmap=ERRORS, vmin=0, vmax=most, aspect="auto")
         for (row, column), value in np.ndenumerate(table):
             text = form.format(value)
-            if text not in ("0", "nan"):  # no mistake; no such pair
+            if text not in ("0", "nan"):  # no error; no such pair
                 color = "white" if shade[row, column] > 0.7 * most else INK
                 style = {"size": min(7.5, 90 / num_classes), "color": color}
                 axes.text(column, row, text, ha="center", va="center", **style)
         axes.set(xlabel=labels[0], ylabel=labels[1])
         right = axes.secondary_yaxis("right")
         right.set_ylabel(labels[2])
-        for side, texts in ((axes.xaxis, None), (axes.yaxis, None), (right.yaxis, sums)):
-            side.set_ticks(range(num_classes), texts)
-            side.set_tick_params(length=0)
-        axes.set_xticks(np.arange(0.5, num_classes - 1), minor=True)
-        axes.set_yticks(np.arange(0.5, num_classes - 1), minor=True)
-        axes.grid(visible=True, which="minor")
-        axes.tick_params(which="minor", length=0)
-        axes.spines[:].set_visible(False)
+        right.set_yticks(range(num_classes), sums)
+        right.tick_params(length=0)
         right.spines[:].set_visible(False)
+        cell_grid(axes, range(num_classes), range(num_classes))
 
 
 def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
     table, folder = found.tables["errors"], folder / "figures"
     counts = found.tables["confusion"]["count"].to_numpy().reshape(NUM_CLASSES, NUM_CLASSES)
-    title = f"{run}: which digit was taken for which"
-    confusion(counts, folder / "confusion.png", title=title)
+    confusion(counts, folder / "confusion.png", title=f"{run}: confusion matrix")
     by_overlap = table[table["group"] == "overlap"]
     if len(by_overlap):
         title = f"{run}: error by pair of digits"

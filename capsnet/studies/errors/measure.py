@@ -1,4 +1,4 @@
-"""Where the errors are: by digit, by pair of digits, by overlap, and what was taken for what."""
+"""Test error by digit, by pair of digits and by overlap, and the confusion matrix."""
 
 import itertools
 
@@ -11,23 +11,23 @@ from capsnet.data.archives import NUM_CLASSES
 from capsnet.learning.evaluation import Evaluator, Predictions
 from capsnet.studies.registry import Measured
 
-LISTED = 100_000  # examples whose answer is listed one by one, at most
+LISTED = 100_000  # examples in the table of single examples, at most
 
 
 def headline(predictions: Predictions) -> dict[str, float]:
-    """Test error in percent with its interval; squared pixel differences of a reconstruction."""
+    """Test error in percent with its interval; mean reconstruction error (squared pixels)."""
     numbers = metrics.error_row(predictions.correct)
     del numbers["examples"]
     return numbers | {"reconstruction_error": predictions.reconstruction_error.mean().item()}
 
 
 def error_table(predictions: Predictions) -> pd.DataFrame:
-    """Error in percent with its interval, of all examples and by group: one tidy table.
+    """Error in percent with its 95 % interval, of all examples and by group.
 
-    Columns group (all, digit, pair, overlap), name, examples, error, error_low, error_high. A
-    group without an example has no row.
+    Columns group (all, digit, pair, overlap), name, examples, error, error_low, error_high. Empty
+    groups have no row.
     """
-    correct, labels, overlap = predictions.correct, predictions.labels, predictions.overlap
+    correct, labels = predictions.correct, predictions.labels
     hits = metrics.found(predictions.predicted, labels)
     groups = [("all", "all", correct)]
     groups += [("digit", str(digit), hits[labels == digit]) for digit in range(NUM_CLASSES)]
@@ -35,7 +35,7 @@ def error_table(predictions: Predictions) -> pd.DataFrame:
         low, high = labels.min(dim=1).values, labels.max(dim=1).values
         for one, other in itertools.combinations(range(NUM_CLASSES), 2):
             groups.append(("pair", f"{one} and {other}", correct[(low == one) & (high == other)]))
-        for name, inside in metrics.overlap_bins(overlap):
+        for name, inside in metrics.overlap_bins(predictions.overlap):
             groups.append(("overlap", name, correct[inside]))
     return pd.DataFrame(
         {"group": group, "name": name, **metrics.error_row(right)}
@@ -45,24 +45,14 @@ def error_table(predictions: Predictions) -> pd.DataFrame:
 
 
 def confusion_table(predictions: Predictions) -> pd.DataFrame:
-    """A row for each true and each predicted digit, with how often the one was called the other."""
+    """Columns label, prediction, count: a row for each of the 100 cells of the confusion matrix."""
     counts = metrics.confusion(predictions.predicted, predictions.labels, NUM_CLASSES)
     true, predicted = np.divmod(np.arange(NUM_CLASSES**2), NUM_CLASSES)
     return pd.DataFrame({"label": true, "prediction": predicted, "count": counts.flatten().numpy()})
 
 
-def pair_matrix(table: pd.DataFrame) -> np.ndarray:
-    """The errors of the pairs of digits in an error table: [j, j], NaN where there is no pair."""
-    errors = np.full((NUM_CLASSES, NUM_CLASSES), np.nan)
-    pairs = table[table["group"] == "pair"]
-    for name, error in zip(pairs["name"], pairs["error"], strict=True):
-        one, other = map(int, name.split(" and "))
-        errors[one, other] = errors[other, one] = error
-    return errors
-
-
 def study(evaluator: Evaluator, predictions: Predictions, config: RunConfig) -> Measured:
-    """Errors by group, which digit was taken for which, and the first examples one by one."""
+    """Errors by group, the confusion matrix, and the first examples one by one."""
     listed = pd.DataFrame({"right": predictions.correct[:LISTED].int()})
     tables = {"errors": error_table(predictions), "confusion": confusion_table(predictions)}
     return Measured(tables | {"examples": listed})

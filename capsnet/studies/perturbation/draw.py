@@ -1,5 +1,6 @@
-"""What the dimensions of a capsule do: Figure 4 of Sabour et al. 2017 with numbers, and all effects
-on one page. Rising is purple and falling green, which colour-blind readers can tell apart.
+"""Figure 4 of Sabour et al. 2017 with numbers, and the effects of all dimensions on one page.
+
+Purple is an increase, green a decrease.
 """
 
 from collections.abc import Sequence
@@ -7,103 +8,66 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.image import AxesImage
 
 from capsnet.config import RunConfig
-from capsnet.plots.canvas import (
-    BLUE,
-    GAP,
-    GREEN,
-    INK,
-    LINE,
-    MARGIN,
-    PALE,
-    PURPLE,
-    WIDTH,
-    chart,
-    frame,
-    largest_scale,
-    sheet,
-    tiles,
-)
+from capsnet.plots import canvas
+from capsnet.plots.canvas import GAP, LINE
 from capsnet.plots.pictures import notice
 from capsnet.studies.perturbation.effects import effect_words
 from capsnet.studies.registry import Measured
 
-CHANGES = LinearSegmentedColormap.from_list(
-    "changes", ["#00412F", GREEN, "#FFFFFF", PURPLE, "#4A1042"]
-)
+COLORS = ["#00412F", canvas.GREEN, "#FFFFFF", canvas.PURPLE, "#4A1042"]
+CHANGES = LinearSegmentedColormap.from_list("changes", COLORS)
 STRONGEST = 3  # typical changes at which the colours end
-
-
-def perturbation_grid(
-    images: np.ndarray, values: np.ndarray, names: Sequence[str], path: Path, *, digit: int,
-    two_sigma: Sequence[float]
-) -> None:  # fmt: skip
-    """Figure 4: reconstructions [num_dimensions, num_values, h, w], one dimension a row.
-    two_sigma: [num_dimensions], two standard deviations over the capsules of this digit.
-    """
-    rows = [
-        f"dim {dimension}, 2 sd: {reach:.2f}\n{name}"
-        for dimension, (name, reach) in enumerate(zip(names, two_sigma, strict=True))
-    ]
-    title = f"Digit {digit}: what each dimension of its capsule does"
-    sweeps(images, values, path, names=rows, title=title, largest=4)
-
-
-def perturbation_overview(
-    rows: Sequence, values: np.ndarray, path: Path, *, title: str, added: str = "value"
-) -> None:
-    """One row (digit, dimension, name, images [num_values, h, w]) for each measure: the dimension
-    that changes it most clearly. `added`: what the values count.
-    """
-    names = [f"digit {row.digit}, dim {row.dimension}\n{row.name}" for row in rows]
-    images = [row.images for row in rows]
-    sweeps(images, values, path, names=names, title=title, largest=5, added=added)
+LEFT = 316  # pixels, for the names of the rows
 
 
 def sweeps(
     rows: Sequence[np.ndarray], values: np.ndarray, path: Path, *, names: Sequence[str],
     title: str, largest: int, added: str = "value"
 ) -> None:  # fmt: skip
-    """Rows of reconstructions [num_values, h, w] under what was added to one dimension."""
-    left, head = 316, LINE + GAP
+    """Figure 4: named rows of reconstructions [num_values, h, w], at most `largest` screen pixels
+    a pixel; `added` is what the values count.
+    """
+    head = LINE + GAP
     height, width = rows[0].shape[1:]
-    room = WIDTH - 2 * MARGIN - left
-    scale = largest_scale(width, len(values), room=room, largest=largest)
+    room = canvas.WIDTH - 2 * canvas.MARGIN - LEFT
+    scale = canvas.largest_scale(width, len(values), room=room, largest=largest)
     across, down = scale * width + GAP, scale * height + GAP
     note = f"Columns: {added} added to the dimension"
-    note += "; framed: nothing added. " if np.isclose(values, 0).any() else ". "
-    note += "Number: change from the first column to the last, mean over many test digits, of which"
-    note += " a typical one is shown; none: no measure changes visibly."
-    size = {"width": left + len(values) * across, "height": head + len(rows) * down}
-    with sheet(path, title=title, note=note, **size) as axes:
+    note += "; framed: unperturbed. " if np.isclose(values, 0).any() else ". "
+    note += "Number: change from the first to the last column, mean over the test digits (a typical"
+    note += " one is shown); none: no visible change of any measure."
+    size = {"width": LEFT + len(values) * across, "height": head + len(rows) * down}
+    with canvas.sheet(path, title=title, note=note, **size) as axes:
         for column, value in enumerate(values):
-            x = left + column * across
+            x = LEFT + column * across
             text = f"{round(float(value), 3):+g}".replace("-", "\N{MINUS SIGN}")
             if np.isclose(value, 0):
-                text = "0"
-                frame(axes, (x, head), scale * width, len(rows) * down - GAP, BLUE)
+                text, frame_height = "0", len(rows) * down - GAP
+                canvas.frame(axes, (x, head), scale * width, frame_height, canvas.BLUE)
             axes.text(x + scale * width / 2, LINE, text, ha="center", va="bottom")
-        tiles(axes, rows, left, head, scale)
+        canvas.tiles(axes, rows, LEFT, head, scale)
         for row, name in enumerate(names):
             axes.text(0, head + (row + 0.5) * down, name, va="center", linespacing=1.3)
 
 
 def effects(table: pd.DataFrame, path: Path, *, title: str) -> None:
-    """Rows (digit, dimension, measure, effect, significant, label): a panel for each measure, in it
-    a cell for each dimension of each digit; only significant effects are coloured."""
+    """A panel for each measure with a cell for each dimension of each digit, from the rows (digit,
+    dimension, measure, effect, significant, label); only significant effects are coloured.
+    """
     measures = list(dict.fromkeys(table["measure"]))
     num_rows = -(-len(measures) // 2)
-    with chart(path, height=180 + 430 * num_rows, title=title) as figure:
+    with canvas.chart(path, height=180 + 430 * num_rows, title=title) as figure:
         panels = figure.subplots(num_rows, 2, sharex=True, sharey=True, squeeze=False)
         for place, measure in enumerate(measures):
-            axes = panels[place // 2, place % 2]
+            axes = panels.flat[place]
             shown = _panel(axes, table[table["measure"] == measure], measure.replace("_", " "))
-            axes.set(
-                xlabel="dimension" if place // 2 == num_rows - 1 else None,
-                ylabel="digit" if place % 2 == 0 else None,
-            )
+            axes.set_xlabel("dimension" if place // 2 == num_rows - 1 else None)
+            axes.set_ylabel("digit" if place % 2 == 0 else None)
         for axes in panels.flat[len(measures) :]:
             axes.set_visible(False)
         bar = figure.colorbar(shown, ax=panels, extend="both", aspect=50, pad=0.01)
@@ -111,69 +75,59 @@ def effects(table: pd.DataFrame, path: Path, *, title: str) -> None:
         bar.outline.set_visible(False)
 
 
-def _panel(axes, rows: pd.DataFrame, measure: str):
-    """One measure, [digit, dimension]; its title says how many cells are coloured."""
+def _panel(axes: Axes, rows: pd.DataFrame, measure: str) -> AxesImage:
+    """One measure, [digit, dimension]; the title counts the coloured cells."""
     significant = rows["significant"].astype(bool)
     coloured = rows.assign(effect=rows["effect"].where(significant))
     cells = coloured.pivot(index="digit", columns="dimension", values="effect").astype(float)
     shown = axes.imshow(cells, cmap=CHANGES, vmin=-STRONGEST, vmax=STRONGEST, aspect="auto")
-    axes.set_facecolor(PALE)
-    axes.set_xticks(range(cells.shape[1]), cells.columns)
-    axes.set_yticks(range(cells.shape[0]), cells.index)
-    axes.set_xticks(np.arange(0.5, cells.shape[1] - 1), minor=True)
-    axes.set_yticks(np.arange(0.5, cells.shape[0] - 1), minor=True)
-    axes.grid(visible=True, which="minor", color="white")
-    axes.tick_params(which="both", length=0)
-    axes.spines[:].set_visible(False)
+    axes.set_facecolor(canvas.PALE)
+    canvas.cell_grid(axes, cells.columns, cells.index, color="white")
     title = f"{measure}: {significant.sum()} of {len(rows)}"
     if significant.any():
         best = rows.loc[rows["effect"].abs().where(significant).idxmax()]
         label = best["label"].removeprefix(f"{measure} ").removeprefix("moves ")
         title += f", framed: {label}"
-        corner = (cells.columns.get_loc(best["dimension"]), cells.index.get_loc(best["digit"]))
-        frame(axes, (corner[0] - 0.5, corner[1] - 0.5), 1, 1, INK)
+        x, y = cells.columns.get_loc(best["dimension"]), cells.index.get_loc(best["digit"])
+        canvas.frame(axes, (x - 0.5, y - 0.5), 1, 1, canvas.INK)
     axes.set_title(title)
     return shown
 
 
 def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
     folder, shown = folder / "perturbation", found.pictures
-    if shown is None:  # a notice, since neither git nor dvc plots takes an empty folder
-        note = "This network has no decoder, so there is no capsule to draw."
+    if shown is None:  # neither git nor DVC keeps an empty folder
+        note = "This network has no decoder, so no capsule can be drawn."
         notice(folder / "overview.png", title=f"{run}: nothing to perturb", note=note)
         return
-    added = "standard deviations of the digit's capsules"
-    draw_range(
-        found, "two_sigma", shown.deviations, folder, run=run, prefix="two_sigma_", added=added
-    )
-    draw_range(found, "perturbation", shown.values, folder, run=run)
+    draw_table(found, "perturbation", folder, run=run)
+    draw_table(found, "two_sigma", folder, run=run)
     dimensions = found.tables["perturbation"].drop_duplicates(["digit", "dimension"])
-    names = dimensions.groupby("digit")["name"].apply(list)
-    for digit, images in shown.grids.items():
-        path, two_sigma = folder / f"digit_{digit}.png", shown.reach[digit]
-        perturbation_grid(
-            images, shown.values, names[digit], path, digit=digit, two_sigma=two_sigma
-        )
+    for digit, names in dimensions.groupby("digit")["name"]:
+        pairs = enumerate(zip(names, shown.two_sigma[digit], strict=True))
+        rows = [f"dim {d}, 2 sd: {reach:.2f}\n{name}" for d, (name, reach) in pairs]
+        path, title = folder / f"digit_{digit}.png", f"Digit {digit}: dimensions of its capsule"
+        sweeps(shown.grids[digit], shown.values, path, names=rows, title=title, largest=4)
 
 
-def draw_range(
-    found: Measured, name: str, values: np.ndarray, folder: Path, *, run: str, prefix: str = "",
-    added: str = "value"
-) -> None:  # fmt: skip
-    """The clearest dimension of each measure and all effects of one table."""
-    rows, table, path = (
-        found.pictures.rows[name],
-        found.tables[name],
-        folder / f"{prefix}overview.png",
-    )
+def draw_table(found: Measured, name: str, folder: Path, *, run: str) -> None:
+    """The dimension with the largest effect on each measure, and all effects of one table."""
+    values, added, prefix = found.pictures.values, "value", ""
+    if name == "two_sigma":
+        values, prefix = found.pictures.deviations, "two_sigma_"
+        added = "standard deviations of the digit's capsules"
+    rows, table = found.pictures.rows[name], found.tables[name]
+    path = folder / f"{prefix}overview.png"
     if rows:
-        title = f"{run}: the dimension that changes each measure most clearly"
-        perturbation_overview(rows, values, path, title=title, added=added)
+        title = f"{run}: the dimension with the largest effect on each measure"
+        names = [f"digit {row.digit}, dim {row.dimension}\n{row.name}" for row in rows]
+        images = [row.images for row in rows]
+        sweeps(images, values, path, names=names, title=title, largest=5, added=added)
     else:
-        note = "No dimension of any digit changes a measure visibly and beyond chance."
+        note = "No dimension of any digit has a visible and significant effect."
         notice(path, title=f"{run}: no dimension has an effect", note=note)
     dimensions = table.drop_duplicates(["digit", "dimension"])
-    told = f"{(dimensions['name'] != 'none').sum()} of {len(dimensions)} dimensions"
+    counts = f"{(dimensions['name'] != 'none').sum()} of {len(dimensions)} dimensions"
     labels = table.assign(label=[effect_words(row) for _, row in table.iterrows()])
-    title = f"{run}: {told} change the shape; coloured where it is visible and beyond chance"
+    title = f"{run}: {counts} change the shape; coloured: significant"
     effects(labels, folder / f"{prefix}effects.png", title=title)

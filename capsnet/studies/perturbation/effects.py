@@ -1,10 +1,8 @@
-"""What each dimension of each digit's capsule does to the shape of the digit, with statistics.
+"""The effect of each dimension of each class capsule on the shape of the digit, with statistics.
 
-Every image has its own slope of each measure over the values added to a dimension; an effect is the
-mean slope with the interval of that mean over images. Two conditions make it significant: the mean
-differs from zero in a t test at 5 % over the whole family (Bonferroni: digits x dimensions x
-measures), and the change is one that can be seen. With a hundred images the first alone would call
-almost everything an effect.
+Each image has its own slope of each measure over the values added to a dimension. An effect is the
+mean slope with its interval over images. It is significant if it differs from zero in a t test at
+5 % over all tests of the run (Bonferroni) and its change is visible.
 """
 
 from typing import NamedTuple
@@ -12,14 +10,32 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-VISIBLE = {  # least change over the sweep that counts: half a pixel, or about as much
+
+class Measure(NamedTuple):
+    """Unit of a measure of shape; a `relative` one is reported in percent of the digit's own."""
+
+    unit: str
+    relative: bool
+
+
+MEASURES = {  # the fields of morphometry.Shapes
+    "thickness": Measure("px", True),
+    "slant": Measure("degrees", False),
+    "width": Measure("px", True),
+    "height": Measure("px", True),
+    "area": Measure("px^2", True),
+    "horizontal_centre": Measure("px", False),
+    "vertical_centre": Measure("px", False),
+    "sharpness": Measure("1/px", True),
+}
+VISIBLE = {  # smallest visible change over the sweep: half a pixel, or about as much
     "px": 0.5,
     "degrees": 3.0,  # moves either end of a digit 20 px high by half a pixel
     "px^2": 10.0,  # percent, as for sharpness: a stroke 3 px thick grows by a third of a pixel
     "1/px": 10.0,
 }
 LEVEL = 0.05  # of a false alarm: in one interval, and in all tests of a run together
-SAME_SHAPE = 85.0  # percent of shared ink from which what moves is the digit, not a part of it
+SAME_SHAPE = 85.0  # percent of shared ink from which the whole digit moves, not a part of it
 COLUMNS = [
     "digit", "dimension", "limit", "measure", "unit", "slope", "slope_low", "slope_high", "change",
     "change_percent", "effect", "rank_correlation", "significant", "name", "ink_difference",
@@ -28,10 +44,10 @@ COLUMNS = [
 
 
 class Slopes(NamedTuple):
-    """Of one measure of one digit, an entry for each image and dimension: [n, d].
+    """One measure of one digit, for each image and dimension: [n, d].
 
-    `slope` is per unit added to the dimension, `rank_correlation` Spearman's; both are NaN where
-    one of the image's reconstructions has no ink. `middle` [n] is the unperturbed image's measure.
+    `slope` is per unit added to the dimension, `rank_correlation` Spearman's; both are NaN where a
+    reconstruction has no ink. `middle` [n] is the measure of the unperturbed image.
     """
 
     slope: np.ndarray
@@ -40,17 +56,17 @@ class Slopes(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """What was measured of one digit."""
+    """All measurements of one digit."""
 
     slopes: dict[str, Slopes]  # by measure
-    limit: np.ndarray  # [d] how far each dimension was moved, either way
-    ink_difference: np.ndarray  # [d] percent, of the two ends
+    limit: np.ndarray  # [d] largest value added to each dimension
+    ink_difference: np.ndarray  # [d] percent, between the two ends
     shape_overlap: np.ndarray  # [d] percent, of the two ends laid over each other
 
 
 def fit_slopes(measured: np.ndarray, values: np.ndarray) -> Slopes:
-    """Least-squares slope and rank correlation over the last axis of `measured` [n, d, v], whose
-    dimensions were moved by the rising `values` [d, v]; zero for one that was not moved.
+    """Least-squares slope and rank correlation over the last axis of `measured` [n, d, v] against
+    the rising `values` [d, v]; zero for a dimension that was not moved.
     """
     from scipy import stats
 
@@ -61,62 +77,56 @@ def fit_slopes(measured: np.ndarray, values: np.ndarray) -> Slopes:
     ranks = stats.rankdata(measured, axis=2) - (num_values + 1) / 2
     order = np.arange(num_values) - (num_values - 1) / 2
     size = np.sqrt((ranks**2).sum(axis=2) * (order @ order))
-    # Where nothing changes all ranks are equal and correlate with nothing: zero.
+    # Equal ranks correlate with nothing: zero.
     correlation = np.divide(ranks @ order, size, out=np.zeros_like(size), where=size > 0)
     correlation[np.isnan(slope)] = np.nan
     return Slopes(slope, correlation, measured[:, 0, num_values // 2])
 
 
 def effect_table(sweeps: dict[int, Sweep]) -> pd.DataFrame:
-    """A row for each digit, dimension and measure.
+    """A row of COLUMNS for each digit, dimension and measure.
 
-    `change` is from -limit to +limit in the measure's unit, `change_percent` the same in percent of
-    the unperturbed digit (NaN for slant and centres, which have no zero to be relative to),
-    `effect` the same in multiples of the measure's typical change (root mean square) over all
-    dimensions of all digits. `name` belongs to the dimension: its significant measure with the
-    largest effect, so what sets it apart from the others, or "none".
-    What a sweep says of a dimension is copied to each of its rows.
+    `change` is the change from -limit to +limit, `change_percent` the same relative to the
+    unperturbed digit (NaN for slant and centres), `effect` the same in multiples of the measure's
+    root mean square over all dimensions of all digits. `name` is the dimension's significant
+    measure with the largest effect, or "none".
     """
     if not sweeps:
         return pd.DataFrame(columns=COLUMNS)
-    from capsnet.studies.perturbation.morphometry import MEASURES
-
     num_tests = sum(
-        one.slope.shape[1] for digit in sweeps.values() for one in digit.slopes.values()
+        one.slope.shape[1] for sweep in sweeps.values() for one in sweep.slopes.values()
     )
     tables = []
     for digit, sweep in sweeps.items():
-        of_each = {name: value for name, value in sweep._asdict().items() if name != "slopes"}
-        for name, found in sweep.slopes.items():
-            table = _statistics(name, found, sweep.limit, num_tests)
-            table = table.assign(digit=digit, measure=name, unit=MEASURES[name].unit)
-            tables.append(table.assign(**of_each))
+        shared = {name: value for name, value in sweep._asdict().items() if name != "slopes"}
+        for order, (name, slopes) in enumerate(sweep.slopes.items()):
+            table = _statistics(MEASURES[name], slopes, sweep.limit, num_tests)
+            keys = {"digit": digit, "measure": name, "unit": MEASURES[name].unit, "order": order}
+            tables.append(table.assign(**keys, **shared))
     effects = pd.concat(tables).rename_axis("dimension").reset_index()
-    order = effects["measure"].map(list(MEASURES).index)
-    effects = effects.assign(order=order).sort_values(["digit", "dimension", "order"])
+    effects = effects.sort_values(["digit", "dimension", "order"], ignore_index=True)
     typical = np.sqrt(effects["change"].pow(2).groupby(effects["measure"]).transform("mean"))
     effects["effect"] = effects["change"] / typical.where(typical > 0)
-    return _named(effects.reset_index(drop=True))[COLUMNS]
+    best = _largest(effects, ["digit", "dimension"])
+    names = {(row["digit"], row["dimension"]): effect_words(row) for _, row in best.iterrows()}
+    keys = zip(effects["digit"], effects["dimension"], strict=True)
+    return effects.assign(name=[names.get(key, "none") for key in keys])[COLUMNS]
 
 
-def _statistics(name: str, found: Slopes, limit: np.ndarray, num_tests: int) -> pd.DataFrame:
-    """One row for each dimension of a digit and measure."""
+def _statistics(
+    measure: Measure, slopes: Slopes, limit: np.ndarray, num_tests: int
+) -> pd.DataFrame:
+    """One row for each dimension of one digit and measure."""
     from scipy import stats
 
-    from capsnet.studies.perturbation.morphometry import MEASURES
-
-    finite = np.isfinite(found.slope)
-    count = finite.sum(axis=0)
-    enough = np.where(count > 1, count, np.nan)  # one image says nothing about the others
-    mean = _mean(found.slope)
-    deviation = np.sqrt(_mean((found.slope - mean) ** 2) * count / (enough - 1))
-    error = deviation / np.sqrt(enough)
-    half = error * stats.t.ppf(1 - LEVEL / 2, enough - 1)
-    sure = error * stats.t.ppf(1 - LEVEL / num_tests / 2, enough - 1)
-    middle, unit = _mean(found.middle[:, None]), MEASURES[name].unit
+    slope, mean = pd.DataFrame(slopes.slope), _mean(slopes.slope)
+    count, error = slope.count(), slope.sem()  # NaN for one image
+    half, sure = (error * stats.t.ppf(1 - p / 2, count - 1) for p in (LEVEL, LEVEL / num_tests))
     change = 2 * limit * mean
-    percent = 100 * change / middle if MEASURES[name].relative else np.full_like(change, np.nan)
-    visible = np.abs(percent if unit in ("px^2", "1/px") else change) >= VISIBLE[unit]
+    percent = 100 * change / _mean(slopes.middle[:, None]) if measure.relative else np.nan
+    visible = (
+        np.abs(percent if measure.unit in ("px^2", "1/px") else change) >= VISIBLE[measure.unit]
+    )
     return pd.DataFrame(
         {
             "slope": mean,
@@ -124,7 +134,7 @@ def _statistics(name: str, found: Slopes, limit: np.ndarray, num_tests: int) -> 
             "slope_high": mean + half,
             "change": change,
             "change_percent": percent,
-            "rank_correlation": _mean(found.rank_correlation),
+            "rank_correlation": _mean(slopes.rank_correlation),
             "significant": visible & (np.abs(mean) > sure),
             "examples": count,
         }
@@ -132,41 +142,32 @@ def _statistics(name: str, found: Slopes, limit: np.ndarray, num_tests: int) -> 
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the images [n, d] without the NaN: [d], NaN where there is nothing else."""
+    """Mean over the images [n, d] without NaN: [d], NaN where there is no image."""
     count = np.isfinite(values).sum(axis=0)
-    total, none = np.nansum(values, axis=0), np.full(len(count), np.nan)
-    return np.divide(total, count, out=none, where=count > 0)
+    return np.where(count > 0, np.nansum(values, axis=0) / np.maximum(count, 1), np.nan)
 
 
-def _named(effects: pd.DataFrame) -> pd.DataFrame:
-    """With the name of each dimension on all its rows."""
-    names = {}
-    for key, rows in effects.groupby(["digit", "dimension"]):
-        clear = rows[rows["significant"] & rows["effect"].notna()]
-        names[key] = "none"
-        if len(clear):
-            names[key] = effect_words(clear.loc[clear["effect"].abs().idxmax()])
-    keys = zip(effects["digit"], effects["dimension"], strict=True)
-    return effects.assign(name=[names[key] for key in keys])
+def _largest(effects: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """The row with the largest significant effect in each group that has one."""
+    clear = effects[effects["significant"].astype(bool) & effects["effect"].notna()]
+    return clear.loc[clear["effect"].abs().groupby([clear[name] for name in by]).idxmax()]
+
+
+def clearest(effects: pd.DataFrame) -> pd.DataFrame:
+    """The row with the largest significant effect on each measure, in the table's order."""
+    order = list(effects["measure"].unique())
+    return _largest(effects, ["measure"]).sort_values("measure", key=lambda m: m.map(order.index))
 
 
 def effect_words(row: pd.Series) -> str:
-    """In words: "thickness +38 %", "slant +12°", "moves right 0.8 px"; a minus is U+2212. Only what
-    keeps its shape moves; of another the centre does: "centre right 0.8 px".
+    """ "thickness +38 %", "slant +12°", "moves right 0.8 px"; a minus is U+2212.
+
+    If the shape changes, only the centre moves: "centre right 0.8 px".
     """
     change, measure = row["change"], row["measure"]
     if measure.endswith("_centre"):
         ways = ("left", "right") if measure == "horizontal_centre" else ("down", "up")
         side = "moves" if row["shape_overlap"] >= SAME_SHAPE else "centre"
         return f"{side} {ways[int(change > 0)]} {abs(change):.1f} px"
-    if measure == "slant":
-        return f"slant {change:+.0f}°".replace("-", "\N{MINUS SIGN}")
-    return f"{measure} {row['change_percent']:+.0f} %".replace("-", "\N{MINUS SIGN}")
-
-
-def clearest(effects: pd.DataFrame) -> pd.DataFrame:
-    """For each measure that has a significant effect, the row with the largest."""
-    clear = effects[effects["significant"].astype(bool)]
-    largest = clear["effect"].abs().groupby(clear["measure"], sort=False).idxmax()
-    measures = [measure for measure in effects["measure"].unique() if measure in largest.index]
-    return clear.loc[largest[measures]]
+    number = f"{change:+.0f}°" if measure == "slant" else f"{row['change_percent']:+.0f} %"
+    return f"{measure} {number}".replace("-", "\N{MINUS SIGN}")

@@ -1,5 +1,5 @@
-"""One number of a digit's capsule is changed, the others stay, the other capsules are zero: what
-does the decoder draw? (paper, section 5.1, Figure 4)
+"""Perturb one dimension of a class capsule, decode it, and measure the reconstructions (paper,
+section 5.1, Figure 4). All other capsules are zero.
 """
 
 from typing import NamedTuple
@@ -13,23 +13,17 @@ from capsnet import metrics
 from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.learning.evaluation import Evaluator, decode
-from capsnet.studies.perturbation.effects import (
-    COLUMNS,
-    Sweep,
-    clearest,
-    effect_table,
-    effect_words,
-    fit_slopes,
-)
+from capsnet.studies.perturbation import effects
+from capsnet.studies.perturbation.effects import Sweep
 from capsnet.studies.perturbation.morphometry import measure, shape_overlap
 from capsnet.studies.registry import Measured
 
-NUM_OVERLAID = 20  # examples of a digit: enough to say whether a shape stays
-NUM_MEASURED = 5  # of the values of a sweep: they give a slope as well as all, in half the time
+NUM_OVERLAID = 20  # examples of a digit that decide whether its shape stays
+NUM_MEASURED = 5  # values of a sweep that are measured: they give the slope in half the time
 
 
 class PerturbationRow(NamedTuple):
-    """One dimension of one digit's capsule: what it does and images [num_values, h, w]."""
+    """One dimension of one class capsule: its effect in words and images [num_values, h, w]."""
 
     digit: int
     dimension: int
@@ -38,15 +32,15 @@ class PerturbationRow(NamedTuple):
 
 
 def sweep_values(limit: float, step: float) -> Tensor:
-    """-limit ... 0 ... +limit in steps; the middle is exactly zero: the unperturbed capsule."""
+    """-limit ... 0 ... +limit in steps; the middle is exactly zero."""
     half = round(limit / step)
     return torch.arange(-half, half + 1) * (limit / half)
 
 
-def right_capsules(evaluator: Evaluator, num_examples: int, wanted: int) -> dict[int, Tensor]:
-    """For each digit, its capsule [n, d] in the first `wanted` test examples in which it was found.
+def class_capsules(evaluator: Evaluator, num_examples: int, wanted: int) -> dict[int, Tensor]:
+    """Capsules [n, d] of each digit in the first `wanted` test examples that predict it.
 
-    Where a poor network found too few, examples in which it missed the digit make up the number.
+    Where there are too few, examples that miss the digit fill up the number.
     """
     hits: dict[int, list[Tensor]] = {digit: [] for digit in range(NUM_CLASSES)}
     misses: dict[int, list[Tensor]] = {digit: [] for digit in range(NUM_CLASSES)}
@@ -66,9 +60,7 @@ def right_capsules(evaluator: Evaluator, num_examples: int, wanted: int) -> dict
 
 
 def two_sigma_values(poses: Tensor, num_values: int) -> Tensor:
-    """From two standard deviations below to two above what is usual for a digit, dimension by
-    dimension: [d, v] from its capsules [n, d]. The middle is exactly zero.
-    """
+    """Values [d, v] from -2 to +2 standard deviations of each dimension of the capsules [n, d]."""
     deviations = poses.std(dim=0) if len(poses) > 1 else torch.zeros_like(poses[0])
     half = num_values // 2
     return 2 * deviations.cpu()[:, None] * torch.arange(-half, half + 1) / half
@@ -82,61 +74,53 @@ def measure_sweep(model: nn.Module, poses: Tensor, digit: int, values: Tensor) -
     images = sweep(model, poses, digit, chosen)  # [n, d, v, h, w]
     shapes = measure(images.flatten(0, 2).cpu().numpy())
     slopes = {
-        name: fit_slopes(measured.reshape(images.shape[:3]), chosen.double().numpy())
+        name: effects.fit_slopes(measured.reshape(images.shape[:3]), chosen.double().numpy())
         for name, measured in shapes._asdict().items()
     }
     ends = (images[:NUM_OVERLAID, :, end].flatten(0, 1).cpu().numpy() for end in (0, -1))
-    alike = shape_overlap(*ends).reshape(-1, poses.shape[1])
-    return Sweep(
-        slopes,
-        limit=chosen[:, -1].numpy(),
-        ink_difference=100 * relative_change(images).cpu().numpy(),
-        shape_overlap=np.nanmean(alike, axis=0) if np.isfinite(alike).any() else alike[0],
-    )
+    overlap = pd.DataFrame(shape_overlap(*ends).reshape(-1, poses.shape[1])).mean()
+    difference = 100 * relative_change(images).cpu().numpy()
+    return Sweep(slopes, chosen[:, -1].numpy(), difference, overlap.to_numpy())
 
 
 def measured_values(num_values: int) -> list[int]:
-    """Which values of a sweep are measured: both ends, the middle, and two between, if any."""
+    """Indices of the values that are measured: both ends, the middle, and two between, if any."""
     return sorted({int(place.round()) for place in np.linspace(0, num_values - 1, NUM_MEASURED)})
+
+
+def clearest_rows(
+    model: nn.Module, capsules: dict[int, Tensor], sweeps: dict[int, Sweep],
+    table: pd.DataFrame, values: dict[int, Tensor]
+) -> list[PerturbationRow]:  # fmt: skip
+    """For each measure the dimension with the largest effect, drawn for its most typical image."""
+    rows = []
+    for _, row in effects.clearest(table).iterrows():
+        digit, dimension = row["digit"], row["dimension"]
+        shown = typical(sweeps[digit].slopes[row["measure"]].slope[:, [dimension]])
+        images = sweep(model, capsules[digit][[shown]], digit, values[digit])[0, dimension]
+        name = effects.effect_words(row)
+        rows.append(PerturbationRow(digit, dimension, name, images.cpu().numpy()))
+    return rows
 
 
 def typical_grid(
     model: nn.Module, poses: Tensor, digit: int, measured: Sweep, values: Tensor
 ) -> np.ndarray:
-    """Figure 4 of one digit: [d, v, h, w], every dimension of the most typical example."""
-    slopes = measured.slopes.values()
-    shown = typical(np.concatenate([one.slope / _scale(one.slope) for one in slopes], axis=1))
-    return sweep(model, poses[shown : shown + 1], digit, values)[0].cpu().numpy()
-
-
-def clearest_rows(
-    model: nn.Module, capsules: dict[int, Tensor], sweeps: dict[int, Sweep],
-    effects: pd.DataFrame, values: dict[int, Tensor]
-) -> list[PerturbationRow]:  # fmt: skip
-    """For each measure, the dimension that changes it most clearly, of its most typical example."""
-    rows = []
-    for _, row in clearest(effects).iterrows():
-        digit, dimension = row["digit"], row["dimension"]
-        shown = typical(sweeps[digit].slopes[row["measure"]].slope[:, [dimension]])
-        poses = capsules[digit][shown : shown + 1]
-        images = sweep(model, poses, digit, values[digit])[0, dimension]
-        rows.append(PerturbationRow(digit, dimension, effect_words(row), images.cpu().numpy()))
-    return rows
+    """Figure 4 of one digit: [d, v, h, w], every dimension of the most typical image."""
+    slopes = [one.slope for one in measured.slopes.values()]
+    scales = [np.sqrt(np.nansum(slope**2) / max(1, np.isfinite(slope).sum())) for slope in slopes]
+    pairs = zip(slopes, scales, strict=True)  # measures in different units get equal weight
+    shown = typical(np.concatenate([slope / (scale or 1.0) for slope, scale in pairs], axis=1))
+    return sweep(model, poses[[shown]], digit, values)[0].cpu().numpy()
 
 
 def typical(slopes: np.ndarray) -> int:
-    """The image whose slopes [n, m] are nearest to their mean over images, of those without NaN."""
+    """Index of the image whose slopes [n, m] are nearest to their mean, of those without NaN."""
     known = np.flatnonzero(np.isfinite(slopes).all(axis=1))
     if not len(known):
         return 0
     distance = np.square(slopes[known] - slopes[known].mean(axis=0)).sum(axis=1)
     return int(known[distance.argmin()])
-
-
-def _scale(slopes: np.ndarray) -> float:
-    """Typical size of the slopes of one measure, so that measures in other units count alike."""
-    finite = slopes[np.isfinite(slopes)]
-    return float(np.sqrt(np.mean(finite**2))) or 1.0 if finite.size else 1.0
 
 
 @torch.inference_mode()
@@ -147,21 +131,17 @@ def sweep(model: nn.Module, poses: Tensor, digit: int, values: Tensor) -> Tensor
     num_examples, pose_dim = poses.shape
     values = values.to(poses).expand(pose_dim, -1)
     step = torch.eye(pose_dim, device=poses.device)[:, None] * values[:, :, None]  # [d, v, d]
-    moved = poses[:, None, None] + step  # [n, d, v, d]
-    parts = [_decode_poses(model, digit, part) for part in moved.flatten(0, 2).split(1024)]
-    return torch.cat(parts).unflatten(0, (num_examples, pose_dim, values.shape[1]))
-
-
-def _decode_poses(model: nn.Module, digit: int, poses: Tensor) -> Tensor:
-    """Images [m, h, w] of the capsule of `digit` in the poses [m, d], the other capsules zero."""
-    capsules = poses.new_zeros(len(poses), NUM_CLASSES, poses.shape[1])
-    capsules[:, digit] = poses
-    labels = torch.full((len(poses), 1), digit, device=poses.device)
-    return decode(model, capsules, labels)[:, 0]
+    images = []
+    for part in (poses[:, None, None] + step).flatten(0, 2).split(1024):
+        capsules = part.new_zeros(len(part), NUM_CLASSES, pose_dim)
+        capsules[:, digit] = part
+        labels = torch.full((len(part), 1), digit, device=poses.device)
+        images.append(decode(model, capsules, labels)[:, 0])
+    return torch.cat(images).unflatten(0, (num_examples, pose_dim, values.shape[1]))
 
 
 def relative_change(images: Tensor) -> Tensor:
-    """How far a sweep's two ends differ, relative to the ink of the unperturbed digit: [d]."""
+    """Difference of the two ends of a sweep relative to the ink in its middle: [d]."""
     middle = images.shape[2] // 2
     ends = (images[:, :, -1] - images[:, :, 0]).abs().sum(dim=(2, 3))
     ink = images[:, :, middle].sum(dim=(2, 3))
@@ -169,41 +149,37 @@ def relative_change(images: Tensor) -> Tensor:
 
 
 class Shown(NamedTuple):
-    """The capsules [n, d] of each digit and what is drawn of them. `rows` are by the name of their
-    table: "perturbation" is moved by `values`, "two_sigma" by `deviations` times the standard
-    deviation of each dimension. reach: two standard deviations [d] of each digit.
+    """Data of the figures and of the explorer.
+
+    `rows` are by table: "perturbation" is moved by `values`, "two_sigma" by `deviations` times the
+    standard deviation of each dimension.
     """
 
-    capsules: dict[int, Tensor]
+    capsules: dict[int, Tensor]  # by digit [n, d]
     values: np.ndarray
     deviations: np.ndarray
     rows: dict[str, list[PerturbationRow]]
-    grids: dict[int, np.ndarray]
-    reach: dict[int, list[float]]
+    grids: dict[int, np.ndarray]  # by digit [d, v, h, w]
+    two_sigma: dict[int, list[float]]  # by digit [d]
 
 
 def study(evaluator: Evaluator, num_examples: int, config: RunConfig) -> Measured:
-    """What each dimension of each digit's capsule does: over the range of the paper's Figure 4, and
-    over two standard deviations of the digit's capsules either way. Empty without a decoder.
+    """Effects over the range of the paper's Figure 4 ("perturbation") and within two standard
+    deviations of the digit's capsules ("two_sigma"). Empty without a decoder.
     """
-    model = evaluator.model
+    model, names = evaluator.model, ("perturbation", "two_sigma")
     if model.decoder is None:
-        return Measured(
-            {name: pd.DataFrame(columns=COLUMNS) for name in ("perturbation", "two_sigma")}
-        )
-    capsules = right_capsules(evaluator, num_examples, config.perturb_examples)
+        return Measured(dict.fromkeys(names, pd.DataFrame(columns=effects.COLUMNS)))
+    capsules = class_capsules(evaluator, num_examples, config.perturb_examples)
     values = sweep_values(config.perturb.range, config.perturb.step)
     two_sigma = {digit: two_sigma_values(poses, len(values)) for digit, poses in capsules.items()}
-    sweeps, tables, rows = {}, {}, {}
-    for name, moved in {
-        "perturbation": dict.fromkeys(capsules, values),
-        "two_sigma": two_sigma,
-    }.items():
+    tables, rows, sweeps = {}, {}, {}
+    for name, moved in zip(names, (dict.fromkeys(capsules, values), two_sigma), strict=True):
         sweeps[name] = {
             digit: measure_sweep(model, poses, digit, moved[digit])
             for digit, poses in capsules.items()
         }
-        tables[name] = effect_table(sweeps[name])
+        tables[name] = effects.effect_table(sweeps[name])
         rows[name] = clearest_rows(model, capsules, sweeps[name], tables[name], moved)
     grids = {
         digit: typical_grid(model, poses, digit, sweeps["perturbation"][digit], values)

@@ -1,14 +1,13 @@
-"""The shape of handwriting as numbers: stroke thickness, slant, size, place, sharpness.
+"""Morphometry of handwriting: stroke thickness, slant, size, position, sharpness.
 
 After Morpho-MNIST (Castro, Tan, Kainz, Konukoglu & Glocker, JMLR 2019, arXiv 1809.10780): thickness
 is twice the mean distance from the skeleton to the edge, slant comes from the second moments, width
-and height from the parallelogram that holds all but 1 % of the ink at either end. Different here:
-the images are grey reconstructions that change by fractions of a pixel, so each measure is relative
-to the image's own brightness and made of grey values, or of a contour that passes between the
-pixels (Morpho-MNIST enlarges and thresholds). Its skeleton is the medial axis, which has a spur for
-every bump of the edge; the thinned one has not, and a bump that comes and goes from one column of a
-sweep to the next is not a change of thickness. And images are measured a thousand at a time, on one
-large mosaic.
+and height from the parallelogram that holds all but 1 % of the ink at either end.
+
+Differences: reconstructions are grey and change by fractions of a pixel, so measures are relative
+to the image's own brightness and use grey values or a subpixel contour, instead of enlarging and
+thresholding. The skeleton is thinned instead of the medial axis, which has a spur for each bump of
+the edge. Many images are measured at a time, on one mosaic.
 """
 
 import os
@@ -20,65 +19,34 @@ from scipy.ndimage import zoom
 from scipy.spatial import cKDTree
 from skimage.morphology import skeletonize
 
-FAINTEST = 0.1  # an image that is nowhere brighter holds no ink
+FAINTEST = 0.1  # an image that is darker everywhere has no ink
 EDGE = 0.5  # the contour, as a share of the image's greatest brightness
 HAZE = 0.1  # share of the greatest brightness up to which a pixel is background
 TAIL = 0.01  # share of the ink beyond either end of width and height (Morpho-MNIST)
 BLOCK = 512  # images on one mosaic
 
 
-class Measure(NamedTuple):
-    """What a field of `Shapes` is counted in; a `relative` one is best told in percent of it."""
-
-    unit: str
-    relative: bool
-
-
-MEASURES = {
-    "thickness": Measure("px", True),
-    "slant": Measure("degrees", False),
-    "width": Measure("px", True),
-    "height": Measure("px", True),
-    "area": Measure("px^2", True),
-    "horizontal_centre": Measure("px", False),
-    "vertical_centre": Measure("px", False),
-    "sharpness": Measure("1/px", True),
-}
-
-
 class Shapes(NamedTuple):
-    """The measures of images, each [n]; NaN where an image has no ink.
+    """The measures of images, each [n]; NaN where an image has no ink."""
 
-    thickness: px, twice the mean distance from the skeleton to the contour, which lies where the
-        image is half as bright as at its brightest.
-    slant: degrees, positive where the top leans to the right, as most writing does.
-    width: px along a row after the slant is taken out: the middle 98 % of the ink, over 0.98, so
-        that a filled box has exactly its own width.
-    height: px along a column, likewise.
-    area: px^2 of ink; a pixel counts in full from 3/4 of the greatest brightness on, not at all
-        below 1/4, in part between.
-    horizontal_centre, vertical_centre: px from the middle of the image to the centre of the ink,
-        to the right and upwards.
-    sharpness: 1/px, mean slope of brightness, each place weighed by its slope, relative to the
-        greatest brightness: 1 for a straight step from one pixel to the next.
-    """
-
-    thickness: np.ndarray
-    slant: np.ndarray
-    width: np.ndarray
-    height: np.ndarray
-    area: np.ndarray
-    horizontal_centre: np.ndarray
-    vertical_centre: np.ndarray
-    sharpness: np.ndarray
+    thickness: (
+        np.ndarray
+    )  # px, twice the mean distance from the skeleton to the half-bright contour
+    slant: np.ndarray  # degrees, positive if the top leans to the right
+    width: np.ndarray  # px along a row without the slant: the middle 98 % of the ink, over 0.98
+    height: np.ndarray  # px along a column, likewise
+    area: np.ndarray  # px^2; a pixel counts from 0 at 1/4 of the greatest brightness to 1 at 3/4
+    horizontal_centre: np.ndarray  # px from the middle of the image to the right
+    vertical_centre: np.ndarray  # px from the middle of the image upwards
+    sharpness: np.ndarray  # 1/px, mean slope of brightness, weighted by itself; a step has 1
 
 
 def measure(images: np.ndarray) -> Shapes:
-    """Measure each image of [n, h, w], floats in [0, 1], by itself, whatever lies beside it."""
+    """Measure each image of [n, h, w], floats in [0, 1]; ValueError for another shape."""
     if images.ndim != 3:
         raise ValueError(f"images of shape {images.shape}, wanted [n, h, w]")
     blocks = [images[at : at + BLOCK] for at in range(0, len(images), BLOCK)] or [images]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # nearly all time is spent outside Python
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = list(pool.map(_measure_block, blocks))
     return Shapes(*map(np.concatenate, zip(*parts, strict=True)))
 
@@ -89,7 +57,7 @@ def _measure_block(images: np.ndarray) -> Shapes:
     grey = np.zeros(images.shape, dtype=np.float32)
     np.divide(images, brightness[:, None, None], out=grey, where=inked[:, None, None])
     ink = np.maximum(grey - HAZE, 0) / (1 - HAZE)
-    with np.errstate(invalid="ignore"):  # no ink: 0 / 0 is the NaN that is wanted
+    with np.errstate(invalid="ignore"):  # NaN without ink
         ink = ink / ink.sum(axis=(1, 2), keepdims=True, dtype=np.float64)
     across, up, shear = moments(ink)
     width, height = extents(ink, up, shear)
@@ -106,7 +74,7 @@ def _measure_block(images: np.ndarray) -> Shapes:
 
 
 def moments(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centre to the right and up from the middle, px, and shear, px to the right per px up: [n].
+    """Centre, px to the right and up, and shear, px to the right per px up: three [n].
 
     `ink` [n, h, w] sums to 1 in each image.
     """
@@ -115,7 +83,7 @@ def moments(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     columns, rows = ink.sum(axis=1), ink.sum(axis=2)
     across, above = columns @ right, rows @ up
     mixed = np.einsum("nhw,h,w->n", ink, up, right, optimize=True) - across * above
-    spread = rows @ up**2 - above**2  # of a line along one row: 0, and it has no slant
+    spread = rows @ up**2 - above**2  # 0 for a line along one row, which has no slant
     shear = np.divide(mixed, spread, out=np.zeros_like(mixed), where=~(spread < 1e-6))
     return across, above, shear
 
@@ -123,10 +91,10 @@ def moments(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def extents(
     ink: np.ndarray, centre: np.ndarray, shear: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Width and height in px of the upright parallelogram that holds the middle 98 %: two [n].
+    """Width and height in px of the middle 98 % of the ink without its shear: two [n].
 
-    Each row moves back by its shear, the row of the vertical `centre` [n] stays; a pixel that comes
-    to lie across two columns is shared.
+    Each row is shifted back by its shear relative to the vertical `centre` [n]; a pixel between two
+    columns is shared.
     """
     num_images, height, width = ink.shape
     up = (height - 1) / 2 - np.arange(height) - np.nan_to_num(centre)[:, None]  # [n, h]
@@ -151,14 +119,14 @@ def _middle(profile: np.ndarray) -> np.ndarray:
 
 
 def _quantile(total: np.ndarray, profile: np.ndarray, share: float) -> np.ndarray:
-    """Where the running total [n, length + 1] reaches `share`, between the pixels: [n]."""
+    """Subpixel position at which the running total [n, length + 1] reaches `share`: [n]."""
     at = np.clip((total < share).sum(axis=1) - 1, 0, profile.shape[1] - 1)[:, None]
     before, here = np.take_along_axis(total, at, 1), np.take_along_axis(profile, at, 1)
     return (at + (share - before) / np.where(here == 0, 1, here))[:, 0]
 
 
 def sharpness(grey: np.ndarray) -> np.ndarray:
-    """Mean slope, 1/px, weighed by the slope, of images [n, h, w] with brightness up to 1: [n]."""
+    """Mean slope, 1/px, weighted by itself, of images [n, h, w] with brightness up to 1: [n]."""
     padded = np.pad(grey, ((0, 0), (1, 1), (1, 1)))
     down, right = np.diff(padded, axis=1)[:, :, :-1], np.diff(padded, axis=2)[:, :-1]
     squares = down**2 + right**2
@@ -169,9 +137,9 @@ def sharpness(grey: np.ndarray) -> np.ndarray:
 def thickness(grey: np.ndarray) -> np.ndarray:
     """Twice the mean distance, px, from the skeleton to the contour of [n, h, w]: [n].
 
-    A skeleton lies on whole pixels, up to half a pixel beside the middle of its stroke. The
-    distance grows by one px per px on the way from the contour to the middle and falls as fast
-    behind it: its value one step further away from the nearest contour says where the middle is.
+    Skeleton pixels lie up to half a pixel beside the middle of the stroke. The distance to the
+    contour rises by one px per px up to the middle and falls behind it, so its value one step
+    further from the nearest contour locates the middle.
     """
     mosaic, owner = _mosaic(grey)
     skeleton = skeletonize(mosaic >= EDGE)
@@ -193,12 +161,11 @@ def thickness(grey: np.ndarray) -> np.ndarray:
 
 
 def shape_overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """How much two images [n, h, w] are one shape moved: the percent of the ink of either that both
-    share where they fit best, [n]; NaN where one has no ink.
+    """Intersection over union of the ink of two images [n, h, w] at the best shift, in percent [n];
+    NaN where one has no ink.
 
-    Ink is what is half as bright as the image's brightest. Enlarged twice, images moved by any
-    part of a pixel share about 90 %; blurred digits turned by 5 degrees or sheared by 0.1 share 80,
-    enlarged by a tenth 73, other digits 30.
+    Ink is at least half as bright as the brightest pixel. Images shifted by part of a pixel have
+    about 90 %, digits rotated by 5 degrees or sheared by 0.1 have 80, different digits 30.
     """
     parts = []
     for start in range(0, len(first), BLOCK):
@@ -213,12 +180,12 @@ def shape_overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def enlarged(images: np.ndarray) -> np.ndarray:
-    """Twice as high and wide, each pixel's brightness at its own place."""
+    """Twice as high and wide, by linear interpolation."""
     return zoom(images, (1, 2, 2), order=1, grid_mode=True, mode="nearest")
 
 
 def contour(picture: np.ndarray) -> np.ndarray:
-    """Where the brightness of [h, w] passes `EDGE` between neighbouring pixels: [m, 2] (y, x)."""
+    """Points (y, x) where brightness crosses `EDGE` between adjacent pixels of [h, w]: [m, 2]."""
     crossings = []
     for axis in (0, 1):
         first, second = np.delete(picture, -1, axis), np.delete(picture, 0, axis)
@@ -231,7 +198,7 @@ def contour(picture: np.ndarray) -> np.ndarray:
 
 
 def _mosaic(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images [n, h, w] side by side with a dark frame each, and the number of each pixel's image"""
+    """One picture of images [n, h, w] with dark frames, and the image index of each pixel."""
     num_images, height, width = images.shape
     across = max(1, int(np.ceil(np.sqrt(num_images))))
     down = -(-num_images // across)

@@ -1,6 +1,7 @@
-"""How the error grows when a digit is rotated, sheared, scaled or moved: a panel for each."""
+"""Error under rotation, shear, scale and translation, and examples of the random affine test."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from capsnet.config import RunConfig
-from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PALE, PURPLE, chart
+from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PALE, PURPLE, chart, error_bars
 from capsnet.plots.pictures import Column, picture_columns
 from capsnet.studies.registry import Measured
 
@@ -18,8 +19,9 @@ LINES = [(BLUE, "o-"), (GREEN, "s--"), (PURPLE, "^:"), (INK, "d-.")]
 
 
 class Panel(NamedTuple):
-    """A transform: what the title says of it, the axis, the range of affNIST, and the amounts that
-    the title speaks of."""
+    """A transform: its words in the title, the label of the axis, the range of affNIST, and the
+    amounts that the title reports.
+    """
 
     words: str
     axis: str
@@ -34,28 +36,28 @@ PANELS = {
     "shear": Panel(
         "sheared by 0.2", "shear (pixels to the right for each pixel up)", (-0.2, 0.2), (-0.2, 0.2)
     ),
-    "scale": Panel("20 % smaller or larger", "scale (times as large)", (0.8, 1.2), (0.8, 1.2)),
+    "scale": Panel("scaled by 0.8 or 1.2", "scale", (0.8, 1.2), (0.8, 1.2)),
     "translation": Panel(
-        "4 px from the middle", "distance from the middle (px; affNIST: on 40x40)", (0, 10), (4,)
+        "4 px from the centre", "distance from the centre (px; affNIST: on 40x40)", (0, 10), (4,)
     ),
 }
 TICKS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)  # percent
-ERROR_COLUMNS = ("error_low", "error", "error_high")
+ERROR_COLUMNS = ("error", "error_low", "error_high")
 TITLE_LETTERS = 56  # that fit above a panel
 
 
 def robustness_curves(tables: dict[str, pd.DataFrame], path: Path, *, title: str) -> None:
-    """Error (percent, 95 % interval) against each transform, a line for each run, on one log scale.
+    """Error (percent, 95 % interval) against each transform on one log scale, from the table
+    `robustness` of each run.
 
-    `tables` are those of the evaluation by run: rows (transform, amount, examples, error,
-    error_low, error_high). Where no digit was wrong, a point stands at a tick 0 below the scale.
-    Runs beyond the fourth take the colours of the first again.
+    An error of zero is drawn at a tick 0 below the scale. Colours repeat after four runs. Raises
+    ValueError without runs.
     """
     if not tables:
         raise ValueError(f"{path}: no runs to draw")
     curves = {run: table[table["transform"].isin(PANELS)] for run, table in tables.items()}
     all_rows = pd.concat(curves.values())
-    zero = place_of_zero(all_rows)
+    zero = zero_position(all_rows)
     ticks = {tick: f"{tick:g}" for tick in TICKS if tick > 1.5 * zero}
     if all_rows["error"].eq(0).any():
         ticks[zero] = "0"
@@ -72,54 +74,48 @@ def robustness_curves(tables: dict[str, pd.DataFrame], path: Path, *, title: str
         figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
 
 
-def place_of_zero(table: pd.DataFrame) -> float:
-    """Where zero stands on the log axis, in percent: below every error and every interval."""
-    lowest = table[["error", "error_low"]].where(table[["error", "error_low"]] > 0).min().min()
-    return 0.5 * float(np.fmin(lowest, 1.0))
+def zero_position(table: pd.DataFrame) -> float:
+    """Position of zero on the log axis, in percent: below every error and every interval."""
+    values = table[["error", "error_low"]]
+    return 0.5 * float(np.fmin(values.where(values > 0).min().min(), 1.0))
 
 
 def draw_panel(axes: Axes, rows: dict[str, pd.DataFrame], panel: Panel, zero: float) -> None:
     amounts = np.concatenate([table["amount"] for table in rows.values()])
     span = np.ptp(amounts) or 1.0
     limits = amounts.min() - 0.04 * span, amounts.max() + 0.04 * span
-    axes.axvspan(
-        *np.clip(panel.range, *limits), color=PALE, lw=0, zorder=0, label="range of affNIST"
-    )
+    known = np.clip(panel.range, *limits)
+    axes.axvspan(*known, color=PALE, lw=0, zorder=0, label="range of affNIST")
     for number, (run, table) in enumerate(rows.items()):
         color, form = LINES[number % len(LINES)]
         table = table.sort_values("amount")
-        beside = 0.01 * span * (number - (len(rows) - 1) / 2)  # or intervals hide each other
-        low, error, high = (table[name].clip(lower=zero) for name in ERROR_COLUMNS)
-        interval = [(error - low).clip(0), (high - error).clip(0)]
-        place = table["amount"] + beside
-        axes.errorbar(place, error, interval, fmt=form, color=color, label=run, capsize=2)
-    axes.set(title=verdict(rows, panel), xlabel=panel.axis, xlim=limits)
+        x = table["amount"] + 0.01 * span * (number - (len(rows) - 1) / 2)  # no bar hides another
+        error, low, high = (table[name].clip(lower=zero) for name in ERROR_COLUMNS)
+        style = {"fmt": form, "color": color, "label": run, "capsize": 2}
+        axes.errorbar(x, error, error_bars(error, low, high), **style)
+    axes.set(title=headline(rows, panel), xlabel=panel.axis, xlim=limits)
     axes.grid(visible=True, axis="y", color=GREY, alpha=0.25)
 
 
-def verdict(rows: dict[str, pd.DataFrame], panel: Panel) -> str:
-    """The error at the amounts that the title speaks of, from the best run to the worst."""
-    found = []
-    for run, table in rows.items():
-        error = table.loc[table["amount"].isin(panel.named), "error"].mean()
-        found.append((error, run))
-    found.sort()
-    if len(found) == 1:
-        return f"{found[0][0]:.1f} % wrong if {panel.words}"
+def headline(rows: dict[str, pd.DataFrame], panel: Panel) -> str:
+    """Mean error at the amounts of the panel, of the best and of the worst run."""
+    found = sorted(
+        (table.loc[table["amount"].isin(panel.named), "error"].mean(), run)
+        for run, table in rows.items()
+    )
     (best, best_run), (worst, worst_run) = found[0], found[-1]
+    if len(found) == 1:
+        return f"{best:.1f} % error if {panel.words}"
     errors = f"{best:.1f} % ({best_run}) to {worst:.1f} % ({worst_run})"
-    return "\n".join([f"If {panel.words}:", *textwrap.wrap(errors, TITLE_LETTERS)])
+    return "\n".join([f"Error if {panel.words}:", *textwrap.wrap(errors, TITLE_LETTERS)])
 
 
-def transformed(
-    images: np.ndarray, transformed_images: np.ndarray, labels: np.ndarray,
-    predictions: np.ndarray, path: Path, *, title: str
-) -> None:  # fmt: skip
-    """Each digit [n, h, w] above its transformed self, which is what the network was asked."""
+def transformed(shown: Sequence[np.ndarray], path: Path, *, title: str) -> None:
+    """Each digit above its transformed image, the network's input: images [n, h, w] before and
+    after, labels [n], predictions [n].
+    """
     columns = []
-    for *pictures, label, prediction in zip(
-        images, transformed_images, labels, predictions, strict=True
-    ):
+    for *pictures, label, prediction in zip(*shown, strict=True):
         color = INK if label == prediction else ORANGE
         columns.append(Column(f"({label}, {prediction})", color, 0, pictures))
     note = "(label, prediction for the transformed digit)"
@@ -134,4 +130,4 @@ def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
         return
     degrees, share = config.evaluate.affine_degrees, config.evaluate.affine_translate
     title = f"{run}: rotated by up to {degrees:g} degrees and shifted by up to {100 * share:g} %"
-    transformed(*found.pictures, folder / "figures" / "affine.png", title=title)
+    transformed(found.pictures, folder / "figures" / "affine.png", title=title)

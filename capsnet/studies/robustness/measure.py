@@ -1,15 +1,13 @@
-"""Robustness of a network for one digit: error against rotation, shear, scale and translation.
+"""Test error of one-digit networks under rotation, shear, scale and translation.
 
-Each transform alone, on the same test digits, so that a curve shows where the network gives in; and
-all of them together, as in affNIST (paper, section 5.2), on digits of our own and on affNIST's
-published files where they are. The network saw none of it in training but shifts by whole pixels.
+Each transform alone, and all together as in affNIST (paper, section 5.2): on transformed test
+digits, and on affNIST's published files if they are given. Training shows none of these transforms
+but shifts by whole pixels.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -33,31 +31,40 @@ AMOUNTS = {  # affNIST: -20 to 20, -0.2 to 0.2, 0.8 to 1.2, and all of the dista
     "scale": (0.5, 0.65, 0.8, 1.0, 1.2, 1.35, 1.5),
     "translation": (0, 1, 2, 3, 4, 6, 8),
 }
-NEUTRAL = {"rotation": 0, "shear": 0, "scale": 1, "translation": 0}  # the image as it is
+NEUTRAL = {"rotation": 0, "shear": 0, "scale": 1, "translation": 0}  # the unchanged image
 DIRECTIONS = torch.tensor([(-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0)])  # (down, right)
 SMALL_CANVAS_MOVE = 2  # pixels, as in training: 28x28 leave no room for affNIST's translations
 
 
 def robustness_table(evaluator: Evaluator, num_examples: int, affnist: Path | None) -> pd.DataFrame:
-    """Test the network on the first `num_examples` digits, transformed: rows of COLUMNS.
+    """Rows of COLUMNS for the first `num_examples` digits; `amount` is NaN for all together.
 
-    Digits are transformed in the middle of the canvas and then placed as the task places them; for
-    translation they are moved from the middle of it by whole pixels up, down, left or right, drawn
-    for each digit, and for affNIST's transforms they stand where those put them. On a canvas too
-    small for affNIST's translations the test is called `affnist_like_2px`: moved by at most 2
-    pixels. The network is tested on all images of `affnist` (one .mat file has 10,000) when it
-    takes images of their size. Of the tests without an amount, all transforms act together.
+    Digits are transformed at the centre of the canvas, then shifted as in the task. Exceptions are
+    translation (up, down, left or right from the centre, at random) and affNIST's transforms, which
+    include a shift: on a canvas too small for it at most 2 px, called `affnist_like_2px`. The file
+    or folder `affnist` is tested as a whole if the network takes images of its size.
     """
-    digits, size = evaluator.digits, evaluator.image_size
-    images, labels = in_the_middle(digits.images[:num_examples], size), digits.labels[:num_examples]
+    digits, size, seed = evaluator.digits, evaluator.image_size, evaluator.seed
+    images, labels = centred(digits.images[:num_examples], size), digits.labels[:num_examples]
 
-    def test(moved: Tensor, labels: Tensor = labels, max_shift: int = 0) -> dict[str, float]:
-        moved_digits = evaluator._replace(digits=Digits(moved, labels), max_shift=max_shift)
-        return error_row(moved_digits.evaluate(len(labels)).correct)
+    def test(images: Tensor, labels: Tensor = labels, max_shift: int = 0) -> dict[str, float]:
+        moved = evaluator._replace(digits=Digits(images, labels), max_shift=max_shift)
+        return error_row(moved.evaluate(len(labels)).correct)
 
-    rows = curves(test, images, seed=evaluator.seed, max_shift=evaluator.max_shift)
-    together, moved = all_together(images, evaluator.seed)
-    rows.append(row(together, None, test(moved)))
+    rows, tested = [], {}
+    for transform, amount, moved in transformed(images, seed):
+        max_shift = 0 if transform == "translation" else evaluator.max_shift
+        key = (transform, amount)
+        if amount == NEUTRAL[transform]:  # unchanged images are tested once for each shift
+            key = ("none", max_shift)
+        if key not in tested:
+            tested[key] = test(moved, max_shift=max_shift)
+        rows.append(row(transform, amount, tested[key]))
+    name, most = "affnist_like", {}
+    if size < AFFNIST_SIZE:
+        name, most = f"{name}_{SMALL_CANVAS_MOVE}px", {"max_translation": SMALL_CANVAS_MOVE}
+    generator = seeded_generator("robustness", "affnist", seed)
+    rows.append(row(name, None, test(affnist_like(images, generator, **most))))
     if affnist is not None and size == AFFNIST_SIZE:
         rows.append(row("affnist", None, test(*load_affnist(affnist).to(images.device))))
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -66,43 +73,27 @@ def robustness_table(evaluator: Evaluator, num_examples: int, affnist: Path | No
 def random_affine(
     evaluator: Evaluator, degrees: float, translate: float
 ) -> tuple[Tensor, Tensor, Predictions]:
-    """The teaching notebook's test: every digit rotated by up to `degrees` and moved by up to
-    `translate` of the width, by torchvision's RandomAffine.
+    """Test under torchvision's RandomAffine: rotation by up to `degrees`, shift by up to
+    `translate` of the width, drawn for each digit.
 
-    Returns the images before and after, uint8 [n, h, h], and what the network said of the latter.
+    Returns the images before and after, uint8 [n, h, h], and the predictions for the latter.
     """
     from torchvision.transforms import RandomAffine
 
     transform = RandomAffine(degrees, (translate, translate))
-    images = in_the_middle(evaluator.digits.images, evaluator.image_size)
+    images = centred(evaluator.digits.images, evaluator.image_size)
     with torch.random.fork_rng():
         torch.manual_seed(evaluator.seed)  # torchvision draws from the global generator
         moved = torch.stack([transform(image[None])[0] for image in images.cpu()])
     moved = moved.to(images.device)
-    transformed = evaluator._replace(digits=Digits(moved, evaluator.digits.labels), max_shift=0)
-    return images, moved, transformed.evaluate(len(moved))
+    digits = Digits(moved, evaluator.digits.labels)
+    return images, moved, evaluator._replace(digits=digits, max_shift=0).evaluate(len(moved))
 
 
-def curves(
-    test: Callable[..., dict], images: Tensor, *, seed: int, max_shift: int
-) -> list[dict[str, object]]:
-    """The rows of all points; images as they are, placed in the same way, are tested only once."""
-    rows, plain = [], {}
-    for transform, amount, moved in transformed(images, seed):
-        places = 0 if transform == "translation" else max_shift
-        neutral = amount == NEUTRAL[transform]
-        found = plain.get(places) if neutral else None
-        found = found or test(moved, max_shift=places)
-        if neutral:
-            plain[places] = found
-        rows.append(row(transform, amount, found))
-    return rows
-
-
-def in_the_middle(images: Tensor, image_size: int) -> Tensor:
-    """Digits [n, h, w] on square canvases with room around them, unless they are as large."""
-    nowhere = torch.zeros(len(images), 2, dtype=torch.int64, device=images.device)
-    return shift(images, nowhere, image_size)
+def centred(images: Tensor, image_size: int) -> Tensor:
+    """Digits [n, h, w] at the centre of square canvases."""
+    offsets = torch.zeros(len(images), 2, dtype=torch.int64, device=images.device)
+    return shift(images, offsets, image_size)
 
 
 def transformed(images: Tensor, seed: int) -> Iterator[tuple[str, float, Tensor]]:
@@ -119,30 +110,12 @@ def transformed(images: Tensor, seed: int) -> Iterator[tuple[str, float, Tensor]
             yield transform, amount, moved
 
 
-def all_together(images: Tensor, seed: int) -> tuple[str, Tensor]:
-    """What it is called and the images: affNIST's transforms, as far as the canvas has room."""
-    generator = seeded_generator("robustness", "affnist", seed)
-    if images.shape[-1] >= AFFNIST_SIZE:
-        return "affnist_like", affnist_like(images, generator)
-    few = affnist_like(images, generator, max_translation=SMALL_CANVAS_MOVE)
-    return f"affnist_like_{SMALL_CANVAS_MOVE}px", few
-
-
 def row(transform: str, amount: float | None, found: dict[str, float]) -> dict[str, object]:
     return {"transform": transform, "amount": amount, "unit": UNITS.get(transform, "")} | found
 
 
-class Transformed(NamedTuple):
-    """Digits [n, h, w] in [0, 1] before and after the teaching notebook's transform."""
-
-    images: np.ndarray
-    moved: np.ndarray
-    labels: np.ndarray
-    predictions: np.ndarray
-
-
 def study(evaluator: Evaluator, predictions: Predictions, config: RunConfig) -> Measured:
-    """Under affine transformations that training did not show; of one digit to an image only."""
+    """Robustness curves and the random affine test; empty for two digits an image."""
     if evaluator.num_digits > 1:
         return Measured({"robustness": pd.DataFrame(columns=COLUMNS)})
     affnist = Path(config.data.affnist) if config.data.affnist else None
@@ -153,4 +126,4 @@ def study(evaluator: Evaluator, predictions: Predictions, config: RunConfig) -> 
     first = slice(NUM_TRANSFORMED)
     pictures = [part[first].cpu().numpy() / 255 for part in (images, moved)]
     digits = [part[first, 0].numpy() for part in (answers.labels, answers.predicted)]
-    return Measured({"robustness": table}, Transformed(*pictures, *digits))
+    return Measured({"robustness": table}, (*pictures, *digits))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, chart
+from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, chart, error_bars
 from capsnet.studies.seeds.measure import by_overlap, row_table
 
 STYLES = [(BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^-"), (PURPLE, "D--"), (INK, "v:"), (GREY, "x:")]
@@ -65,8 +65,7 @@ def lines(axes, table: pd.DataFrame, styles: dict[str, tuple[str, str]], *, leas
             if words
             else rows["place"] * 1.015**apart
         )
-        sides = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
-        bars = [side.clip(lower=0).fillna(0) for side in sides]
+        bars = error_bars(rows["value"], rows["low"], rows["high"])
         axes.errorbar(x, rows["value"], bars, fmt=form, color=color, label=name)
     if words:
         axes.set_xticks(range(len(places)), places)

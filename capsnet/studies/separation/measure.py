@@ -1,13 +1,12 @@
-"""How well reconstructions tell overlapping digits apart, beside answers that need no network.
+"""Separation of overlapping digits by their reconstructions, compared with trivial answers.
 
-A squared difference alone says little: half of the image, shown twice, is a better answer than a
-blurred digit. What a network has told apart shows on the pixels that one digit alone has inked:
-there its own reconstruction should be the brighter one. Reconstructed are the true digits, each
-from its own capsule, whether or not the network found them.
+The squared error alone is misleading: half of the image, used for both digits, has a smaller one
+than a blurred digit. Separation accuracy compares the two reconstructions on the pixels covered by
+exactly one digit. The true digits are reconstructed, each from its own capsule, whether or not the
+network predicts them.
 """
 
 from collections.abc import Iterator
-from math import sqrt
 
 import pandas as pd
 import torch
@@ -17,47 +16,51 @@ from capsnet import metrics
 from capsnet.config import RunConfig
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.learning.evaluation import Evaluator, Predictions, decode
+from capsnet.metrics import mean_interval
 from capsnet.studies.registry import Measured
 
 COLUMNS = ["measure", "name", "value", "low", "high", "unit", "examples"]
-SQUARED, PIXELS, BOXES = "squared_error", "separation_accuracy", "box_overlap"
-BY_MEANS = "class_means_accuracy"
 
 
 def separation_table(
     evaluator: Evaluator, predictions: Predictions, num_examples: int
 ) -> pd.DataFrame:
-    """Rows of COLUMNS: means over the first test examples, with 95 % intervals (normal).
+    """Rows of COLUMNS: means over the first test examples with normal 95 % intervals.
     `predictions` holds the capsules of these examples.
 
-    squared_error: sum of squared pixel differences for each digit, of the network and of trivial
-        answers: nothing, the mean picture of the class, and for pairs half of the image;
-    separation_accuracy: of the pixels that one digit alone has inked the share (%) on which its own
-        reconstruction is the brighter one, of all pairs and by overlap; a coin gets 50;
-    class_means_accuracy: the same of the mean pictures of the classes;
-    box_overlap: how much of the smaller bounding box the other one covers (%).
+    squared_error: squared pixel differences of a digit, of the network and of trivial answers:
+        an empty image, the mean image of the class, and for pairs half of the input;
+    separation_accuracy: percent of the pixels covered by exactly one digit that are brighter in
+        that digit's reconstruction, of all pairs and by overlap; chance is 50;
+    class_means_accuracy: the same for the mean images of the classes;
+    box_overlap: share of the smaller bounding box that the other one covers, in percent.
     """
     parts = list(examples_of(evaluator, predictions, num_examples))
     sources, labels, images, pictures = (torch.cat(part) for part in zip(*parts, strict=True))
-    answers = {"nothing": torch.zeros_like(sources), "mean of the class": means(sources, labels)}
+    answers = {"network": pictures} if pictures.numel() > 0 else {}
+    answers |= {"nothing": torch.zeros_like(sources), "mean of the class": means(sources, labels)}
+    found = []
     if sources.shape[1] > 1:
         answers["half of the image"] = (images / 2).expand_as(sources)
-    if pictures.numel() > 0:
-        answers = {"network": pictures} | answers
-    rows = [
-        (SQUARED, name, *mean_interval((answer - sources).square().sum(dim=(2, 3)).mean(dim=1)))
-        for name, answer in answers.items()
-    ]
-    units = ["squared px"] * len(rows)
-    if sources.shape[1] > 1:
-        rows.append((BOXES, "all", *mean_interval(100 * metrics.box_overlap(sources))))
+        found.append(("box_overlap", "all", "%", 100 * metrics.box_overlap(sources)))
         if pictures.numel() > 0:
-            rows += pixels_by_overlap(pictures, sources)
+            share = separation_accuracy(pictures, sources)
+            found.append(("separation_accuracy", "all", "%", share))
+            for name, inside in metrics.overlap_bins(metrics.overlap(sources)):
+                if inside.any():
+                    found.append(("separation_accuracy", name, "%", share[inside]))
             share = separation_accuracy(answers["mean of the class"], sources)
-            rows.append((BY_MEANS, "mean of the class", *mean_interval(share)))
-        units += ["%"] * (len(rows) - len(units))
-    table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "unit"])
-    return table.assign(unit=units)[COLUMNS]
+            found.append(("class_means_accuracy", "mean of the class", "%", share))
+    errors = {name: (answer - sources).square() for name, answer in answers.items()}
+    squared = [
+        ("squared_error", name, "squared px", error.sum(dim=(2, 3)).mean(dim=1))
+        for name, error in errors.items()
+    ]
+    rows = []
+    for measure, name, unit, values in squared + found:
+        *interval, count = mean_interval(values)
+        rows.append((measure, name, *interval, unit, count))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def examples_of(
@@ -75,40 +78,24 @@ def examples_of(
 
 
 def means(sources: Tensor, labels: Tensor) -> Tensor:
-    """For each digit [n, k, h, w] the mean of all of its class, wherever they were moved."""
+    """Mean source of the class of each digit: [n, k, h, w] from sources of the same shape."""
     one_hot = torch.nn.functional.one_hot(labels.flatten(), NUM_CLASSES).float()
     flat = sources.flatten(0, 1).flatten(1)
     mean = one_hot.T @ flat / one_hot.sum(dim=0).clamp_min(1).unsqueeze(1)
     return mean[labels].view_as(sources)
 
 
-def pixels_by_overlap(pictures: Tensor, sources: Tensor) -> Iterator[tuple]:
-    share, overlap = separation_accuracy(pictures, sources), metrics.overlap(sources)
-    yield PIXELS, "all", *mean_interval(share)
-    for name, inside in metrics.overlap_bins(overlap):
-        if inside.any():
-            yield PIXELS, name, *mean_interval(share[inside])
-
-
 def separation_accuracy(pictures: Tensor, sources: Tensor) -> Tensor:
-    """Percent of the pixels with one digit's ink alone on which that digit's picture is the
-    brighter of the two: [n] from two [n, 2, h, w]; NaN where no pixel is one digit's alone.
+    """Percent of the pixels covered by exactly one digit that are brighter in that digit's picture:
+    [n] from two [n, 2, h, w]; NaN without such a pixel.
     """
     ink = sources >= metrics.INK
     first, second = ink[:, 0] & ~ink[:, 1], ink[:, 1] & ~ink[:, 0]
-    brighter = pictures[:, 0] > pictures[:, 1]
-    right = (first & brighter) | (second & (pictures[:, 1] > pictures[:, 0]))
+    right = first & (pictures[:, 0] > pictures[:, 1])
+    right |= second & (pictures[:, 1] > pictures[:, 0])
     return 100 * right.sum(dim=(1, 2)) / (first | second).sum(dim=(1, 2))
 
 
-def mean_interval(values: Tensor) -> tuple[float, float, float, int]:
-    """Mean with its 95 % interval (normal, over examples) and how many there were without NaN."""
-    values = values[~values.isnan()].double()
-    mean = values.mean().item()
-    error = 1.96 * values.std().item() / sqrt(len(values)) if len(values) > 1 else 0.0
-    return mean, mean - error, mean + error, len(values)
-
-
 def study(evaluator: Evaluator, predictions: Predictions, config: RunConfig) -> Measured:
-    few = min(config.study_examples, len(predictions.labels))
-    return Measured({"separation": separation_table(evaluator, predictions, few)})
+    num_examples = min(config.study_examples, len(predictions.labels))
+    return Measured({"separation": separation_table(evaluator, predictions, num_examples)})
