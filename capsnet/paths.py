@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 STUDY_PARAMS = Path("study/params.yaml")  # its sections replace those of params.yaml
+STUDY_REPORTS = Path("reports/study")
 
 
 class RunPaths(NamedTuple):
@@ -22,9 +23,14 @@ def digits_folder(*, study: bool = False) -> Path:
     return Path("study/data/digits" if study else "data/digits")
 
 
-def run_paths(run: str, *, study: bool = False) -> RunPaths:
+def reports_folder(budget: str, *, study: bool = False) -> Path:
+    """The folder of a report; each budget has its own, so that none overwrites another."""
+    return STUDY_REPORTS if study else Path("reports") / budget
+
+
+def run_paths(run: str, budget: str, *, study: bool = False) -> RunPaths:
     """The paths of a run of params.yaml or, with `study`, of study/params.yaml."""
     models = Path("models/study" if study else "models")
-    reports = Path("reports/study/runs" if study else "reports/runs")
+    reports = reports_folder(budget, study=study) / "runs" / run
     digits = digits_folder(study=study)
-    return RunPaths(digits, models / f"{run}.safetensors", models / f"{run}.html", reports / run)
+    return RunPaths(digits, models / f"{run}.safetensors", models / f"{run}.html", reports)

@@ -17,7 +17,12 @@ from capsnet.data.batches import (
     training_draws,
 )
 from capsnet.data.mnist import Digits, load_digits, split_validation
-from capsnet.learning.device import allow_tf32, choose_dtype, keep_freed_memory
+from capsnet.learning.device import (
+    allow_tf32,
+    choose_dtype,
+    keep_freed_memory,
+    limit_threads,
+)
 from capsnet.learning.distributed import Distributed
 from capsnet.learning.evaluation import Evaluator, load_evaluator
 from capsnet.learning.log import LogRecord
@@ -28,10 +33,15 @@ from capsnet.learning.step import ComputeLosses
 from capsnet.learning.training import Trainer
 from capsnet.losses import weighted_losses
 from capsnet.nn.layers import route_with
-from capsnet.nn.registry import classification_loss, network_class
+from capsnet.nn.registry import classification_loss, multiply_adds, network_class
 
 SCORED = 500  # validation examples behind the rejection threshold
 CHECKED = 1000  # examples behind each error of a log record
+
+
+def prepare_cpu(config: RunConfig) -> None:
+    keep_freed_memory()
+    limit_threads(config.task.batch_size * multiply_adds(config.network, config.arguments))
 
 
 class Training:
@@ -40,7 +50,7 @@ class Training:
     def __init__(
         self, config: RunConfig, digits: Path, device: torch.device, distributed: Distributed
     ) -> None:
-        keep_freed_memory()
+        prepare_cpu(config)
         self.config, self.distributed = config, distributed
         self.num_steps = -(-config.task.training_examples // config.task.batch_size)
         dtype = choose_dtype(config.optimizer.precision, device)
@@ -181,7 +191,7 @@ def make_schedule(config: RunConfig, num_steps: int) -> Callable[[int], float]:
 
 def make_evaluator(config: RunConfig, model: Path, digits: Path, device: torch.device) -> Evaluator:
     """The evaluator of the checkpoint `model` on the test split of the folder `digits`."""
-    keep_freed_memory()
+    prepare_cpu(config)
     evaluator = load_evaluator(
         model,
         digits,

@@ -23,7 +23,7 @@ def configuration(arguments: argparse.Namespace) -> tuple[RunConfig, RunPaths]:
     """The configuration of the run and its paths. Raises ValueError for an invalid one."""
     override = STUDY_PARAMS if arguments.study else None
     config = resolve(load(override=override, run=arguments.run), arguments.run)
-    return config, run_paths(arguments.run, study=arguments.study)
+    return config, run_paths(arguments.run, config.budget, study=arguments.study)
 
 
 def run(stage: Callable[[], None], name: str) -> None:

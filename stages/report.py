@@ -1,4 +1,4 @@
-"""Stage `report`: everything that was measured -> reports/summary.md.
+"""Stage `report`: everything that was measured -> reports/<budget>/summary.md.
 
 Figures of a topic are those of the leading runs, the first CapsNet of each task.
 """
@@ -9,10 +9,10 @@ from pathlib import Path
 from capsnet.config import RunConfig, load, resolve
 from capsnet.files import write_text
 from capsnet.nn.registry import NETWORKS
-from capsnet.paths import run_paths
+from capsnet.paths import reports_folder
 from capsnet.studies.errors.describe import headline
 from capsnet.studies.registry import TABLES, sections
-from capsnet.studies.results import Results, read_results, relative, run_figures
+from capsnet.studies.results import Results, read_results, run_figures
 from capsnet.studies.seeds.describe import comparison
 from capsnet.studies.seeds.measure import records
 from stages.command import run
@@ -29,9 +29,10 @@ HOW = """No run here has another one to compare it with. Train one without agree
 
 
 def main() -> None:
-    params, here = load(), Path("reports")
+    params = load()
+    here = reports_folder(params.budget)
     configs = {name: resolve(params, name) for name in params.runs}
-    measured = {name: read_results(run_paths(name).reports, TABLES) for name in configs}
+    measured = {name: read_results(here / "runs" / name, TABLES) for name in configs}
     title = f"# Results at budget `{params.budget}`, on {params.source}, seed {params.seed}"
     parts = [title, *summary(configs, measured, here)]
     write_text(here / "summary.md", "\n\n".join(part for part in parts if part) + "\n")
@@ -51,13 +52,12 @@ def summary(
         if section.overview:
             yield from section.overview(configs, measured, drawn, here)
         for name in leading_runs(configs):
-            yield from run_figures(
-                section, measured[name], configs[name], run_paths(name).reports, here
-            )
+            folder = here / "runs" / name
+            yield from run_figures(section, measured[name], configs[name], folder, here)
     yield "## Every run"
     files = ["training.json", "metrics.json", *(f"{table}.csv" for table in TABLES)]
     for name, config in configs.items():
-        links = (f"[{file}]({relative(run_paths(name).reports / file, here)})" for file in files)
+        links = (f"[{file}](runs/{name}/{file})" for file in files)
         yield f"{name} ({config.network} on {config.task.name}): {', '.join(links)}"
 
 

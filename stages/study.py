@@ -9,7 +9,7 @@ from pathlib import Path
 
 from capsnet.config import RunConfig, load, resolve
 from capsnet.files import write_text
-from capsnet.paths import STUDY_PARAMS, run_paths
+from capsnet.paths import STUDY_PARAMS, STUDY_REPORTS
 from capsnet.studies.registry import TABLES, sections
 from capsnet.studies.results import Results, read_results, run_figures
 from capsnet.studies.seeds import describe
@@ -21,10 +21,10 @@ FILES = ("training.json", "metrics.json", *(f"{table}.csv" for table in NEEDED))
 
 
 def main() -> None:
-    here, configs, measured = Path("reports/study"), {}, {}
+    here, configs, measured = STUDY_REPORTS, {}, {}
     for name in load(override=STUDY_PARAMS).runs:
         configs[name] = resolve(load(override=STUDY_PARAMS, run=name), name)
-        folder, shown = run_paths(name, study=True).reports, here / name
+        folder, shown = here / "runs" / name, here / name
         if all((folder / file).exists() for file in FILES):
             measured[name] = read_results(folder, NEEDED)
         if (shown / "perturbation").exists():

@@ -43,7 +43,7 @@ def make_workspace(folder: Path, steps: int) -> None:
 
 def paths_of(folder: Path, name: str, run: str) -> RunPaths:
     """Where the training `name` of this run writes."""
-    return RunPaths(*(folder / name / path for path in run_paths(run)))
+    return RunPaths(*(folder / name / path for path in run_paths(run, "quick")))
 
 
 def start(

@@ -150,11 +150,11 @@ def test_dvc_yaml_names_no_file_that_no_stage_reads():
 
 def test_the_paths_of_dvc_yaml_are_those_of_the_code():
     outs = {name: str(stage) for name, stage in stages_of_dvc_yaml().items()}
-    paths = run_paths("${key}")
+    paths = run_paths("${key}", "${budget}")
     assert str(paths.digits) in outs["download"] and str(paths.curve) in outs["train"]
     assert str(paths.model) in outs["train"] and str(paths.explorer) in outs["perturb"]
     study = (ROOT / "study" / "dvc.yaml").read_text()
-    assert f"../{run_paths('${key}', study=True).model}" in study
+    assert f"../{run_paths('${key}', '', study=True).model}" in study
 
 
 def test_a_launcher_takes_the_place_of_python():

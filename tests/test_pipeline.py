@@ -110,7 +110,7 @@ def test_an_experiment_makes_every_result(repository):
     assert ran(output) == {"check", "download", "report"} | stages
     assert "first" in repository.dvc("exp", "show", "--no-pager", "--json")
     for run in RUNS:
-        folder = repository.folder / "reports" / "runs" / run
+        folder = repository.folder / "reports" / "quick" / "runs" / run
         metrics = json.loads((folder / "metrics.json").read_text())[run]
         assert 0 <= metrics["error_low"] <= metrics["error"] <= metrics["error_high"] <= 100
         curve = pd.read_csv(folder / "training.csv")
@@ -124,7 +124,7 @@ def test_an_experiment_makes_every_result(repository):
 
 
 def test_the_summary_links_to_files_that_exist(repository):
-    summary = repository.folder / "reports" / "summary.md"
+    summary = repository.folder / "reports" / "quick" / "summary.md"
     targets = [part.split(")")[0] for part in summary.read_text().split("](")[1:]]
     assert len(targets) > 30  # figures inline, tables linked
     for target in targets:
@@ -152,7 +152,7 @@ def test_the_mlflow_runs_have_files_parameters_metrics_and_parents(repository):
     lock = yaml.safe_load((repository.folder / "dvc.lock").read_text())
     assert tags["checkpoint.md5"] == lock["stages"]["train@mnist"]["outs"][0]["md5"]
     assert table("tags", child)["mlflow.parentRunId"] == ids[parent]
-    path = repository.folder / "reports" / "runs" / "mnist" / "metrics.json"
+    path = repository.folder / "reports" / "quick" / "runs" / "mnist" / "metrics.json"
     error = json.loads(path.read_text())["mnist"]["error"]
     for name in (parent, child):
         assert table("latest_metrics", name)["error"] == pytest.approx(error, abs=0.01)

@@ -15,10 +15,12 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 def test_results_are_those_of_the_reports():
     """Error and 95 % interval of each row, in the order of the table."""
     reports = ROOT / "reports"
-    robustness = pd.read_csv(reports / "runs" / "mnist" / "robustness.csv", index_col="transform")
+    robustness = pd.read_csv(
+        reports / "laptop" / "runs" / "mnist" / "robustness.csv", index_col="transform"
+    )
     mnist, multimnist, gpu = (
         json.loads((reports / place / "metrics.json").read_text()).popitem()[1]
-        for place in ("runs/mnist", "runs/multimnist", "study/gpu")
+        for place in ("laptop/runs/mnist", "laptop/runs/multimnist", "study/gpu")
     )
     columns = ("error", "error_low", "error_high")
     rows = (mnist, robustness.loc["random_affine"], multimnist, gpu)

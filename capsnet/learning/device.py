@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+SMALL_BATCH = 10**9  # multiply-adds, forward
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
@@ -85,6 +86,14 @@ def peak(device: torch.device) -> int:
         return 1024 * int(kilobytes)
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def limit_threads(multiply_adds: int) -> None:
+    """Use one thread where a batch takes fewer than `SMALL_BATCH` multiply-adds: two threads wait
+    for each other longer than they compute. OMP_NUM_THREADS, if set, wins.
+    """
+    if multiply_adds < SMALL_BATCH and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 def keep_freed_memory() -> None:

@@ -41,17 +41,18 @@ def known_error(path: str | Path) -> KnownError | None:
 def recorded_error(path: str | Path) -> float | None:
     """The test error in percent that stage `evaluate` recorded for the checkpoint at `path`.
 
-    It stands in reports/runs/<name>/metrics.json beside the folder of the checkpoint. dvc.lock says
-    of which file: what was measured of another file of that name is no answer.
+    dvc.lock names the metrics file and the MD5 of the checkpoint that was evaluated. Another file
+    of the same name has no recorded error.
     """
     path = Path(path).absolute()  # not resolved: DVC may link the file to its cache
     root, name = path.parent.parent, path.stem
     try:
         lock = yaml.load((root / "dvc.lock").read_bytes(), yaml.CSafeLoader)
-        tested = {dep["path"]: dep["md5"] for dep in lock["stages"][f"evaluate@{name}"]["deps"]}
+        stage = lock["stages"][f"evaluate@{name}"]
+        tested = {dep["path"]: dep["md5"] for dep in stage["deps"]}
         if tested[f"{path.parent.name}/{path.name}"] != file_md5(path):
             return None
-        metrics = root / "reports" / "runs" / name / "metrics.json"
+        [metrics] = (root / out["path"] for out in stage["outs"] if "metrics.json" in out["path"])
         return float(json.loads(metrics.read_bytes())[name]["error"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):  # no record, or not ours
         return None

@@ -23,10 +23,10 @@ def test_the_test_error_counts_if_it_is_of_these_weights(
     """dvc.lock says of which weights; without a valid record the checkpoint's own error counts."""
     model = save(tmp_path / "models" / "pairs.safetensors", num_digits=2, validation_error=41.5)
     md5 = hashlib.md5(model.read_bytes()).hexdigest() if same_weights else "other"
-    stages = {"evaluate@pairs": {"deps": [{"path": "models/pairs.safetensors", "md5": md5}]}}
-    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
-    (path := tmp_path / "reports" / "runs" / "pairs" / "metrics.json").parent.mkdir(parents=True)
-    path.write_text(metrics)
+    stage = {"deps": [{"path": "models/pairs.safetensors", "md5": md5}]}
+    stage["outs"] = [{"path": "errors.csv"}, {"path": "metrics.json"}]
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {"evaluate@pairs": stage}}))
+    (tmp_path / "metrics.json").write_text(metrics)
     assert known_error(model) == expected
     monkeypatch.chdir(model.parent)
     assert known_error("pairs.safetensors") == expected

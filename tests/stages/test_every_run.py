@@ -100,7 +100,7 @@ def go_through(monkeypatch, name: str, run: str = "") -> None:
     for kind in ("outs", "metrics", "plots"):
         for out in stage(name).get(kind, []):
             path = out if isinstance(out, str) else next(iter(out))
-            path = Path(path.replace("${key}", run))
+            path = Path(path.replace("${key}", run).replace("${budget}", "quick"))
             assert path.is_file() or any(path.iterdir()), f"{name}@{run}: {path}"
 
 
@@ -110,7 +110,7 @@ def test_a_run_goes_through(workspace, monkeypatch, run):
     go_through(monkeypatch, "check")
     for name in ("train", "evaluate", "perturb"):
         go_through(monkeypatch, name, run)
-    table = Path(f"reports/runs/{run}/robustness.csv").read_text()
+    table = Path(f"reports/quick/runs/{run}/robustness.csv").read_text()
     assert ("\naffnist," in table) == (RUNS[run][0] == "mnist40")
 
 
@@ -118,7 +118,7 @@ def test_the_report_takes_them_all(workspace, monkeypatch):
     """After the runs above: a row for each, and every link leads to a file."""
     monkeypatch.chdir(workspace)
     go_through(monkeypatch, "report")
-    summary = Path("reports/summary.md")
+    summary = Path("reports/quick/summary.md")
     text = summary.read_text()
     for run in RUNS:
         assert f"| {run} " in text
