@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from capsnet.learning.device import choose_device
+from capsnet.learning.device import choose_device, limit_threads
 
 CODE = """
 import resource
@@ -36,3 +36,16 @@ def test_more_processes_than_gpus_is_a_line(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "4")
     with pytest.raises(ValueError, match=r"has 4 .* none for process 4: .* --nproc-per-node 4"):
         choose_device()
+
+
+def test_a_small_network_uses_one_thread(monkeypatch):
+    found = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch, "set_num_threads", found.append)
+    limit_threads(10**10)
+    assert found == []
+    limit_threads(10**8)
+    assert found == [1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    limit_threads(10**8)
+    assert found == [1]

@@ -20,10 +20,10 @@ FLOORS = (  # from top to bottom, each with its rooms: a folder, or files that b
     ("predict", "benchmark", "explore/__main__"),
     ("studies", "reading", "explore", "tracking provenance"),
     ("learning checkpoint", "config", "plots"),
-    ("nn", "data", "files", "paths", "losses", "metrics"),
+    ("nn", "data", "files", "paths", "losses", "metrics", "__init__"),
 )
-# The log of runs reads results and makes none.
-NO_RESULT_DEPENDS_ON = {"capsnet/tracking.py", "capsnet/provenance.py"}
+# The log of runs and the wait policy of threads change no result.
+NO_RESULT_DEPENDS_ON = {"capsnet/__init__.py", "capsnet/tracking.py", "capsnet/provenance.py"}
 
 
 def imported_files(path: Path) -> set[str]:
