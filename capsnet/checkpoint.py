@@ -72,24 +72,27 @@ def describe(path: str | Path) -> dict[str, object]:
 
 
 def load(path: str | Path) -> nn.Module:
-    """Give the network back, on the CPU and in evaluation mode, ready to call.
+    """Build the network and load its weights, on the CPU and in evaluation mode.
 
-    Raises ValueError as `describe` does, if one bit is not as it was written, or if this code
-    knows no such network.
+    Each weight has the memory format of a new network. Raises ValueError as `describe` does, if
+    the contents do not match the digest, or if this code knows no such network.
     """
     description, tensors = read(path)
     try:
         with torch.device("meta"):  # no memory, whatever sizes the file speaks of
             model = network_class(description["network"])(**description["arguments"])
+        strides = {name: weight.stride() for name, weight in model.named_parameters()}
         model.load_state_dict(tensors, assign=True)
     except Exception as error:  # the class may fail in any way over arguments that are not its own
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"{path} holds no network that this code knows: {what:.500}") from None
+    for name, weight in model.named_parameters():  # the file holds contiguous tensors
+        weight.data = torch.empty_strided(weight.shape, strides[name]).copy_(weight.detach())
     return model.eval()
 
 
 def write(path: Path, description: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
-    """Write both as one file; a file of that name is whole at every moment."""
+    """Write both to one file, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     whole = {"format": FORMAT, "digest": _digest(description, tensors), **description}
     # One metadata key only: safetensors writes several in an order that changes from process to
@@ -111,7 +114,7 @@ def read(path: str | Path) -> tuple[dict[str, object], dict[str, Tensor]]:
 
 
 def _digest(description: Mapping[str, object], tensors: Mapping[str, Tensor]) -> str:
-    """Of all that the file says: safetensors checks sizes and names, but no bit of a weight."""
+    """SHA-256 of metadata and tensors: safetensors checks sizes and names, but not the values."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     digest.update(safetensors.torch.save(dict(tensors)))
     return digest.hexdigest()

@@ -1,10 +1,10 @@
-"""Compile every Triton kernel to machine code, without a GPU, and print what each needs of one.
+"""Compile the Triton kernels to machine code without a GPU and print the resources they use.
 
     python -m tests.compiled
 
-records the launches of passes there and back and compiles each that differs with Triton's own
-compiler and the ptxas that it brings. A line of JSON each: kernel, compute capability, registers
-and bytes of stack (spilled registers) of a thread, bytes of shared memory of a block.
+records the kernel launches of forward and backward passes and compiles each with Triton and its
+ptxas. Prints one line of JSON per kernel and compute capability: registers and bytes of stack
+(spilled registers) of a thread, bytes of shared memory of a block.
 """
 
 import json
@@ -21,23 +21,17 @@ from triton.compiler import ASTSource
 from capsnet.nn.kernels import routing_triton
 
 CAPABILITIES = (80, 90)
-# Images, lower capsules, iterations, leaky, gradient: of a training, of a GPU's test and a CPU's,
-# of one image; without agreement; by option. The first two also with TF32, as a GPU trains.
-CALLS = (
-    (128, 1152, 3, False, "all"),
-    (128, 3200, 3, False, "all"),
-    (1000, 1152, 3, False, "all"),
-    (100, 3200, 3, False, "all"),
-    (1, 1152, 3, False, "all"),
-    (128, 1152, 1, False, "all"),
-    (128, 1152, 3, True, "last"),
+CALLS = (  # TF32, images, leaky, gradient: a training, a training with TF32, a single image
+    (False, 128, False, "all"),
+    (True, 128, False, "all"),
+    (False, 1, True, "last"),
 )
 KERNELS = ("_scan_kernel", "_gradient_kernel")
-SIXTEEN = [["tt.divisibility", 16]]  # what a launch finds out of its arguments
+SIXTEEN = [["tt.divisibility", 16]]  # of pointers and integers, as a launch finds it
 
 
 class Recorder:
-    """In a kernel's place: keeps the arguments of each launch in a list."""
+    """Replaces a kernel and records the arguments of each launch."""
 
     def __init__(self, kernel, launches: list) -> None:
         self.kernel, self.launches = kernel, launches
@@ -47,30 +41,28 @@ class Recorder:
 
 
 def record() -> list:
-    """The launches of passes there and back, at the paper's sizes."""
+    """The launches of forward and backward passes at the paper's sizes."""
     launches: list = []
     for name in KERNELS:
         setattr(routing_triton, name, Recorder(getattr(routing_triton, name), launches))
-    calls = [(False, call) for call in CALLS] + [(True, call) for call in CALLS[:2]]
-    for tf32, (num_images, num_lower, iterations, leaky, gradient) in calls:
+    for tf32, num_images, leaky, gradient in CALLS:
         torch.backends.cuda.matmul.allow_tf32 = tf32
-        lower = torch.zeros(num_images, num_lower, 8, requires_grad=True)
-        weight = torch.zeros(num_lower, 10, 8, 16, requires_grad=True)
+        lower = torch.zeros(num_images, 1152, 8, requires_grad=True)
+        weight = torch.zeros(1152, 10, 8, 16, requires_grad=True)
         bias = torch.zeros(10, 16, requires_grad=True)
-        options = iterations, leaky, gradient
-        routing_triton.RouteInTriton.apply(lower, weight, bias, *options).sum().backward()
+        routing_triton.RouteInTriton.apply(lower, weight, bias, 3, leaky, gradient).sum().backward()
     return launches
 
 
 def source(kernel, args) -> ASTSource:
-    """The kernel for arguments of these types and constants, as a launch would compile it."""
+    """The kernel specialized to its arguments, as a launch would compile it."""
     signature, constants, known = {}, {}, {}
     for place, (parameter, value) in enumerate(zip(kernel.params, args, strict=True)):
         if parameter.is_constexpr:
             kind, constants[(place,)] = "constexpr", value
         elif isinstance(value, torch.Tensor):
             kind, known[(place,)] = "*fp32", SIXTEEN
-        elif value == 1 and not parameter.do_not_specialize:  # Triton makes it a constant
+        elif value == 1 and not parameter.do_not_specialize:
             kind, constants[(place,)] = "constexpr", value
         else:
             kind = "i32" if isinstance(value, int) else "fp32"
@@ -80,14 +72,14 @@ def source(kernel, args) -> ASTSource:
     return ASTSource(kernel, signature, constants, known)
 
 
-def needs(cubin: bytes) -> tuple[int, int]:
-    """Registers and bytes of stack of a thread."""
+def resources(cubin: bytes) -> tuple[int, int]:
+    """Registers and bytes of stack per thread."""
     program = Path(triton.__path__[0]) / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        told = subprocess.run([program, "-res-usage", file.name], capture_output=True, text=True)
-    found = re.search(r"REG:(\d+) STACK:(\d+)", told.stdout)
+        done = subprocess.run([program, "-res-usage", file.name], capture_output=True, text=True)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", done.stdout)
     return int(found[1]), int(found[2])
 
 
@@ -100,7 +92,7 @@ def main() -> None:
         for capability in CAPABILITIES:
             target = GPUTarget("cuda", capability, 32)
             compiled = triton.compile(wanted, target=target, options=options)
-            registers, stack = needs(compiled.asm["cubin"])
+            registers, stack = resources(compiled.asm["cubin"])
             found = {"kernel": kernel.fn.__name__, "capability": capability, "tf32": tf32}
             found |= {"registers": registers, "stack": stack, "shared": compiled.metadata.shared}
             print(json.dumps(found), flush=True)

@@ -1,6 +1,4 @@
-"""The capsule network of the paper (Figure 1): convolution, primary capsules, class capsules,
-decoder.
-"""
+"""The capsule network of the paper (Figure 1)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,9 +12,7 @@ from capsnet.nn.layers import PRIMARY_STRIDE, DigitCapsules, PrimaryCapsules, gr
 
 
 class Prediction(NamedTuple):
-    """Lengths [b, j], the longer the surer (a baseline gives its scores here); capsules [b, j, d]
-    or None.
-    """
+    """Lengths [b, j] (scores of a baseline) and capsules [b, j, d] (None of a baseline)."""
 
     lengths: Tensor
     capsules: Tensor | None
@@ -26,9 +22,9 @@ class CapsNet(nn.Module):
     """Images float [b, 1, h, w] in [0, 1] -> Prediction. The defaults are the paper's sizes.
 
     28x28 images give 1,152 primary capsules and 8,215,568 parameters, 36x36 images 3,200 and
-    11,361,808. `decoder_sizes=None` leaves the decoder out (Table 1, "no reconstruction").
-    `init="authors"`: their weights at the start, and the class capsules' bias of their code (160
-    parameters). Raises ValueError if the image is too small for the two convolutions.
+    11,361,808. `decoder_sizes=None`: no decoder (Table 1, "no reconstruction"). `init="authors"`:
+    initial weights of the authors' code and its bias of the class capsules (160 parameters).
+    Raises ValueError if the image is too small for the two convolutions.
     """
 
     def __init__(
@@ -79,12 +75,13 @@ class CapsNet(nn.Module):
                 image_size=image_size,
             )
         if init == "authors":
-            self.start_as_the_authors()
+            self._init_as_authors()
 
-    def start_as_the_authors(self) -> None:
-        """Weights as the authors' code has them at the start: normal, cut at two standard
-        deviations; every bias 0.1. Their primary layer divides its sums by 32, but not the bias
-        that it adds then; here its weights are 32 times smaller instead.
+    def _init_as_authors(self) -> None:
+        """Weights normal, truncated at two standard deviations; every bias 0.1.
+
+        The authors' primary layer divides its sums by 32 before it adds the bias. Here its initial
+        weights are divided by 32.
         """
         layers = [layer for layer in self.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
         for layer in (*layers, self.digit):
@@ -99,6 +96,6 @@ class CapsNet(nn.Module):
         return Prediction(linalg.vector_norm(capsules, dim=-1), capsules)
 
     def lower_capsules(self, images: Tensor) -> Tensor:
-        """The primary capsules [b, i, p], type by type and row by row within a type."""
+        """Primary capsules [b, i, p], ordered by type, row and column."""
         layer = self.convolution
         return self.primary(convolve_relu(images, layer.weight, layer.bias, stride=1))

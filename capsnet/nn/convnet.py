@@ -1,8 +1,8 @@
-"""The control that isolates capsules: the CapsNet of the paper without squash, votes and routing.
+"""The control: a CapsNet without squash, votes and routing. Not in the paper.
 
-Not of the paper: the same two convolutions, with a ReLU each, and one linear layer in place of the
-capsules' matrices (as many weights, at the start PyTorch's, which are smaller). What it keeps is
-that a class is a vector, its length the score, and that the decoder draws a digit from it.
+Two convolutions with ReLU and one linear layer with as many weights as the matrices of the CapsNet
+and PyTorch's initialization. Each class is a vector, its length is the score, and the decoder
+reconstructs the digit from it.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from capsnet.nn.layers import PRIMARY_STRIDE, grid_size
 
 
 class ConvNet(nn.Module):
-    """Images float [b, 1, h, w] in [0, 1] -> Prediction, with vectors [b, j, d] as its capsules.
+    """Images float [b, 1, h, w] in [0, 1] -> Prediction with vectors [b, j, d] as capsules.
 
-    11,361,968 parameters on 36x36 images, 160 biases more than the CapsNet. A length is 0 or more,
-    not below 1. Raises ValueError if the image is too small for the two convolutions.
+    11,361,968 parameters on 36x36 images, 160 more than the CapsNet (biases). Lengths may exceed 1.
+    Raises ValueError if the image is too small for the two convolutions.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
-"""The decoder: the capsule of one digit -> the image of that digit (paper, section 4.1 and Figure
-2).
+"""The decoder reconstructs a digit from its capsule (paper, section 4.1 and Figure 2).
 
-Legend of the suffixes: b image, j class, d pose, k digit in the image, h w pixel.
+Suffixes: b image, j class, d pose, k digit in the image.
 """
 
 import itertools
@@ -12,10 +11,9 @@ from torch import Tensor, nn
 
 
 class Decoder(nn.Module):
-    """Three fully connected layers that see all class capsules, all but one set to zero.
+    """Fully connected layers: capsules [b, j, d], labels [b, k] -> images [b, k, h, w].
 
-    `decoder(capsules [b, j, d], labels [b, k]) -> [b, k, h, w]`: each digit is decoded on its own,
-    from its own capsule, by the same weights.
+    Each of the k digits is decoded from its own capsule; all other capsules are zero.
     """
 
     def __init__(
@@ -32,8 +30,6 @@ class Decoder(nn.Module):
 
     def forward(self, capsules_bjd: Tensor, labels_bk: Tensor) -> Tensor:
         mask_bkj = torch.nn.functional.one_hot(labels_bk, capsules_bjd.shape[1])
-        masked_bkjd = mask_bkj.unsqueeze(-1) * capsules_bjd.unsqueeze(
-            1
-        )  # the other capsules stay zero
+        masked_bkjd = mask_bkj.unsqueeze(-1) * capsules_bjd.unsqueeze(1)
         pixels = self.layers(masked_bkjd.flatten(2))
         return pixels.unflatten(-1, (self.image_size, self.image_size))

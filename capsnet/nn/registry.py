@@ -1,6 +1,4 @@
-"""The networks that a run may name: where each is, what it takes from the configuration, how it is
-trained and what it can do. A network is imported only when it is built.
-"""
+"""Registry of networks. A network is imported when it is built."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,16 +7,16 @@ from typing import NamedTuple
 
 
 class Network(NamedTuple):
-    path: str  # of its class
+    path: str  # of the class
     title: str  # in reports
-    losses: tuple[str, str]  # in capsnet.losses: for one and for two objects in an image
-    arguments: tuple[str, ...]  # keyword arguments of the class that the configuration sets
+    losses: tuple[str, str]  # functions of capsnet.losses for one and two objects in an image
+    arguments: tuple[str, ...]  # keyword arguments of the class set by the configuration
     routes: bool = False
     reconstructs: bool = False
 
     @property
     def gives_lengths(self) -> bool:
-        """Of a vector for each class; else unbounded scores."""
+        """Whether the scores are lengths of vectors, not unbounded scores."""
         return "margin_loss" in self.losses
 
 
@@ -46,26 +44,26 @@ NETWORKS = {
 
 
 def network_class(name: str) -> type:
-    """The class of a network. Raises KeyError for a name that is not in NETWORKS."""
+    """The class of a network. Raises KeyError for an unknown name."""
     module, _, cls = NETWORKS[name].path.rpartition(".")
     return getattr(import_module(module), cls)
 
 
 def network_of(model: object) -> Network:
-    """The entry of a network that was built. Raises KeyError for another class."""
+    """The registry entry of a network. Raises KeyError for an unknown class."""
     path = f"{type(model).__module__}.{type(model).__qualname__}"
     return {network.path: network for network in NETWORKS.values()}[path]
 
 
 def classification_loss(name: str, *, num_digits: int, **margins: float) -> Callable:
-    """(lengths or scores [b, j], multi-hot targets [b, j]) -> scalar. The margins are of Eq. 4."""
+    """(lengths or scores [b, j], multi-hot targets [b, j]) -> scalar. `margins`: those of Eq. 4."""
     network = NETWORKS[name]
     loss = getattr(import_module("capsnet.losses"), network.losses[num_digits - 1])
     return partial(loss, **margins) if network.gives_lengths else loss
 
 
 def multiply_adds(name: str, arguments: Mapping[str, object]) -> int:
-    """Multiply-adds of a prediction for one image, without the decoder; nothing is computed."""
+    """Multiply-adds of a prediction for one image, without the decoder, counted on `meta`."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

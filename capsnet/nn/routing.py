@@ -1,16 +1,13 @@
 """Routing by agreement (Sabour, Frosst & Hinton 2017, section 2): functions, no weights.
 
-Legend of the suffixes: b image, i lower capsule, j upper capsule, p lower pose, d upper pose.
+Suffixes: b image, i lower capsule, j upper capsule, p lower pose, d upper pose.
 
-`route_reference` is Procedure 1 in a few plain lines: the truth. `route` is the same function of
-the same arguments, with the same gradients, but on a CPU and on an NVIDIA GPU it never stores the
-votes: the logits of pass k are votes . (v_1 + ... + v_{k-1}), so a pass needs only that running
-sum, the query, and the votes are computed anew in each pass, used while they are in the cache or in
-registers, and forgotten. `trace` is for those who want to see it all.
+`route_reference` is Procedure 1. `route` has the same value and gradients but does not store the
+votes on a CPU or an NVIDIA GPU. The logits of pass k are votes . (v_1 + ... + v_{k-1}), so a pass
+needs only this running sum, the query, and recomputes the votes. `trace` returns every iteration.
 
-Beyond the paper: `bias_jd` (the authors' code), `leaky` (the authors' code: a vote may go to no
-capsule at all) and `gradient="last"` (many reimplementations: the couplings count as constants in
-the backward pass).
+Not in the paper: `bias_jd` and `leaky` (both of the authors' code) and `gradient="last"` (many
+reimplementations: the couplings are constants in the backward pass).
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -36,11 +33,11 @@ def route_reference(
     leaky: bool = False,
     gradient: str = "all",
 ) -> Tensor:
-    """Route lower capsules [b, i, p] to upper capsules [b, j, d]: Procedure 1, written for the eye.
+    """Route lower capsules [b, i, p] to upper capsules [b, j, d] (Procedure 1).
 
-    `weight_ijpd` holds one matrix per pair of capsules. r iterations are r passes with r - 1 logit
-    updates. `leaky` adds one more logit per lower capsule, always zero, whose share goes nowhere.
-    Raises ValueError for sizes that do not fit, no iterations, or an unknown `gradient`.
+    `weight_ijpd` has one matrix per pair of capsules. r iterations are r passes and r - 1 logit
+    updates. `leaky` adds to the softmax a logit of zero whose coupling is dropped. Raises
+    ValueError if sizes do not match, for no iterations, or for an unknown `gradient`.
     """
     _check(lower_bip, weight_ijpd, num_iterations, bias_jd, gradient)
     votes_bijd = torch.einsum("bip,ijpd->bijd", lower_bip, weight_ijpd)  # Eq. 2
@@ -72,12 +69,12 @@ def route(
     gradient: str = "all",
     implementation: str = "auto",
 ) -> Tensor:
-    """Route lower capsules [b, i, p] to upper ones [b, j, d] without storing the votes.
+    """Route lower capsules [b, i, p] to upper capsules [b, j, d] without storing the votes.
 
-    Same arguments, value, gradients and errors as `route_reference`. Half precision is summed in
-    float32; the result has the dtype of `lower_bip`. The faster way has no second derivatives; with
-    `implementation` "reference" it is not used. Raises ValueError also if its kernel does not
-    start, here or in the backward pass.
+    Arguments, value, gradients and errors are those of `route_reference`. Half precision is summed
+    in float32; the result has the dtype of `lower_bip`. The kernels have no second derivatives;
+    `implementation="reference"` does not use them. Raises ValueError if a kernel does not start,
+    also in the backward pass.
     """
     _check(lower_bip, weight_ijpd, num_iterations, bias_jd, gradient)
     if implementation not in IMPLEMENTATIONS:
@@ -89,11 +86,11 @@ def route(
     bias = weight.new_zeros(num_upper, upper_dim) if bias_jd is None else bias_jd.to(dtype)
     fastest = None
     if implementation == "auto" and lower.numel() > 0:
-        fastest = _fastest(lower.device.type, num_upper)  # the one place that chooses it
+        fastest = _fastest(lower.device.type, num_upper)
     if fastest:
         capsules_bjd = fastest.apply(lower, weight, bias, num_iterations, leaky, gradient)
     else:
-        with _without_autocast(lower.device.type):  # it would sum in half precision
+        with _without_autocast(lower.device.type):  # sum in float32
             capsules_bjd = route_reference(
                 lower,
                 weight,
@@ -106,10 +103,10 @@ def route(
 
 
 class Trace(NamedTuple):
-    """What happened in each of r iterations; the votes are the same in all of them."""
+    """Votes and the logits, couplings and capsules of each of r iterations."""
 
-    votes: Tensor  # [b, i, j, d]
-    logits: Tensor  # [r, b, i, j], before the softmax of each iteration
+    votes: Tensor  # [b, i, j, d], the same in all iterations
+    logits: Tensor  # [r, b, i, j], before the softmax
     couplings: Tensor  # [r, b, i, j]
     capsules: Tensor  # [r, b, j, d]
 
@@ -123,15 +120,14 @@ def trace(
     bias_jd: Tensor | None = None,
     leaky: bool = False,
 ) -> Trace:
-    """Route as `route_reference` does and show logits, couplings and capsules of every iteration.
+    """Route and return logits, couplings and capsules of every iteration, without gradients.
 
-    Half precision is summed in float32, as in `route`, whose result differs by rounding alone. The
-    votes are stored, so give it few images at a time (36x36: 2 MB of votes each). Same errors as
-    `route`; no gradients.
+    Half precision is summed in float32, as in `route`. The votes of an image of 36x36 pixels take
+    2 MB. Raises the same errors as `route_reference`.
     """
     _check(lower_bip, weight_ijpd, num_iterations, bias_jd, "all")
     with _without_autocast(lower_bip.device.type):
-        dtype = torch.promote_types(weight_ijpd.dtype, torch.float32)  # as `route` sums
+        dtype = torch.promote_types(weight_ijpd.dtype, torch.float32)
         lower, weight = lower_bip.to(dtype), weight_ijpd.to(dtype)
         votes_bijd = torch.einsum("bip,ijpd->bijd", lower, weight)  # Eq. 2
         logits_bij = votes_bijd.new_zeros(votes_bijd.shape[:3])
@@ -151,15 +147,12 @@ def trace(
 
 
 def _fastest(device: str, num_upper: int) -> type[torch.autograd.Function] | None:
-    """What routes without votes on such a device; None: only the reference does."""
+    """The kernel for a device, or None. Imported here so that only its users load its compiler."""
     if device == "cpu":
-        from capsnet.nn.kernels.routing_cpu import (
-            RouteOnCPU,  # only those who route on a CPU load numba
-        )
+        from capsnet.nn.kernels.routing_cpu import RouteOnCPU
 
         return RouteOnCPU
-    # torch brings Triton along, but not on every system; its code grows with the upper capsules,
-    # and for 47 of them the compiler took minutes.
+    # Not every system has Triton. Its compiler takes minutes for 47 upper capsules.
     if device == "cuda" and num_upper <= 32 and find_spec("triton"):
         from capsnet.nn.kernels.routing_triton import RouteInTriton
 
@@ -170,25 +163,17 @@ def _fastest(device: str, num_upper: int) -> type[torch.autograd.Function] | Non
 def _without_autocast(device: str) -> AbstractContextManager:
     if torch.amp.is_autocast_available(device):
         return torch.autocast(device, enabled=False)
-    return nullcontext()  # as on the meta device
+    return nullcontext()  # the meta device
 
 
 def _check(lower_bip, weight_ijpd, num_iterations, bias_jd, gradient) -> None:
-    if lower_bip.dim() != 3 or weight_ijpd.dim() != 4:
+    lower, weight = tuple(lower_bip.shape), tuple(weight_ijpd.shape)
+    if len(lower) != 3 or len(weight) != 4 or lower[1:] != weight[::2]:
         raise ValueError(
-            f"route takes lower capsules [b, i, p] and weights [i, j, p, d], "
-            f"got {tuple(lower_bip.shape)} and {tuple(weight_ijpd.shape)}"
+            f"lower capsules {lower} do not match weights {weight}: wanted [b, i, p], [i, j, p, d]"
         )
-    num_lower, num_upper, lower_dim, upper_dim = weight_ijpd.shape
-    if lower_bip.shape[1:] != (num_lower, lower_dim):
-        raise ValueError(
-            f"lower capsules {tuple(lower_bip.shape)} do not fit weights "
-            f"{tuple(weight_ijpd.shape)}: wanted [b, {num_lower}, {lower_dim}]"
-        )
-    if bias_jd is not None and bias_jd.shape != (num_upper, upper_dim):
-        raise ValueError(
-            f"bias has shape {tuple(bias_jd.shape)}, wanted [{num_upper}, {upper_dim}]"
-        )
+    if bias_jd is not None and bias_jd.shape != weight[1::2]:
+        raise ValueError(f"bias has shape {tuple(bias_jd.shape)}, wanted {weight[1::2]}")
     if num_iterations < 1:
         raise ValueError(f"routing takes at least 1 iteration, got {num_iterations}")
     if gradient not in GRADIENTS:
@@ -197,7 +182,7 @@ def _check(lower_bip, weight_ijpd, num_iterations, bias_jd, gradient) -> None:
 
 def _coupling(logits: Tensor, leaky: bool) -> Tensor:
     """Softmax over the upper capsules, the last dimension of `logits`."""
-    if leaky:  # one more place to go, with logit zero: the couplings sum to less than 1
+    if leaky:  # a further logit of zero: the couplings sum to less than 1
         logits = torch.nn.functional.pad(logits, (1, 0))
         return logits.softmax(dim=-1)[..., 1:]
     return logits.softmax(dim=-1)  # Eq. 3: over upper capsules j

@@ -5,17 +5,17 @@ from torch import Tensor
 
 
 def squash(s: Tensor, dim: int = -1) -> Tensor:
-    """Shrink each vector to a length below 1 and keep its direction (Eq. 1).
+    """Shrink each vector along `dim` to a length below 1 and keep its direction (Eq. 1).
 
-    `s * |s| / (1 + |s|^2)` is Eq. 1 with one norm cancelled: it needs no epsilon, zero maps to zero
-    and the gradient there is zero, not NaN. Returns the shape of `s`; a vector lies along `dim`.
+    `s * |s| / (1 + |s|^2)` is Eq. 1 with one norm cancelled. It needs no epsilon: value and
+    gradient are zero at zero.
     """
     length = torch.linalg.vector_norm(s, dim=dim, keepdim=True)
     return s * (length / (1 + length**2))  # Eq. 1
 
 
 def squash_gradient(s: Tensor, grad_capsules: Tensor, dim: int = -1) -> Tensor:
-    """dL/ds from dL/dv of v = squash(s), for the backward passes written by hand."""
+    """dL/ds from dL/dv of v = squash(s), for the backward passes of the kernels."""
     with torch.enable_grad():
         s = s.detach().requires_grad_()
         return torch.autograd.grad(squash(s, dim), s, grad_capsules)[0]

@@ -1,4 +1,4 @@
-"""The trace shows the routing that `route` does, iteration by iteration."""
+"""The trace shows every iteration of `route`."""
 
 import pytest
 import torch
@@ -8,95 +8,63 @@ from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.routing import route, route_reference, trace
 
 
-def example(dtype=torch.float64, num_images=3):
-    """(lower [3, 6, 4], weight [6, 5, 4, 2], bias [5, 2])"""
+def draw(dtype=torch.float64) -> list[torch.Tensor]:
+    """Lower capsules [3, 6, 4], weights [6, 5, 4, 2] and bias [5, 2]."""
     generator = torch.Generator().manual_seed(0)
-    shapes = (num_images, 6, 4), (6, 5, 4, 2), (5, 2)
+    shapes = (3, 6, 4), (6, 5, 4, 2), (5, 2)
     return [torch.randn(*shape, generator=generator, dtype=dtype) for shape in shapes]
 
 
-CLOSE = {"rtol": 1e-6, "atol": 1e-6}  # sums in another order
-OPTIONS = [{}, {"bias": True}, {"leaky": True}]
-
-
-def arguments(bias, options) -> dict[str, object]:
-    return {
-        "bias_jd": bias if "bias" in options else None,
-        "leaky": options.get("leaky", False),
-    }
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("num_iterations", [1, 2, 3, 5])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_it_ends_in_what_route_returns(num_iterations, options, dtype):
-    lower, weight, bias = example(dtype)
-    settings = {"num_iterations": num_iterations, **arguments(bias, options)}
-    traced = trace(lower, weight, **settings)
-    torch.testing.assert_close(traced.capsules[-1], route(lower, weight, **settings), **CLOSE)
-    assert len(traced.logits) == len(traced.couplings) == len(traced.capsules) == num_iterations
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_couplings_and_votes_make_the_capsules_of_the_reference(options):
-    """Eq. 2 by hand from what the trace gives: sum of coupling times vote, then squash."""
-    lower, weight, bias = example()
-    given = arguments(bias, options)
-    traced = trace(lower, weight, num_iterations=4, **given)
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("leaky", [False, True])
+def test_capsules_and_couplings_are_those_of_the_reference(biased, leaky):
+    """Each iteration ends in the reference's capsules; Eq. 2 and 1 by hand from its couplings."""
+    lower, weight, bias = draw()
+    options = {"bias_jd": bias if biased else None, "leaky": leaky}
+    traced = trace(lower, weight, num_iterations=4, **options)
     for k in range(4):
-        expected = route_reference(lower, weight, num_iterations=k + 1, **given)
+        expected = route_reference(lower, weight, num_iterations=k + 1, **options)
+        torch.testing.assert_close(traced.capsules[k], expected, rtol=1e-9, atol=1e-12)
         s = torch.einsum("bij,bijd->bjd", traced.couplings[k], traced.votes)
-        s = s + (bias if "bias" in options else 0)
+        s = s + (bias if biased else 0)
         length = s.norm(dim=-1, keepdim=True)
         torch.testing.assert_close(s * length / (1 + length**2), expected, rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(traced.capsules[k], expected, rtol=1e-9, atol=1e-12)
 
 
-def test_the_first_couplings_are_even_and_every_one_is_a_share():
-    lower, weight, *_ = example()
+def test_couplings_are_uniform_at_first_and_always_sum_to_1():
+    lower, weight, _ = draw()
     traced = trace(lower, weight, num_iterations=3)
     assert traced.logits[0].eq(0).all()
     torch.testing.assert_close(traced.couplings[0], torch.full((3, 6, 5), 0.2).double())
     torch.testing.assert_close(traced.couplings.sum(dim=-1), torch.ones(3, 3, 6).double())
 
 
-def test_an_image_alone_is_traced_as_in_its_batch():
-    lower, weight, *_ = example()
-    together = trace(lower, weight, num_iterations=3)
-    alone = trace(lower[1:2], weight, num_iterations=3)
-    for whole, one in zip(together[1:], alone[1:], strict=True):
-        torch.testing.assert_close(whole[:, 1:2], one, rtol=1e-12, atol=1e-12)
-
-
-def test_a_network_is_traced_to_its_own_prediction():
+def test_the_trace_of_a_network_ends_in_its_prediction():
     torch.manual_seed(0)
-    model = CapsNet(image_size=28, conv_channels=8, primary_types=2, init="authors", leaky=True)
-    model.eval()
-    images = torch.rand(2, 1, 28, 28)
+    sizes = dict(image_size=20, conv_channels=8, kernel_size=5, primary_types=2)
+    model = CapsNet(**sizes, init="authors", leaky=True).eval()
+    images = torch.rand(2, 1, 20, 20)
     traced = model.digit.trace(model.lower_capsules(images))
-    torch.testing.assert_close(traced.capsules[-1], model(images).capsules, **CLOSE)
+    torch.testing.assert_close(traced.capsules[-1], model(images).capsules, rtol=1e-6, atol=1e-6)
 
 
-def test_half_precision_is_traced_as_it_is_routed():
-    lower, weight, *_ = example(torch.float32)
-    for dtype in (torch.bfloat16, torch.float16):
-        traced = trace(lower.to(dtype), weight, num_iterations=3)
-        routed = route(lower.to(dtype), weight, num_iterations=3)
-        step = torch.finfo(dtype).eps  # sums that differ by 1e-7 may round to neighbours
-        torch.testing.assert_close(traced.capsules[-1], routed, rtol=step, atol=0)
-        assert traced.votes.dtype == traced.logits.dtype == torch.float32
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_summed_in_float32(dtype):
+    """As in `route`; sums that differ by 1e-7 may be rounded to neighbours."""
+    lower, weight, _ = draw(torch.float32)
+    traced = trace(lower.to(dtype), weight, num_iterations=3)
+    routed = route(lower.to(dtype), weight, num_iterations=3)
+    torch.testing.assert_close(traced.capsules[-1], routed, rtol=torch.finfo(dtype).eps, atol=0)
+    assert traced.votes.dtype == traced.logits.dtype == torch.float32
 
 
 def test_each_pass_is_computed_once(monkeypatch):
-    """r iterations take r couplings."""
     coupled, coupling = [], routing._coupling
     monkeypatch.setattr(routing, "_coupling", lambda *a: coupled.append(1) or coupling(*a))
-    lower, weight, *_ = example()
-    trace(lower, weight, num_iterations=5)
+    trace(*draw()[:2], num_iterations=5)
     assert len(coupled) == 5
 
 
-def test_wrong_sizes_stop_as_in_route():
-    lower, weight, *_ = example()
+def test_wrong_arguments():
     with pytest.raises(ValueError, match="at least 1 iteration"):
-        trace(lower, weight, num_iterations=0)
+        trace(*draw()[:2], num_iterations=0)

@@ -1,4 +1,4 @@
-"""Failures of a routing kernel as errors that name the way out."""
+"""Error messages of routing kernels."""
 
 import re
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ import torch
 
 @contextmanager
 def kernel_of(device: str) -> Iterator[None]:
-    """Around the passes of a faster way: whatever stops its kernel, but too little memory, becomes
-    a ValueError that names the way out.
+    """Raise a ValueError that names `implementation=reference` for any error of a kernel except
+    out of memory.
     """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        if re.search("(out of|not enough|allocate) memory", str(error)):  # as a host says it
+        if re.search("(out of|not enough|allocate) memory", str(error)):  # on the host
             raise
         what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}"
         raise ValueError(

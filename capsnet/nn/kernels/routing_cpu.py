@@ -1,18 +1,13 @@
-"""The passes of `capsnet.nn.routing.route` on a CPU: votes are computed, used and forgotten.
+"""Routing passes of `capsnet.nn.routing.route` on a CPU that do not store the votes.
 
-Paper: Sabour, Frosst & Hinton 2017, Procedure 1. What differs is only the order of the work: images
-stand in blocks of 32, or of 16 if there are no more, in the innermost dimension of every array
-("lanes", suffix l), so one machine instruction serves many images, a weight is one number for all
-of them, and the softmax over the upper capsules needs no sum across lanes. The operations on lanes
-are in lanes.py, the loops here are plain. They serve any number of capsules and any pose size that
-is a multiple of 8 (`pack` pads with zeros, which change nothing).
+Paper: Sabour, Frosst & Hinton 2017, Procedure 1. The innermost dimension of every array is a block
+of 32 images, or 16 for small batches ("lanes", suffix l): one instruction serves many images, and
+the softmax over the upper capsules needs no sum across lanes. `pack` pads poses with zeros to a
+multiple of 8. Some loops are unrolled four or eight times to keep sums in registers.
 
-Over 250 lines: some loops stand unrolled four or eight times, for sums stay in registers only so.
-
-A share of the work belongs to one thread alone and is summed in a fixed order, and what the shares
-are does not depend on the threads: these sums are the same bits for any number of threads. Threads
-are plain Python threads that live for one call (the loops hold no interpreter lock), so none is
-left to break a fork or to spin against torch's.
+The work is split into shares that do not depend on the number of threads, each summed in a fixed
+order, so the capsules and the gradients of lower capsules and weights are the same bits for any
+number of threads. Threads live for one call and release the interpreter lock.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -41,15 +36,15 @@ from capsnet.nn.kernels.lanes import (
     store,
     store_totals,
     subtract,
-)  # fmt: skip
+)
 from capsnet.nn.squash import squash, squash_gradient
 
 TILE = 8  # poses are padded to a multiple of this
-SHARES = 8  # of a scan, at least: parts of the lower capsules where the blocks of images are few
-LOWER_CHUNK = 32  # lower capsules whose weights stay in the second-level cache as blocks pass by
-GRADIENT_CHUNK = 2  # lower capsules whose vote gradients of all images are held at a time
+SHARES = 8  # minimum number of shares of a scan
+LOWER_CHUNK = 32  # lower capsules whose weights fit into the second-level cache
+GRADIENT_CHUNK = 2  # lower capsules whose vote gradients of all images are in memory at a time
 
-# ------------------------------------------------ pieces of a pass, for one block and one i
+# ------------------------------------------------ parts of a pass, for one block and one i
 
 
 @njit(nogil=True)
@@ -84,7 +79,7 @@ def _agree(votes_jdl, vectors_jdl, products_jl):
 def _softmax(logit_jl, leaky):
     """Logits -> couplings, in place."""
     num_upper = logit_jl.shape[0]
-    peak = fill(logit_jl, 0.0 if leaky else float("-inf"))  # leaky: one more logit, always zero
+    peak = fill(logit_jl, 0.0 if leaky else float("-inf"))  # leaky: a further logit of zero
     for j in range(num_upper):
         peak = larger(load(logit_jl, (j,)), peak)
     norm = exp(subtract(0, peak)) if leaky else fill(logit_jl, 0)
@@ -190,16 +185,15 @@ def _weight_gradient(lower_nipl, i, grad_votes_njdl, grad_weight_jpd):
                 )
 
 
-# ------------------------------------------------ whole scans; n is the block of images
+# ------------------------------------------------ scans; n is the block of images
 
 
 @njit(nogil=True, cache=True)
 def _scan(first, last, lower_nipl, weight, leaky, vectors, votes, products, sums):
-    """s = sum_i c_ij votes_ij or, given dL/ds too, dL/dq: shares first..last of the work.
+    """s = sum_i c_ij votes_ij or, given dL/ds, dL/dq: shares first..last.
 
     A share is one block of images and one part of the lower capsules: `sums` [part, n, j, d, l].
-    `vectors` [n, m, j, d, l] are the query and, for dL/dq, dL/ds. Without any it is pass 1, whose
-    couplings are even.
+    `vectors` [n, m, j, d, l]: none for the uniform pass 1, else the query and, for dL/dq, dL/ds.
     """
     num_lower, num_upper = weight.shape[:2]
     even = 1 / (num_upper + leaky)
@@ -230,11 +224,11 @@ def _gradients(
     first, last, lower_nipl, weight, leaky, first_grad_sum, vectors, scaled,
     through_couplings, votes, products, grad_votes, grad_lower_nipl, grad_weight,
 ):  # fmt: skip
-    """Lower capsules first..last: votes once, their gradient summed over passes, both products.
+    """dL/dlower and dL/dweight of lower capsules first..last, from dL/dvotes summed over passes.
 
-    Pass 1 has even couplings. Of the others, `vectors` [n, m, j, d, l]
-    are the queries and then, if the gradient goes through the couplings, each dL/ds; `scaled` are
-    what coupling and dL/dlogit multiply: each dL/ds and then the queries.
+    Pass 1 has uniform couplings. `vectors` [n, m, j, d, l] of the other passes: the queries and, if
+    the gradient goes through the couplings, each dL/ds. `scaled` is multiplied by couplings and
+    dL/dlogits: each dL/ds and then the queries.
     """
     even = 1 / (weight.shape[1] + leaky)
     num_passes = vectors.shape[1] // (2 if through_couplings else 1)
@@ -257,20 +251,20 @@ def _gradients(
             _weight_gradient(lower_nipl, i, grad_votes[i - start], grad_weight[i])
 
 
-def _forget_kernels_of_older_lanes() -> None:
-    """numba compiles anew what changed in this file; of lanes.py it would not notice."""
+def _remove_kernels_of_older_lanes() -> None:
+    """numba's disk cache checks the date of this file, but not that of lanes.py."""
     for index in Path(_scan.stats.cache_path).glob("routing_cpu.*.nbi"):
         if index.stat().st_mtime < Path(lanes.__file__).stat().st_mtime:
             index.unlink(missing_ok=True)
 
 
-_forget_kernels_of_older_lanes()
+_remove_kernels_of_older_lanes()
 
 # ------------------------------------------------ tensors in, tensors out
 
 
 def pack(capsules_bmn: Tensor) -> Tensor:
-    """[b, m, n] -> [blocks, m, n, lanes], pose and images padded with zeros."""
+    """[b, m, n] -> [blocks, m, n, lanes], padded with zeros."""
     num_images, _, pose_dim = capsules_bmn.shape
     lanes = LANES[num_images <= LANES[1]]
     padded = pad(capsules_bmn, (0, -pose_dim % TILE, 0, 0, 0, -num_images % lanes))
@@ -283,7 +277,7 @@ def unpack(capsules: Tensor, num_images: int, pose_dim: int) -> Tensor:
 
 
 def pack_weight(weight_ijpd: Tensor) -> Tensor:
-    """Both poses padded to a multiple of TILE; not copied where they are one already."""
+    """Pad both poses to a multiple of TILE."""
     padding = -weight_ijpd.shape[2] % TILE, -weight_ijpd.shape[3] % TILE
     if any(padding):
         weight_ijpd = pad(weight_ijpd, (0, padding[1], 0, padding[0]))
@@ -293,7 +287,7 @@ def pack_weight(weight_ijpd: Tensor) -> Tensor:
 def scan(lower, weight, leaky, query=None, grad_sum=None) -> Tensor:
     """s of one pass [blocks, j, d, lanes] without bias or, given dL/ds, dL/dquery.
 
-    Without a query it is pass 1, whose couplings are even.
+    Without a query: the uniform pass 1.
     """
     num_lower, num_upper, _, upper_dim = weight.shape
     num_blocks, num_lanes = lower.shape[0], lower.shape[-1]
@@ -316,7 +310,7 @@ def scan(lower, weight, leaky, query=None, grad_sum=None) -> Tensor:
 
 
 def gradients(lower, weight, leaky, queries, grad_sums, through_couplings):
-    """dL/dlower (packed), dL/dweight from each pass's query and dL/ds [k, blocks, j, d, lanes]."""
+    """dL/dlower (packed) and dL/dweight from queries and dL/ds [k, blocks, j, d, lanes]."""
     grad_lower, grad_weight = torch.empty_like(lower), torch.empty_like(weight)
     vectors, scaled = queries[1:], grad_sums[1:]
     if through_couplings:
@@ -346,10 +340,7 @@ def _in_threads(share, count):
 
 
 class RouteOnCPU(torch.autograd.Function):
-    """The passes and their order; as in `routing_triton.RouteInTriton`.
-
-    Here [b, j, d] stands as [block, j, d, lane], a lane an image, so a pose is dimension 2.
-    """
+    """`route` on a CPU. Packed tensors are [block, j, d, lane], so a pose is dimension 2."""
 
     @staticmethod
     @kernel_of("cpu")
@@ -382,10 +373,10 @@ class RouteOnCPU(torch.autograd.Function):
             grad_sums[k] = squash_gradient(sums[k], grad_capsules, dim=2)
             if not through_couplings:
                 break
-            if k > 0:  # the query of a pass holds the capsules of every earlier pass
+            if k > 0:  # the query of a pass sums the capsules of all earlier passes
                 grad_query += scan(*inputs, ctx.leaky, queries[k], grad_sums[k])
                 grad_capsules = grad_query
-        if not through_couplings:  # an empty pass 1 and the last one
+        if not through_couplings:  # the last pass, after a pass 1 with zero gradient
             queries, grad_sums = queries[-2:], grad_sums[-2:]
         grad_lower, grad_weight = gradients(
             *inputs, ctx.leaky, queries, grad_sums, through_couplings

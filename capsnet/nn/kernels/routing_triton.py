@@ -1,20 +1,17 @@
-"""The passes of `capsnet.nn.routing.route` on a GPU: votes are computed, used and forgotten.
+"""Routing passes of `capsnet.nn.routing.route` on a GPU that do not store the votes.
 
-Paper: Sabour, Frosst & Hinton 2017, Procedure 1 and Eq. 1-3. As FlashAttention does with attention
-weights, votes (Eq. 2) live in registers only, in both directions. Legend of the suffixes: b image,
-i lower capsule, j upper capsule, p lower pose, d upper pose.
+Paper: Sabour, Frosst & Hinton 2017, Procedure 1 and Eq. 1-3. Votes (Eq. 2) live in registers only,
+in the forward and the backward pass, like attention weights in FlashAttention.
 
-In a kernel, an array over the upper capsules is a tuple with one tile [i, b, d] for each j: the
-softmax over j (Eq. 3) then needs no talk between threads and j no padding. A pose d lies across
-four threads or so, whose loads are one line of memory; lower capsules come with images innermost,
-[i, p, b], for the same reason. What a mask leaves out counts as zero and is its own image or lower
-capsule, so nothing of it gets into another.
+Suffixes: b image, i lower capsule, j upper capsule, p lower pose, d upper pose.
 
-Over 250 lines: two kernels, their pieces, and what chooses the size of a tile for each card.
+In a kernel an array over the upper capsules is a tuple of tiles [i, b, d], one for each j, so the
+softmax over j (Eq. 3) stays within a thread and j needs no padding. About four threads share a pose
+d, and lower capsules are [i, p, b], so loads are coalesced. Masked images and lower capsules are
+zero and stay separate from the others.
 
-There are no atomic operations: every sum has a fixed order, so a second run gives the same bits.
-Products are plain float32 (or float64), except where torch's setting allows TF32 (10 bits): pass 1
-is a matrix product of torch, and the kernels then use the matrix units, too.
+Sums have a fixed order, without atomics, so a second run gives the same bits. Products are float32
+or float64. If torch allows TF32, pass 1 and the kernels use tensor cores.
 """
 
 from functools import cache
@@ -27,24 +24,24 @@ from torch import Tensor
 from capsnet.nn.kernels.errors import kernel_of
 from capsnet.nn.squash import squash, squash_gradient
 
-# Numbers in one array over (i, b, j, d) that a program holds; a thread has 255 registers.
-SCAN_TILE = 5120  # the paper's 10 upper capsules of 16 for 32 images
-SCAN_LOWER = 1  # lower capsules side by side: with more, the compiler moves weights between threads
-GRADIENT_TILE = 2560  # the same for 16 images
-NUMBERS_PER_THREAD = 40  # of one array; up to four such arrays live at once
-MATRIX_SIZE = 16  # the smallest inner size of a matrix product in Triton
-SCAN_PROGRAMS = 2  # on a multiprocessor at once, by the registers of a thread (sm_90: 162 to 228)
-SCAN_STAGES = 3  # loads ahead of matrix products: on an H200 a pass takes 0.085 ms, with 1 0.28 ms
+# Numbers of an array over (i, b, j, d) in one program; a thread has 255 registers.
+SCAN_TILE = 5120  # 32 images at the paper's sizes (j = 10, d = 16)
+SCAN_LOWER = 1  # lower capsules in a tile: with more, the compiler moves weights between threads
+GRADIENT_TILE = 2560  # 16 images at the paper's sizes
+NUMBERS_PER_THREAD = 40  # of one array; up to four arrays live at once
+MATRIX_SIZE = 16  # minimum inner size of a matrix product in Triton
+SCAN_PROGRAMS = 2  # per multiprocessor, limited by registers (sm_90: 162 to 228 a thread)
+SCAN_STAGES = 3  # software pipelining of matrix products: 0.085 ms a pass on an H200, with 1 0.28
 
-# ------------------------------------------------ pieces of a pass, for one tile of (i, b)
+# ------------------------------------------------ parts of a pass, for one tile of (i, b)
 
 
 @triton.jit
 def _load_all(start, step, mask, COUNT: tl.constexpr, AGAIN: tl.constexpr = False):
-    """A tuple of tiles, `step` apart in memory.
+    """Load a tuple of tiles that lie `step` apart.
 
-    `AGAIN` is the default way of caching by name: the compiler then takes the load for another one
-    and does not hold the first one's tiles in registers for it.
+    `AGAIN` names the default cache modifier, so that the compiler repeats an earlier load and does
+    not keep its tiles in registers.
     """
     CACHE: tl.constexpr = ".ca" if AGAIN else ""
     tiles = ()
@@ -64,7 +61,7 @@ def _zeros(COUNT: tl.constexpr, SHAPE: tl.constexpr, NUMBER: tl.constexpr):
 
 @triton.jit
 def _add_pose_times_row(votes_j, pose, row, mask, STEP: tl.constexpr):
-    """One p of Eq. 2: `row` points to weight[i, 0, p], `STEP` before that of the next j."""
+    """One p of Eq. 2. `row` points to weight[i, 0, p]; the next j is `STEP` further."""
     NUM_UPPER: tl.constexpr = len(votes_j)
     new_votes_j = ()
     for j in tl.static_range(NUM_UPPER):
@@ -75,7 +72,7 @@ def _add_pose_times_row(votes_j, pose, row, mask, STEP: tl.constexpr):
 
 @triton.jit
 def _multiply(pose, weight, mask, STEP: tl.constexpr, NUM_UPPER: tl.constexpr):
-    """Eq. 2 as a product [b, p] times [p, d] for each j, `STEP` apart, in TF32: tiles [1, b, d]."""
+    """Eq. 2 as matrix products [b, p] times [p, d] in TF32: a tile [1, b, d] for each j."""
     votes_j = ()
     for j in tl.static_range(NUM_UPPER):
         tile = tl.load(weight + j * STEP, mask=mask, other=0)
@@ -92,7 +89,7 @@ def _couple(votes_j, query_j, LEAKY: tl.constexpr):
     peak = logits_j[0]
     for j in tl.static_range(1, NUM_UPPER):
         peak = tl.maximum(peak, logits_j[j])
-    if LEAKY:  # one more logit, always zero
+    if LEAKY:  # a further logit of zero
         peak = tl.maximum(peak, 0.0)
     shares_j = ()
     norm = tl.exp(-peak) if LEAKY else tl.zeros_like(peak)
@@ -176,7 +173,7 @@ def _scan_kernel(
             )  # fmt: skip
         else:
             votes_j = zeros_j
-            for p in tl.static_range(LOWER_DIM):  # Eq. 2; unrolled, its loads do not wait
+            for p in tl.static_range(LOWER_DIM):  # Eq. 2; unrolled to overlap loads
                 pose = tl.load(lower + p * num_images, mask=lower_mask, other=0)
                 row = weight + p * UPPER_DIM
                 votes_j = _add_pose_times_row(
@@ -192,7 +189,7 @@ def _scan_kernel(
         tl.store(sums_ptr + vectors + j * UPPER_DIM, total, mask=vectors_mask)
 
 
-@triton.jit(do_not_specialize=["num_passes"])  # code for one pass alone spilled on 8.0
+@triton.jit(do_not_specialize=["num_passes"])  # a version for one pass spilled registers
 def _gradient_kernel(
     lower_ptr, weight_ptr, queries_ptr, grad_sums_ptr, grad_lower_ptr, grad_weight_ptr,
     num_images, num_lower, num_passes, even,
@@ -201,9 +198,9 @@ def _gradient_kernel(
     POSE_TILE: tl.constexpr, UPPER_TILE: tl.constexpr,
     LEAKY: tl.constexpr, THROUGH_COUPLINGS: tl.constexpr, MATRICES: tl.constexpr,
 ):  # fmt: skip
-    """Of a few lower capsules: votes once, their gradient summed over passes, both products.
+    """dL/dlower and dL/dweight of a few lower capsules, from dL/dvotes summed over passes.
 
-    Pass 1 has the `even` coupling everywhere; the others have those of their query.
+    All couplings of pass 1 are `even`; those of the other passes follow from their queries.
     """
     i = (tl.program_id(0) * LOWER_TILE + tl.arange(0, LOWER_TILE)[:, None, None]).to(tl.int64)
     has_i = i < num_lower
@@ -224,10 +221,10 @@ def _gradient_kernel(
         rows, rows_mask = weight_ptr + row_place, (p_row < LOWER_DIM) & (d_column < UPPER_DIM)
         grad_weight_j = _zeros(NUM_UPPER, (POSE_TILE, UPPER_TILE), NUMBER)
     else:
-        # As wide as the votes, though all images share it: its loads set how threads divide a tile.
+        # As wide as the votes, because loads determine the layout of a tile in threads.
         rows = tl.broadcast_to(weight_ptr + weight, (LOWER_TILE, IMAGE_TILE, UPPER_TILE))
         grad_weight_j = _zeros(NUM_UPPER, (LOWER_TILE, POSE_TILE, UPPER_TILE), NUMBER)
-    # Not num_images.to(...): an argument of 1 arrives as a plain number of Python.
+    # Not num_images.to(...): an argument of 1 is a Python int.
     pass_size = tl.cast(num_images, tl.int64) * (NUM_UPPER * UPPER_DIM)
 
     for start in range(0, num_images, IMAGE_TILE):
@@ -241,7 +238,7 @@ def _gradient_kernel(
             votes_j = _multiply(pose, rows, rows_mask, ROW_STEP, NUM_UPPER)
         else:
             votes_j = zeros_j
-            for n in range(LOWER_DIM):  # Eq. 2; unrolled, all its addresses would be in registers
+            for n in range(LOWER_DIM):  # Eq. 2; unrolled, its addresses would fill registers
                 pose = tl.load(lower_ptr + lower + n * num_images, mask=lower_mask, other=0)
                 row = rows + n * UPPER_DIM
                 votes_j = _add_pose_times_row(votes_j, pose, row, weight_mask, ROW_STEP)
@@ -318,7 +315,7 @@ def _gradient_kernel(
 
 
 def _power_of_two(number: float) -> int:
-    """The largest one that is at most `number`, but at least 1."""
+    """The largest power of two that is at most `number`, but at least 1."""
     return 1 << max(0, int(number).bit_length() - 1)
 
 
@@ -327,19 +324,19 @@ def _num_warps(lower_tile: int, image_tile: int, upper_tile: int, num_upper: int
     wanted = triton.next_power_of_2(
         triton.cdiv(pairs * upper_tile * num_upper, 32 * NUMBERS_PER_THREAD)
     )
-    return max(1, min(wanted, 8, pairs * upper_tile // 32))  # a thread has one number of a tile
+    return max(1, min(wanted, 8, pairs * upper_tile // 32))  # at least one number a thread
 
 
 def _upper_tile(upper_dim: int, matrices: bool) -> int:
-    least = MATRIX_SIZE if matrices else 4  # 4 numbers are one load
+    least = MATRIX_SIZE if matrices else 4  # one load is 4 numbers
     return max(least, triton.next_power_of_2(upper_dim))
 
 
 def _matrices(weight: Tensor) -> bool:
-    """Whether products are those of the matrix units: float32 where torch's setting allows TF32.
+    """Whether to use tensor cores: for float32 if torch allows TF32.
 
-    Measured on an H200 at 128 images and 3,200 lower capsules: 0.085 ms against 0.254 for a later
-    pass, 0.091 against 0.195 for its gradient, 0.449 against 0.673 for both products.
+    For 128 images and 3,200 lower capsules on an H200, a pass takes 0.085 ms instead of 0.254, its
+    gradient 0.091 instead of 0.195, and the final gradients 0.449 instead of 0.673.
     """
     return weight.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
 
@@ -350,7 +347,7 @@ def _pose_tile(lower_dim: int, matrices: bool) -> int:
 
 @cache
 def _multiprocessors(device: torch.device) -> int:
-    """Of the card; without one, as in Triton's interpreter, those of an H100."""
+    """Number of multiprocessors; on a CPU (Triton's interpreter) that of an H100."""
     if device.type != "cuda":
         return 132
     return torch.cuda.get_device_properties(device).multi_processor_count
@@ -373,7 +370,7 @@ def _scan(lower_ipb, weight, query, leaky: bool, grad_sum=None) -> Tensor:
     chunk = triton.cdiv(chunk, lower_tile) * lower_tile
     num_chunks = triton.cdiv(num_lower, chunk)
     sums = query.new_empty(num_chunks, *query.shape)
-    # Arrays held at once: with plain products the backward scan needs twice the threads.
+    # Without tensor cores the backward scan holds twice the arrays and needs twice the threads.
     held = num_upper if grad_sum is None or matrices else 2 * num_upper
     with torch.cuda.device_of(sums):
         _scan_kernel[num_blocks, num_chunks](
@@ -390,7 +387,7 @@ def _scan(lower_ipb, weight, query, leaky: bool, grad_sum=None) -> Tensor:
 def _gradients(
     lower_ipb, weight, queries, grad_sums, leaky: bool, through_couplings: bool
 ) -> tuple[Tensor, Tensor]:
-    """dL/dlower [b, i, p] and dL/dweight from each pass's query and dL/ds [k, b, j, d]."""
+    """dL/dlower [b, i, p] and dL/dweight from queries and dL/ds [k, b, j, d]."""
     num_lower, num_upper, lower_dim, upper_dim = weight.shape
     num_passes, num_images = queries.shape[:2]
     matrices = _matrices(weight)
@@ -407,13 +404,13 @@ def _gradients(
             num_upper, lower_dim, upper_dim, lower_tile, MATRIX_SIZE,
             pose_tile, upper_tile, leaky, through_couplings, matrices,
             num_warps=_num_warps(lower_tile, MATRIX_SIZE, upper_tile, num_upper),
-            num_stages=1,  # nothing to prefetch into shared memory
+            num_stages=1,
         )  # fmt: skip
     return grad_lower, grad_weight
 
 
 class RouteInTriton(torch.autograd.Function):
-    """The passes and their order, as in `routing_cpu.RouteOnCPU`, whose arguments it takes."""
+    """`route` on a GPU, with the arguments of `routing_cpu.RouteOnCPU`."""
 
     @staticmethod
     @kernel_of("cuda")
@@ -422,7 +419,7 @@ class RouteInTriton(torch.autograd.Function):
         even = 1 / (weight_ijpd.shape[1] + leaky)  # the couplings of pass 1
         lower_ipb = lower_bip.permute(1, 2, 0).contiguous()
         weight_ijpd = weight_ijpd.contiguous()
-        with torch.autocast(lower_bip.device.type, enabled=False):  # it would sum in half precision
+        with torch.autocast(lower_bip.device.type, enabled=False):  # sum in float32
             s_bjd = torch.einsum("bip,ijpd->bjd", lower_bip, even * weight_ijpd)  # Eq. 2
         sums = [s_bjd + bias_jd]
         queries = [torch.zeros_like(s_bjd)]
@@ -447,10 +444,10 @@ class RouteInTriton(torch.autograd.Function):
             grad_sums[k] = squash_gradient(sums[k], grad_capsules_bjd)
             if not through_couplings:
                 break
-            if k > 0:  # the query of a pass holds the capsules of every earlier pass
+            if k > 0:  # the query of a pass sums the capsules of all earlier passes
                 grad_query += _scan(lower_ipb, weight, queries[k], ctx.leaky, grad_sums[k])
                 grad_capsules_bjd = grad_query
-        if not through_couplings:  # an empty pass 1 and the last one
+        if not through_couplings:  # the last pass, after a pass 1 with zero gradient
             queries, grad_sums = queries[-2:], grad_sums[-2:]
         grad_lower_bip, grad_weight_ijpd = _gradients(
             lower_ipb, weight, queries, grad_sums, ctx.leaky, through_couplings
