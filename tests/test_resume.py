@@ -1,4 +1,4 @@
-"""A training that is stopped and goes on ends as one that was not, and never from foreign state."""
+"""A resumed training ends as an uninterrupted one and never starts from another's state."""
 
 import os
 from functools import partial
@@ -8,23 +8,18 @@ import torch
 
 from capsnet import checkpoint
 from capsnet.data.archives import ARCHIVES
-from capsnet.data.batches import compose_batch, evaluation_batches, training_draws
-from capsnet.data.mnist import Digits
+from capsnet.data.batches import evaluation_batches, training_draws
 from capsnet.learning import resume
 from capsnet.learning.resume import SavedState, inputs_of, only_one
-from capsnet.learning.training import Trainer
-from capsnet.losses import margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet
+from tests.training import SHIFTED, TASK, make_digits, make_model, make_trainer
 
-TASK = dict(num_digits=2, image_size=20, max_shift=2)
 STEPS, INTERVALS = 9, 3
 INPUTS = {"parameters": "3", "code": "d41d8c"}
 
 
 def test_inputs_are_parameters_data_code_and_versions(tmp_path, monkeypatch):
-    """Each changes its own digest; how often a state is saved, what is perturbed and the test
-    archives change none.
-    """
+    """Each changes its own digest. Parameters and archives that change no weight change none."""
     for name in (*ARCHIVES["train"], *ARCHIVES["test"]):
         (tmp_path / name).write_bytes(b"digits")
     parameters = {"seed": 1, "routing": {"iterations": 3}, "train": {"save_every": 60}}
@@ -47,44 +42,19 @@ class Stopped(Exception):
     pass
 
 
-def make_capsnet(network=CapsNet):
-    sizes = dict(conv_channels=8, kernel_size=5, primary_types=2, decoder_sizes=[16])
-    return network(image_size=20, **sizes)
-
-
 class WithDropout(CapsNet):
-    """As in the baseline, torch's own generator is drawn from in every step."""
+    """Draws from torch's generator in every step, as the baseline does."""
 
     def forward(self, images):
         return super().forward(torch.nn.functional.dropout(images))
 
 
-def compute_losses(prediction, reconstructions, batch):
-    parts = prediction.lengths, batch.targets, reconstructions, batch.sources
-    return weighted_losses(*parts, classification=margin_loss, reconstruction_weight=0.0005)
-
-
-def make_trainer(make_model=make_capsnet) -> tuple[Trainer, Digits]:
-    torch.manual_seed(0)
-    images = torch.randint(0, 256, (40, 16, 16), generator=torch.Generator().manual_seed(0))
-    digits = Digits(images.to(torch.uint8), torch.arange(40) % 10)
-    model = make_model()
-    trainer = Trainer(
-        model,
-        torch.optim.Adam(model.parameters(), fused=True),
-        compose=partial(compose_batch, digits, image_size=TASK["image_size"]),
-        compute_losses=compute_losses,
-        learning_rate=lambda step: 0.001,
-    )
-    return trainer, digits
-
-
-def train(make_model, folder, stop_after=None, inputs=INPUTS, every=0.0):
+def train(folder, stop_after=None, network=CapsNet, inputs=INPUTS, every=0.0):
     """Train as stage `train` does. Return the weights and the log records without times."""
-    trainer, digits = make_trainer(make_model)
+    digits = make_digits()
+    trainer = make_trainer(make_model(network), digits)
     saved = SavedState(folder, "run", inputs, every=every)
     saved.load(trainer)
-    steps = range(trainer.progress.step, STEPS)
 
     def after_step(trainer):
         saved.save_if_due(trainer)
@@ -94,8 +64,9 @@ def train(make_model, folder, stop_after=None, inputs=INPUTS, every=0.0):
     def examples(seed: int, last: bool):
         return evaluation_batches(digits, seed=seed, num_examples=8, batch_size=5, **TASK)
 
+    steps = range(trainer.progress.step, STEPS)
     for _ in trainer.fit(
-        training_draws(digits, steps, seed=1, batch_size=4, num_digits=2, max_shift=2),
+        training_draws(digits, steps, seed=1, batch_size=4, **SHIFTED),
         num_steps=STEPS,
         num_intervals=INTERVALS,
         validation_batches=partial(examples, 0),
@@ -109,14 +80,13 @@ def train(make_model, folder, stop_after=None, inputs=INPUTS, every=0.0):
 
 
 @pytest.mark.parametrize("network", [CapsNet, WithDropout])
-def test_resuming_after_every_step_gives_the_same_weights_and_records(tmp_path, network):
-    make_model = partial(make_capsnet, network)
-    wanted, wanted_rows = train(make_model, tmp_path)
-    assert not [*tmp_path.iterdir()]
-    for stop_after in range(1, STEPS + 1):
+def test_resuming_gives_the_same_weights_and_records(tmp_path, network):
+    """Stopped after the first step, at the end of an interval, within one and after the last."""
+    wanted, wanted_rows = train(tmp_path, network=network)
+    for stop_after in (1, 3, 4, STEPS):
         with pytest.raises(Stopped):
-            train(make_model, tmp_path, stop_after)
-        found, rows = train(make_model, tmp_path)
+            train(tmp_path, stop_after, network)
+        found, rows = train(tmp_path, network=network)
         assert rows == wanted_rows
         for name, tensor in wanted.items():
             assert torch.equal(found[name], tensor), f"{name} after step {stop_after}"
@@ -125,15 +95,15 @@ def test_resuming_after_every_step_gives_the_same_weights_and_records(tmp_path, 
 
 def test_a_save_is_due_only_every_so_often(tmp_path):
     with pytest.raises(Stopped):
-        train(make_capsnet, tmp_path, 4, every=1000)
+        train(tmp_path, 4, every=1000)
     assert not [*tmp_path.iterdir()]
 
 
 def test_other_inputs_start_anew_and_say_why(tmp_path, capsys):
     with pytest.raises(Stopped):
-        train(make_capsnet, tmp_path, 4)
-    wanted, _ = train(make_capsnet, tmp_path / "elsewhere")
-    found, rows = train(make_capsnet, tmp_path, inputs=INPUTS | {"parameters": "1"})
+        train(tmp_path, 4)
+    wanted, _ = train(tmp_path / "elsewhere")
+    found, rows = train(tmp_path, inputs=INPUTS | {"parameters": "1"})
     assert len(rows) == INTERVALS and torch.equal(
         found["convolution.weight"], wanted["convolution.weight"]
     )
@@ -146,26 +116,28 @@ def test_other_inputs_start_anew_and_say_why(tmp_path, capsys):
 @pytest.mark.parametrize("damage", ["bit", "half", "empty"])
 def test_a_damaged_state_starts_anew(tmp_path, capsys, damage):
     with pytest.raises(Stopped):
-        train(make_capsnet, tmp_path, 4)
+        train(tmp_path, 4)
     [path] = tmp_path.glob("run-*/state.safetensors")
     data = bytearray(path.read_bytes())
     data[-100] ^= 1
     path.write_bytes({"bit": data, "half": data[: len(data) // 2], "empty": b""}[damage])
-    train(make_capsnet, tmp_path)
+    train(tmp_path)
     assert "run: starts anew: " in capsys.readouterr().out
 
 
 def test_a_state_that_is_not_finite_leaves_the_last_good_one(tmp_path):
     with pytest.raises(Stopped):
-        train(make_capsnet, tmp_path, 4)
+        train(tmp_path, 4)
     [path] = tmp_path.glob("run-*/state.safetensors")
     good = path.read_bytes()
-    trainer, _ = make_trainer()
+    trainer = make_trainer(make_model(), make_digits())
     saved = SavedState(tmp_path, "run", INPUTS, every=0)
     saved.load(trainer)
     trainer.model.convolution.weight.data[0] = float("nan")
     saved.save_if_due(trainer)
     assert path.read_bytes() == good
+    with pytest.raises(ValueError, match="holds no network"):
+        checkpoint.load(path)
 
 
 def test_a_full_disk_is_reported_once_and_training_continues(tmp_path, monkeypatch, capsys):
@@ -173,18 +145,10 @@ def test_a_full_disk_is_reported_once_and_training_continues(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    _, rows = train(make_capsnet, tmp_path)
+    _, rows = train(tmp_path)
     told = capsys.readouterr().err
     assert len(rows) == INTERVALS
     assert told.count("No space left on device") == 1 and "resumes from an older step" in told
-
-
-def test_a_state_is_no_network(tmp_path):
-    with pytest.raises(Stopped):
-        train(make_capsnet, tmp_path, 4)
-    [path] = tmp_path.glob("run-*/state.safetensors")
-    with pytest.raises(ValueError, match="holds no network"):
-        checkpoint.load(path)
 
 
 def test_a_second_process_for_the_same_output_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""The loop: records, schedules, the decoder's mask, and stopping at a loss that is not finite."""
+"""The training loop: records, schedules, the decoder's mask, and non-finite losses."""
 
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -10,66 +10,23 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from capsnet.data.batches import (
-    Batch,
-    compose_batch,
-    evaluation_batches,
-    training_batches,
-    training_draws,
-)
+from capsnet.data.batches import Batch, evaluation_batches, training_batches, training_draws
 from capsnet.data.mnist import Digits
 from capsnet.data.multimnist import sort_classes
 from capsnet.learning.resume import SavedState
 from capsnet.learning.schedules import exponential, one_cycle
 from capsnet.learning.step import PredictAndDecode, check_finite, forward_losses
-from capsnet.learning.training import Trainer
-from capsnet.losses import margin_loss, sigmoid_loss, weighted_losses
+from capsnet.losses import margin_loss, sigmoid_loss
 from capsnet.nn.baseline import BaselineCNN
-from capsnet.nn.capsnet import CapsNet
-
-DRAWN = dict(num_digits=2, max_shift=2)
-TASK = DRAWN | {"image_size": 20}
-
-
-def make_digits(count: int = 40) -> Digits:
-    images = torch.randint(0, 256, (count, 16, 16), generator=torch.Generator().manual_seed(0))
-    return Digits(images.to(torch.uint8), torch.arange(count) % 10)
-
-
-def make_model() -> CapsNet:
-    torch.manual_seed(0)
-    return CapsNet(
-        image_size=20, conv_channels=8, kernel_size=5, primary_types=2, decoder_sizes=[16]
-    )
-
-
-def compute(prediction, reconstructions, batch, classification=margin_loss):
-    return weighted_losses(
-        prediction.lengths,
-        batch.targets,
-        reconstructions,
-        batch.sources,
-        classification=classification,
-        reconstruction_weight=0.0005,
-    )
-
-
-def make_trainer(model, digits, *, compute_losses=compute, image_size=20, **settings) -> Trainer:
-    settings = {"optimizer": torch.optim.Adam(model.parameters(), fused=True)} | settings
-    return Trainer(
-        model,
-        compose=partial(compose_batch, digits, image_size=image_size),
-        compute_losses=compute_losses,
-        learning_rate=lambda step: 0.001,
-        **settings,
-    )
+from tests.training import SHIFTED, TASK, compute_losses, make_digits, make_model, make_trainer
 
 
 def draw(digits, steps, **task):
-    return training_draws(digits, steps, seed=1, batch_size=4, **{**DRAWN, **task})
+    return training_draws(digits, steps, seed=1, batch_size=4, **{**SHIFTED, **task})
 
 
-def run_fit(model, num_steps=10, num_intervals=3, compute_losses=compute, validate=True):
+def run_fit(model, compute_losses=compute_losses, validate=True):
+    """Train 10 steps of 4 images in 3 intervals."""
     digits = make_digits()
 
     def examples(seed: int, last: bool):
@@ -78,9 +35,9 @@ def run_fit(model, num_steps=10, num_intervals=3, compute_losses=compute, valida
 
     trainer = make_trainer(model, digits, compute_losses=compute_losses)
     records = trainer.fit(
-        draw(digits, range(num_steps)),
-        num_steps=num_steps,
-        num_intervals=num_intervals,
+        draw(digits, range(10)),
+        num_steps=10,
+        num_intervals=3,
         validation_batches=partial(examples, 0),
         train_eval_batches=partial(examples, 1),
     )
@@ -90,8 +47,8 @@ def run_fit(model, num_steps=10, num_intervals=3, compute_losses=compute, valida
 
 
 class Waits(TorchDispatchMode):
-    """Notes what would make the host wait for a device, here `meta`: values of it that are read,
-    and copies to or from it that block.
+    """Records what makes the host wait for a device, here `meta`: reading a value and blocking
+    copies.
     """
 
     def __init__(self) -> None:
@@ -111,9 +68,7 @@ class Waits(TorchDispatchMode):
 
 @pytest.mark.parametrize("num_digits", [1, 2])
 def test_no_step_waits_for_its_device(num_digits, monkeypatch, tmp_path):
-    """Three steps with images and network on `meta`, where nothing can be read, no state due to be
-    saved. A batch whose digits are drawn on the host and copied there as usual would be found.
-    """
+    """Three steps with images and network on `meta`. The last lines show that a wait is found."""
     real = make_digits()
     digits = Digits(*(field.to("meta") for field in real))
     monkeypatch.setattr("capsnet.data.batches.sort_classes", lambda _: sort_classes(real.labels))
@@ -147,31 +102,27 @@ def test_records_come_at_even_intervals_and_end_with_the_last_step():
     assert last.images_per_second > 0
 
 
-def test_the_last_errors_are_of_more_examples():
-    """Of 4 examples an error is a multiple of 25 %, of the last 8 one of 12.5 %."""
+def test_the_last_record_has_errors_of_more_examples():
+    """The error of 4 examples is a multiple of 25 %, that of the last 8 one of 12.5 %."""
     records = run_fit(make_model())
     for row in records:
         for error in (row.validation_error, row.training_error):
             assert 0 <= error <= 100 and error % (12.5 if row is records[-1] else 25) == 0
-
-
-def test_without_validation_digits_the_validation_error_is_nan():
     assert isnan(run_fit(make_model(), validate=False)[-1].validation_error)
 
 
 def test_same_seed_same_weights():
     one, other = make_model(), make_model()
     run_fit(one), run_fit(other)
-    for first, second in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
-        assert torch.equal(first, second)
+    assert all(map(torch.equal, one.parameters(), other.parameters()))
 
 
 def test_in_training_the_decoder_sees_the_capsules_of_the_labels():
-    """Whatever the network predicts: it must not be taught to draw its mistakes."""
+    """Not those of the predictions."""
     model, seen = make_model(), []
     model.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
     batch = next(training_batches(make_digits(), [0], seed=1, batch_size=4, **TASK))
-    forward_losses(PredictAndDecode(model), batch, compute, torch.float32)
+    forward_losses(PredictAndDecode(model), batch, compute_losses, torch.float32)
     assert torch.equal(seen[0], batch.labels)
 
 
@@ -181,21 +132,21 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(part):
     before = [parameter.clone() for parameter in model.parameters()]
 
     def broken(*inputs):
-        return compute(*inputs)._replace(**{part: torch.tensor(float("nan"))})
+        return compute_losses(*inputs)._replace(**{part: torch.tensor(float("nan"))})
 
     with pytest.raises(ValueError, match=f"{part} loss is nan at step 1"):
         run_fit(model, compute_losses=broken)
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert all(map(torch.equal, before, model.parameters()))
 
 
-def test_the_part_that_is_not_finite_is_named():
+def test_the_error_names_the_part_that_is_not_finite():
     with pytest.raises(ValueError, match="reconstruction loss is inf by step 7:"):
         check_finite(torch.tensor([float("nan"), 1.0, float("inf")]), "by step 7")
     assert check_finite(torch.tensor([1.0, 2.0, 3.0]), "by step 1") == [1.0, 2.0, 3.0]
 
 
-def test_a_failed_capture_is_one_line_and_the_training_goes_on(monkeypatch):
-    """As on a GPU: the error of the step is followed by one of the capture's end."""
+def test_after_a_failed_capture_training_continues_with_one_warning(monkeypatch):
+    """As on a GPU, the end of the capture raises a second error."""
 
     @contextmanager
     def failing(graph):
@@ -215,7 +166,7 @@ def test_a_failed_capture_is_one_line_and_the_training_goes_on(monkeypatch):
         step = make_trainer(model, digits).train_step
         if captured:
             step.steps_to_capture, step.warn = 0, warnings.append
-            # What the failed capture computed on the CPU is not to count.
+            # Unlike on a GPU the failed capture would compute a step.
             monkeypatch.setattr(step, "_run", skip_first(step._run))
         for number, drawn in enumerate(draw(digits, range(4)), 1):
             step(drawn, number)
@@ -243,7 +194,9 @@ def test_odd_batches_have_finite_losses_and_gradients(network, brightness, label
     losses = forward_losses(
         PredictAndDecode(model),
         batch,
-        partial(compute, classification=margin_loss if network == "capsnet" else sigmoid_loss),
+        partial(
+            compute_losses, classification=margin_loss if network == "capsnet" else sigmoid_loss
+        ),
         torch.float32,
     )
     losses.total.backward()
