@@ -1,4 +1,4 @@
-"""Imports point down only, and dvc.yaml names what each stage reads."""
+"""Imports point to lower floors only, and dvc.yaml names the files that each stage reads."""
 
 import ast
 import os
@@ -15,6 +15,7 @@ from capsnet.paths import run_paths
 from capsnet.studies.registry import STUDIES
 
 ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "capsnet").rglob("*.py")) + sorted((ROOT / "stages").glob("*.py"))
 FLOORS = (  # from top to bottom, each with its rooms: a folder, or files that belong together
     ("stages",),
     ("predict", "benchmark", "explore/__main__"),
@@ -27,7 +28,7 @@ NO_RESULT_DEPENDS_ON = {"capsnet/__init__.py", "capsnet/tracking.py", "capsnet/p
 
 
 def imported_files(path: Path) -> set[str]:
-    """Files of this repository that `path` imports, lazily or not, as paths from the root."""
+    """Files of this repository that `path` imports anywhere, as paths from the root."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -49,12 +50,8 @@ def reached(path: Path) -> set[str]:
     return files
 
 
-def capsnet_files() -> list[Path]:
-    return sorted((ROOT / "capsnet").rglob("*.py"))
-
-
 def room(file: str) -> tuple[int, str]:
-    """Floor, counted from the top, and room of a file: where its longest known part lies."""
+    """Floor, counted from the top, and room of a file, by its longest known part."""
     name, known = file.removeprefix("capsnet/").removesuffix(".py"), {}
     for floor, rooms in enumerate(FLOORS):
         for each in rooms:
@@ -64,17 +61,16 @@ def room(file: str) -> tuple[int, str]:
     return known[max(parts, key=len)]
 
 
-@pytest.mark.parametrize("path", [*capsnet_files(), *(ROOT / "stages").glob("*.py")], ids=str)
-def test_a_file_imports_its_own_room_or_a_lower_floor(path):
-    file = path.relative_to(ROOT).as_posix()
-    for other in imported_files(path):
-        below = room(other)[0] > room(file)[0]
-        assert below or room(other) == room(file), f"{file} imports {other}"
+def test_a_file_imports_its_own_room_or_a_lower_floor():
+    for path in FILES:
+        file = path.relative_to(ROOT).as_posix()
+        for other in imported_files(path):
+            below = room(other)[0] > room(file)[0]
+            assert below or room(other) == room(file), f"{file} imports {other}"
 
 
 def test_no_file_reaches_itself():
-    files = [*capsnet_files(), *(ROOT / "stages").glob("*.py")]
-    graph = {path.relative_to(ROOT).as_posix(): imported_files(path) for path in files}
+    graph = {path.relative_to(ROOT).as_posix(): imported_files(path) for path in FILES}
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
@@ -84,7 +80,7 @@ def test_no_file_reaches_itself():
 )
 def test_a_library_is_imported_in_these_rooms_alone(package, rooms):
     found = set()
-    for path in [*capsnet_files(), *(ROOT / "stages").glob("*.py")]:
+    for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -94,7 +90,7 @@ def test_a_library_is_imported_in_these_rooms_alone(package, rooms):
 
 
 def test_a_network_is_imported_without_the_heavy_packages():
-    """For people who want the network alone; and none of the routing kernels' compilers either."""
+    """And without the compilers of the routing kernels."""
     heavy = {"mlflow", "matplotlib", "pandas", "dvc", "sklearn", "skimage", "numba", "triton"}
     code = f"import sys, capsnet.nn.capsnet; print(*{heavy} & set(sys.modules))"
     finished = subprocess.run(
@@ -109,7 +105,7 @@ def stages_of_dvc_yaml() -> dict[str, dict]:
 
 
 def parts_of_topics(name: str) -> set[str]:
-    """The files of topics that the stage imports by the name of the topic."""
+    """Files of topics that the stage imports by name."""
     files = set()
     for topic, study in STUDIES.items():
         if name == "report":
@@ -123,7 +119,7 @@ def parts_of_topics(name: str) -> set[str]:
 
 
 def programs(name: str, stage: dict) -> set[str]:
-    """Every file that the stage's commands reach."""
+    """Files that the commands of the stage reach."""
     names = re.findall(r"-m (stages\.\w+)", str(stage["cmd"]))
     files = {module.replace(".", "/") + ".py" for module in names} | parts_of_topics(name)
     return set().union(*(reached(ROOT / file) for file in files))
@@ -131,7 +127,7 @@ def programs(name: str, stage: dict) -> set[str]:
 
 @pytest.mark.parametrize("name", stages_of_dvc_yaml())
 def test_dvc_yaml_names_every_file_a_stage_reads(name):
-    """Otherwise a changed file would leave a stale result that DVC calls up to date."""
+    """A change of another file would leave a stale result."""
     stage = stages_of_dvc_yaml()[name]
     deps = stage["deps"]
     for file in programs(name, stage) - NO_RESULT_DEPENDS_ON - {"stages/__init__.py"}:
@@ -158,7 +154,7 @@ def test_the_paths_of_dvc_yaml_are_those_of_the_code():
 
 
 def test_a_launcher_takes_the_place_of_python():
-    """Its words are split, whatever shell DVC was started from."""
+    """The shell splits it into words."""
     command = stages_of_dvc_yaml()["train"]["cmd"].replace("\\$", "$").replace("${key}", "mnist")
     environment = os.environ | {"LAUNCHER": "echo torchrun --nproc-per-node 2"}
     done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True)
@@ -166,9 +162,7 @@ def test_a_launcher_takes_the_place_of_python():
 
 
 def test_a_row_of_the_study_is_a_record():
-    """No stage depends on code; train has the parameters of the root's train, but for what a run of
-    the study sets itself.
-    """
+    """No stage depends on code. `train` has the root's parameters except those of its own run."""
     study = yaml.safe_load((ROOT / "study" / "dvc.yaml").read_text())["stages"]
     stages = {name: stage.get("do", stage) for name, stage in study.items()}
     assert not [dep for stage in stages.values() for dep in stage.get("deps", []) if ".py" in dep]
@@ -179,9 +173,9 @@ def test_a_row_of_the_study_is_a_record():
 
 
 def test_nothing_reads_a_pickle():
-    """Checkpoints and states are safetensors: a file from elsewhere must not run code."""
+    """A file from elsewhere must not execute code."""
     words = r"pickle\.load|import pickle|(?<!safetensors\.)torch\.load|joblib|dill|np\.load"
-    for path in (*capsnet_files(), *(ROOT / "stages").glob("*.py")):
+    for path in FILES:
         assert not re.search(words, path.read_text()), path
 
 

@@ -46,13 +46,10 @@ def assert_near(found, wanted):
 
 
 def test_squash_of_3_4_has_length_25_26():
-    """|s| = 5, so |v| = 25 / (1 + 25), along s / 5 = (0.6, 0.8)."""
-    assert_close(squash(torch.tensor([3.0, 4.0])), torch.tensor([0.6, 0.8]) * 25 / 26)
-
-
-def test_squash_works_along_the_given_dimension():
-    s = torch.tensor([[3.0, 0.0], [4.0, 0.0]])
-    assert_close(squash(s, dim=0), torch.tensor([[0.6, 0.0], [0.8, 0.0]]) * 25 / 26)
+    """|s| = 5, so |v| = 25 / (1 + 25), along s / 5 = (0.6, 0.8), whatever the dimension."""
+    s, v = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[0.6, 0.8], [0.0, 0.0]]) * 25 / 26
+    assert_close(squash(s), v)
+    assert_close(squash(s.T, dim=0), v.T)
 
 
 def test_squash_at_zero_is_zero_with_a_finite_gradient():
@@ -331,18 +328,11 @@ def test_a_kernel_that_does_not_start_is_an_error_that_names_the_reference(monke
 
 @pytest.mark.parametrize(
     "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        MemoryError("no memory"),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to"),
-    ],
-    ids=["gpu", "python", "torch"],
+    [torch.OutOfMemoryError("memory"), MemoryError("memory"), RuntimeError("out of memory")],
 )
 def test_out_of_memory_is_raised_unchanged(monkeypatch, error):
-    def fail(*_):
-        raise error
-
-    monkeypatch.setattr(routing_cpu, "scan", fail)
+    """Of a GPU, of Python and of torch's allocator on the host."""
+    monkeypatch.setattr(routing_cpu, "scan", lambda *_: (_ for _ in ()).throw(error))
     with pytest.raises(type(error), match="memory"):
         route(*draw(dtype=torch.float32), num_iterations=3)
 
