@@ -123,13 +123,19 @@ def test_lengths_are_the_capsules_lengths():
 
 
 @pytest.mark.parametrize("num_iterations", [1, 2, 3])
-def test_the_layer_makes_num_iterations_passes(num_iterations):
+def test_the_layer_routes_with_its_options(num_iterations):
+    """Value and gradient of the reference with the same options."""
     torch.manual_seed(0)
     sizes = dict(num_lower=6, num_upper=3, lower_dim=4, upper_dim=5, weight_std=1.0)
-    layer = DigitCapsules(**sizes, num_iterations=num_iterations)
-    lower = torch.randn(2, 6, 4)
-    expected = route_reference(lower, layer.weight, num_iterations=num_iterations)
-    torch.testing.assert_close(layer(lower), expected, rtol=1e-4, atol=1e-5)
+    options = dict(num_iterations=num_iterations, leaky=True, gradient="last")
+    layer, lower = DigitCapsules(**sizes, **options, bias=True), torch.randn(2, 6, 4)
+    results = []
+    for capsules in (
+        layer(lower),
+        route_reference(lower, layer.weight, bias_jd=layer.bias, **options),
+    ):
+        results.append([capsules, *torch.autograd.grad(capsules.sum(), layer.weight)])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
 
 def test_the_decoder_sees_only_the_capsule_of_its_label():
