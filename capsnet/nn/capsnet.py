@@ -8,7 +8,7 @@ from torch import Tensor, linalg, nn
 
 from capsnet.nn.convolution import convolve_relu
 from capsnet.nn.decoder import Decoder
-from capsnet.nn.layers import PRIMARY_STRIDE, DigitCapsules, PrimaryCapsules, grid_size
+from capsnet.nn.layers import PRIMARY_STRIDE, ClassCapsules, PrimaryCapsules, grid_size
 
 
 class Prediction(NamedTuple):
@@ -55,7 +55,7 @@ class CapsNet(nn.Module):
             kernel_size=kernel_size,
             stride=PRIMARY_STRIDE,
         )
-        self.digit = DigitCapsules(
+        self.digit = ClassCapsules(
             num_lower=primary_types * grid**2,
             num_upper=num_classes,
             lower_dim=primary_dim,

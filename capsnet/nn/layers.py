@@ -47,7 +47,7 @@ class PrimaryCapsules(nn.Module):
         return squash(capsules_bip)
 
 
-class DigitCapsules(nn.Module):
+class ClassCapsules(nn.Module):
     """Routing by agreement with one matrix per pair of capsules: [b, i, p] -> [b, j, d]."""
 
     def __init__(
@@ -91,5 +91,5 @@ class DigitCapsules(nn.Module):
 def route_with(model: nn.Module, implementation: str) -> None:
     """Set the `implementation` of `route` in all layers of a network."""
     for layer in model.modules():
-        if isinstance(layer, DigitCapsules):
+        if isinstance(layer, ClassCapsules):
             layer.implementation = implementation

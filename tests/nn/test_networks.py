@@ -13,7 +13,7 @@ from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.convnet import ConvNet
 from capsnet.nn.decoder import Decoder
-from capsnet.nn.layers import DigitCapsules, PrimaryCapsules
+from capsnet.nn.layers import ClassCapsules, PrimaryCapsules
 from capsnet.nn.registry import NETWORKS, classification_loss, network_class, network_of
 from capsnet.nn.routing import route_reference, squash
 
@@ -128,7 +128,7 @@ def test_the_layer_routes_with_its_options(num_iterations):
     torch.manual_seed(0)
     sizes = dict(num_lower=6, num_upper=3, lower_dim=4, upper_dim=5, weight_std=1.0)
     options = dict(num_iterations=num_iterations, leaky=True, gradient="last")
-    layer, lower = DigitCapsules(**sizes, **options, bias=True), torch.randn(2, 6, 4)
+    layer, lower = ClassCapsules(**sizes, **options, bias=True), torch.randn(2, 6, 4)
     results = []
     for capsules in (
         layer(lower),
@@ -200,7 +200,7 @@ def test_the_registry_entry_matches_the_network(name):
         model = network_class(name)(image_size=28)
     found = network_of(model)
     assert found is NETWORKS[name]
-    assert found.routes == any(isinstance(layer, DigitCapsules) for layer in model.modules())
+    assert found.routes == any(isinstance(layer, ClassCapsules) for layer in model.modules())
     assert found.reconstructs == (model.decoder is not None)
     assert set(found.arguments) <= inspect.signature(type(model)).parameters.keys()
 
