@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from tqdm import tqdm
@@ -25,7 +27,7 @@ from capsnet.learning.device import (
 )
 from capsnet.learning.distributed import Distributed
 from capsnet.learning.evaluation import Evaluator, load_evaluator
-from capsnet.learning.log import LogRecord
+from capsnet.learning.log import LogRecord, progress_line, repeated
 from capsnet.learning.rejection import rejection_threshold
 from capsnet.learning.resume import SavedState, inputs_of, states_folder
 from capsnet.learning.schedules import exponential, one_cycle
@@ -87,7 +89,14 @@ class Training:
             torch.manual_seed(seeded_generator(*key).initial_seed())
 
     def records(self) -> Iterator[LogRecord]:
-        """Train to the end, or to the error to stop at, and yield the new log records."""
+        """Train to the end, or to the error to stop at, and yield the new log records. Progress is
+        a bar on a terminal and a line every 30 seconds in a log.
+        """
+        log = self.distributed.first and not sys.stderr.isatty()
+        with repeated(partial(self._progress, perf_counter())) if log else nullcontext():
+            yield from self._records()
+
+    def _records(self) -> Iterator[LogRecord]:
         config, task = self.config, self.config.task
         draws = training_draws(
             self.digits,
@@ -136,15 +145,21 @@ class Training:
         whole = last or self.config.stop_at_error is not None
         return self.examples(digits, most if whole else min(CHECKED, most))
 
+    def _progress(self, begun: float) -> str:
+        steps = (self.trainer.progress.step, self.num_steps, self.resumed_after)
+        now, total, first = (self.config.task.batch_size * step for step in steps)
+        return progress_line(self.config.name, now, total, perf_counter() - begun, first=first)
+
     def _steps(self) -> Iterator[int]:
-        """The steps to do, with a progress bar at a terminal; in a log the records are progress."""
+        """The steps to do, with a progress bar on a terminal."""
         return iter(
             tqdm(
                 range(self.resumed_after, self.num_steps),
                 self.config.name,
                 total=self.num_steps,
                 initial=self.resumed_after,
-                unit="batch",
+                unit=" images",
+                unit_scale=self.config.task.batch_size,
                 disable=not self.distributed.first or not sys.stderr.isatty(),
                 leave=False,
             )

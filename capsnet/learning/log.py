@@ -1,9 +1,15 @@
-"""The log of a training: one record an interval, as a line of a table and in summary."""
+"""The log of a training: one record an interval, as a line of a table and in summary, and a line
+of progress at regular times.
+"""
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from statistics import median
+from threading import Event, Thread
 from typing import NamedTuple
+
+from tqdm import tqdm
 
 HEADER = (
     "  examples      loss  classification  reconstruction  validation  training  learning rate  "
@@ -46,6 +52,32 @@ def summary(history: Sequence[LogRecord]) -> dict[str, float]:
         "images_per_second": median(record.images_per_second for record in history),
         "minutes": last.seconds / 60,
     }
+
+
+def progress_line(name: str, examples: int, total: int, seconds: float, *, first: int) -> str:
+    """Percent, speed and time left after the images from `first` to `examples` took `seconds`."""
+    form = "{desc}: {percentage:.0f} % of {total:,} images, {rate_noinv_fmt}, {remaining} left"
+    return tqdm.format_meter(
+        examples, total, seconds, prefix=name, initial=first, unit=" images", bar_format=form
+    )
+
+
+@contextmanager
+def repeated(line: Callable[[], str], every: float = 30.0) -> Iterator[None]:
+    """Print `line()` again and again while the block runs, `every` seconds apart."""
+    ended = Event()
+
+    def print_lines() -> None:
+        while not ended.wait(every):
+            print(line(), flush=True)
+
+    thread = Thread(target=print_lines, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def peak_memory_mib() -> float:
