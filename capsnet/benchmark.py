@@ -1,4 +1,4 @@
-"""Speed and memory of training, routing and batches: `python -m capsnet.benchmark`.
+"""Measure the speed and memory of training, routing and batches.
 
 The speed of a shared machine changes within seconds. Therefore a round times every candidate once.
 The table shows medians over the rounds, also of ratios, and ranges in brackets. Images are random
@@ -13,7 +13,11 @@ float32, on CUDA with TF32 products if a training uses them. Memory is the alloc
 the process's: at the peak of `training`, and beyond what is held before a routing pass.
 """
 
+if not __package__:
+    raise SystemExit("this is no script: run `python -m capsnet.benchmark` in the repository root")
+
 import argparse
+import logging
 import shlex
 import sys
 from collections.abc import Callable
@@ -26,8 +30,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, relu
-from torch.utils.benchmark import Timer
 
+from capsnet import program_parser
 from capsnet.data.batches import Batch, compose_batch, training_draws
 from capsnet.data.mnist import Digits
 from capsnet.files import replace_file
@@ -54,15 +58,7 @@ TARGETS = {  # least ratios
 
 def main() -> None:
     """Print the report and write it to `--out`."""
-    title, note = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser("benchmark", description=title)
-    parser.add_argument("--out", type=Path, default=Path("reports/benchmark.md"))
-    parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
-    parser.add_argument("--batch-size", type=int, nargs="+", default=[128], help="images")
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
-    if min(*options.batch_size, options.rounds) < 1:
-        parser.error("--batch-size and --rounds: wanted 1 or more")
+    options = parse()
     try:
         device = hardware.choose_device()
         dtype = hardware.choose_dtype(options.precision, device)
@@ -79,11 +75,27 @@ def main() -> None:
         }
         lines = "".join(f"- {name}: `{value}`\n" for name, value in about.items())
         table = compare(measured).to_markdown(index=False, disable_numparse=True)
+        note = __doc__.split("\n\n", 1)[1]
         text = f"# Benchmark\n\n{lines}\n{table}\n\n{note}"
         print(text)
         replace_file(options.out, text.encode())
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
-        parser.exit(1, f"benchmark: {error}\n")
+        sys.exit(f"benchmark: {error}")
+
+
+def parse() -> argparse.Namespace:
+    parser = program_parser(__spec__.name, __doc__, "--batch-size 16 128")
+    out, choices = Path("reports/benchmark.md"), ("auto", "float32", "bfloat16")
+    parser.add_argument("--out", type=Path, default=out, help=f"report to write (default: {out})")
+    formats = "of matrix products (default: auto, bfloat16 where the hardware has it)"
+    parser.add_argument("--precision", default="auto", choices=choices, help=formats)
+    sizes = "images in a batch, each size measured (default: 128)"
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[128], help=sizes)
+    parser.add_argument("--rounds", type=int, default=7, help="repetitions (default: 7)")
+    options = parser.parse_args()
+    if min(*options.batch_size, options.rounds) < 1:
+        parser.error("--batch-size and --rounds: wanted 1 or more")
+    return options
 
 
 def measure(
@@ -120,6 +132,9 @@ def measure(
 
 def time_in_rounds(candidates: dict[str, Callable[[], object]], rounds: int) -> pd.DataFrame:
     """Seconds of a call [rounds, candidates]: medians over `MIN_RUN_TIME` or longer."""
+    # On a CPU, the import warns that there is no CUDA runtime.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    from torch.utils.benchmark import Timer
 
     def seconds(call: Callable[[], object]) -> float:
         timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())

@@ -54,7 +54,10 @@ def describe(path: str | Path) -> dict[str, object]:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing: run `dvc repro` (or `dvc pull`)") from None
+        raise ValueError(
+            f"{path} is missing: train small networks in minutes (`dvc exp run -S budget=quick`) "
+            "or fetch those of a remote (`dvc pull`)"
+        ) from None
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
     if "capsnet" not in metadata:

@@ -1,4 +1,4 @@
-"""Read handwritten digits: python -m capsnet.predict models/multimnist.safetensors image.png ...
+"""Read the handwritten digits in pictures with a trained network.
 
 One line for each picture (PNG, JPEG, ...; any size, dark on light or light on dark): the digits and
 the lengths of their capsules, from 0 to 1. A network trained on single digits names one, a network
@@ -9,11 +9,15 @@ trained on pairs one or two, those longer than 0.5. A baseline gives probabiliti
 a decoder only the lengths decide. A network with an error above 20 % says so with each answer.
 """
 
+if not __package__:
+    raise SystemExit("this is no script: run `python -m capsnet.predict` in the repository root")
+
 import argparse
 import json
 import sys
 from pathlib import Path
 
+from capsnet import program_parser
 from capsnet.reading.handwriting import read_handwriting
 from capsnet.reading.recognition import Reader, Reading, load_reader, read
 
@@ -46,16 +50,12 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    summary, explanation = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        prog="python -m capsnet.predict",
-        description=summary.split(":")[0],
-        epilog=explanation,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = program_parser(__spec__.name, __doc__, "models/multimnist.safetensors photo.png")
     parser.add_argument("model", type=Path, help="checkpoint of a trained network")
     parser.add_argument("images", type=Path, nargs="+", help="pictures of one or two digits")
-    parser.add_argument("--figure", type=Path, help="PNG of the inputs and reconstructions")
+    parser.add_argument(
+        "--figure", type=Path, help="PNG to write, of the inputs and reconstructions"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object per line, all lengths")
     return parser.parse_args()
 

@@ -1,17 +1,22 @@
-"""Stage `check`: validate params.yaml before any other stage starts.
+"""Validate params.yaml before any other stage starts.
 
 DVC deletes the old results of a stage before it starts, so an error found later would cost them.
 The file written is always the same: a passed check makes nothing else stale.
 """
 
+if not __package__:
+    raise SystemExit("this is no script: run `python -m stages.check` in the repository root")
+
 from pathlib import Path
 
+from capsnet import program_parser
 from capsnet.config import load
 from capsnet.files import write_text
 from stages.command import run
 
 
 def main() -> None:
+    program_parser(__spec__.name, __doc__).parse_args()
     affnist = load().data.affnist
     if affnist is not None and not Path(affnist).exists():
         raise ValueError(f"params.yaml: data.affnist: there is no file or folder {affnist!r}")

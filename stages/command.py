@@ -6,14 +6,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
+from capsnet import program_parser
 from capsnet.config import RunConfig, load, resolve
 from capsnet.paths import STUDY_PARAMS, RunPaths, run_paths
 
 
-def run_parser(description: str) -> argparse.ArgumentParser:
+def run_parser(module: str, doc: str) -> argparse.ArgumentParser:
     """The parser of a stage of one run."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = program_parser(module, doc, "mnist")
     parser.add_argument("run", help="key of `runs` in params.yaml")
     parser.add_argument("--study", action="store_true", help="a run of study/params.yaml")
     return parser
@@ -46,6 +48,7 @@ def run(stage: Callable[[], None], name: str) -> None:
     signal.signal(signal.SIGTERM, end)
     sys.unraisablehook = send_again
     try:
+        require_root(Path.cwd())
         stage()
     except users_errors() as error:
         for line in str(error).splitlines() or [type(error).__name__]:
@@ -54,6 +57,13 @@ def run(stage: Callable[[], None], name: str) -> None:
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def require_root(folder: Path) -> None:
+    """Raises ValueError in a sub-folder of the repository, of which study/ has a params.yaml."""
+    root = Path(__file__).resolve().parents[1]
+    if root in folder.parents:
+        raise ValueError(f"go to the repository root: cd {os.path.relpath(root, folder)}")
 
 
 def users_errors() -> tuple[type[Exception], ...]:

@@ -1,9 +1,15 @@
-"""Stage `download`: write the digits as MNIST's four archives, whatever their source."""
+"""Download MNIST, or write the digits of scikit-learn as MNIST's four archives.
 
-import argparse
+The budget in params.yaml chooses the source.
+"""
+
+if not __package__:
+    raise SystemExit("this is no script: run `python -m stages.download` in the repository root")
+
 import os
 import shutil
 
+from capsnet import program_parser
 from capsnet.config import load
 from capsnet.data.sources import fetch_mnist, write_small_digits
 from capsnet.paths import STUDY_PARAMS, digits_folder
@@ -11,7 +17,7 @@ from stages.command import run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = program_parser(__spec__.name, __doc__)
     parser.add_argument("--study", action="store_true", help="the digits of study/params.yaml")
     study = parser.parse_args().study
     params, out = load(override=STUDY_PARAMS if study else None), digits_folder(study=study)

@@ -1,9 +1,12 @@
-"""Stage `evaluate@<run>`: a network and the test split -> headline numbers, tables and figures.
+"""Test the network of one run and write its test error, tables and figures.
 
 MNIST: every test digit once, unshifted. MultiMNIST: a fixed set of test pairs, the same for every
 run. The headline numbers and the errors are of the whole test, the other topics of its first
 examples.
 """
+
+if not __package__:
+    raise SystemExit("this is no script: run `python -m stages.evaluate` in the repository root")
 
 import argparse
 from pathlib import Path
@@ -26,11 +29,13 @@ TOPICS = [topic for topic, study in STUDIES.items() if study.stage != "perturb"]
 
 
 def main() -> None:
-    parser = run_parser(__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="folder of tables and figures")
-    words = f"comma between, of {','.join(TOPICS)} (default: all)"
+    parser = run_parser(__spec__.name, __doc__)
+    parser.add_argument(
+        "--out", type=Path, help="folder of tables and figures (default: the run's own)"
+    )
+    words = f"topics with commas between them, of {', '.join(TOPICS)} (default: all)"
     parser.add_argument("--topics", type=topics_of, default=TOPICS, help=words)
-    parser.add_argument("--no-figures", action="store_true", help="write the tables alone")
+    parser.add_argument("--no-figures", action="store_true", help="write the tables only")
     arguments = parser.parse_args()
     config, paths = configuration(arguments)
     device = choose_device()
@@ -41,6 +46,8 @@ def main() -> None:
             """Predict the whole test; each process takes a shard."""
             evaluator = make_evaluator(config, paths.model, paths.digits, device)
             num_examples = config.task.test_examples or len(evaluator.digits)
+            if distributed.first:
+                print(f"{config.name}: testing on {num_examples:,} examples", flush=True)
             kept = config.study_examples
             return evaluator, evaluator.evaluate(num_examples, distributed, num_kept=kept)
 
@@ -82,6 +89,7 @@ def evaluate(
     error = f"{numbers['error']:.2f} % ({interval})"
     print(f"{config.name}: test error {error} of {num_examples:,} examples")
     for topic in arguments.topics:
+        print(f"{config.name}: evaluating {topic}", flush=True)
         if STUDIES[topic].stage == "evaluate":
             found = part(topic, "measure").study(evaluator, predictions, config)
             for name, table in found.tables.items():

@@ -1,10 +1,13 @@
-"""Stage `perturb@<run>`: perturb the numbers of a class capsule (paper, section 5.1 and Figure 4).
+"""Perturb the dimensions of the class capsules of one run (paper, section 5.1 and Figure 4).
 
 One number of the capsule of the right class is changed from -range to +range, the other capsules
 are zero, and the decoder reconstructs. The shape of the reconstruction is measured for many test
 examples of each class. The range of the paper goes beyond what any digit has, so the same is done
 within two standard deviations of the capsules of the class.
 """
+
+if not __package__:
+    raise SystemExit("this is no script: run `python -m stages.perturb` in the repository root")
 
 from pathlib import Path
 
@@ -21,8 +24,10 @@ from stages.command import configuration, run, run_parser
 
 
 def main() -> None:
-    parser = run_parser(__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="folder of tables and figures")
+    parser = run_parser(__spec__.name, __doc__)
+    parser.add_argument(
+        "--out", type=Path, help="folder of tables and figures (default: the run's own)"
+    )
     arguments = parser.parse_args()
     config, paths = configuration(arguments)
     parameters = config.model_dump()
@@ -35,12 +40,15 @@ def perturb(config: RunConfig, paths: RunPaths, out: Path, tracker: Tracker) -> 
     evaluator = make_evaluator(config, paths.model, paths.digits, choose_device())
     num_examples = config.task.test_examples or len(evaluator.digits)
     for topic in (topic for topic, study in STUDIES.items() if study.stage == "perturb"):
+        print(f"{config.name}: measuring the {topic} of capsules", flush=True)
         found = part(topic, "measure").study(evaluator, num_examples, config)
         for name, table in found.tables.items():
             write_csv(out / f"{name}.csv", table)
             tracker.artifact(out / f"{name}.csv")
+        print(f"{config.name}: drawing the {topic} of capsules", flush=True)
         part(topic, "draw").draw(found, out, run=config.name, config=config)
         tracker.artifact(out / topic, folder=topic)
+        print(f"{config.name}: writing {paths.explorer}", flush=True)
         few = min(num_examples, config.study_examples)
         write_text(paths.explorer, page(evaluator, found, few, config.name))
     tracker.artifact(paths.explorer)

@@ -1,11 +1,15 @@
-"""Stage `report`: everything that was measured -> reports/<budget>/summary.md.
+"""Write reports/<budget>/summary.md from the results of all runs.
 
 Figures of a topic are those of the leading runs, the first CapsNet of each task.
 """
 
+if not __package__:
+    raise SystemExit("this is no script: run `python -m stages.report` in the repository root")
+
 from collections.abc import Iterator
 from pathlib import Path
 
+from capsnet import program_parser
 from capsnet.config import RunConfig, load, resolve
 from capsnet.files import write_text
 from capsnet.nn.registry import NETWORKS
@@ -29,6 +33,7 @@ HOW = """No run here has another one to compare it with. Train one without agree
 
 
 def main() -> None:
+    program_parser(__spec__.name, __doc__).parse_args()
     params = load()
     here = reports_folder(params.budget)
     configs = {name: resolve(params, name) for name in params.runs}

@@ -1,12 +1,16 @@
-"""Stage `report` of the study: the finished runs -> reports/study/study.md.
+"""Write reports/study/study.md from the finished runs of the study.
 
 A run is finished when its training and evaluation are there. One that was evaluated with every
 topic, in a folder beside the report, has a page of its own.
 """
 
+if not __package__:
+    raise SystemExit("this is no script: run `python -m stages.study` in the repository root")
+
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from capsnet import program_parser
 from capsnet.config import RunConfig, load, resolve
 from capsnet.files import write_text
 from capsnet.paths import STUDY_PARAMS, STUDY_REPORTS
@@ -21,6 +25,7 @@ FILES = ("training.json", "metrics.json", *(f"{table}.csv" for table in NEEDED))
 
 
 def main() -> None:
+    program_parser(__spec__.name, __doc__).parse_args()
     here, configs, measured = STUDY_REPORTS, {}, {}
     for name in load(override=STUDY_PARAMS).runs:
         configs[name] = resolve(load(override=STUDY_PARAMS, run=name), name)

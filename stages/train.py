@@ -1,8 +1,11 @@
-"""Stage `train@<run>`: training digits and params.yaml -> a trained network and its training curve.
+"""Train the network of one run and write its checkpoint and training curve.
 
 The test split is never read here, only hashed for the log: the validation digits are drawn from the
 training split, the same for every run.
 """
+
+if not __package__:
+    raise SystemExit("this is no script: run `python -m stages.train` in the repository root")
 
 from contextlib import redirect_stdout
 
@@ -25,7 +28,7 @@ from stages.command import configuration, run, run_parser
 
 
 def main() -> None:
-    arguments = run_parser(__doc__.splitlines()[0]).parse_args()
+    arguments = run_parser(__spec__.name, __doc__).parse_args()
     config, paths = configuration(arguments)
     device = choose_device()
     with init_distributed(device) as distributed:

@@ -76,7 +76,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="missing: run `dvc repro`"):
+    with pytest.raises(ValueError, match="missing: train small networks"):
         checkpoint.load(tmp_path / "none")
     (tmp_path / "text").write_text("hello")
     with pytest.raises(ValueError, match="not a whole safetensors file"):

@@ -18,12 +18,12 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "capsnet").rglob("*.py")) + sorted((ROOT / "stages").glob("*.py"))
 FLOORS = (  # from top to bottom, each with its rooms: a folder, or files that belong together
     ("stages",),
-    ("predict", "benchmark", "explore/__main__"),
+    ("predict", "benchmark", "explore/__main__", "__main__"),
     ("studies", "reading", "explore", "tracking provenance"),
     ("learning checkpoint", "config", "plots"),
     ("nn", "data", "files", "paths", "losses", "metrics", "__init__"),
 )
-# The log of runs and the wait policy of threads change no result.
+# The log of runs and the start of a program change no result.
 NO_RESULT_DEPENDS_ON = {"capsnet/__init__.py", "capsnet/tracking.py", "capsnet/provenance.py"}
 
 

@@ -1,32 +1,40 @@
-"""A web page to explore a trained network: `python -m capsnet.explore models/mnist.safetensors`.
+"""Write a web page that shows a trained network at work.
 
 The page needs no server. The effects of the dimensions are measured here, which takes minutes.
 """
 
-import argparse
+if not __package__:
+    raise SystemExit("this is no script: run `python -m capsnet.explore` in the repository root")
+
 import sys
 from pathlib import Path
 
 import torch
 
+from capsnet import program_parser
 from capsnet.checkpoint import describe
 from capsnet.explore.page import can_be_explored, explorer
 from capsnet.files import replace_file
 from capsnet.learning.device import keep_freed_memory
 from capsnet.learning.evaluation import load_evaluator
+from capsnet.paths import digits_folder
 from capsnet.studies.perturbation import measure as perturbation
 from capsnet.studies.perturbation.effects import effect_table
 
+DIGITS = digits_folder()
 MEASURED = 50  # test examples of each digit behind the effect of a dimension
 SHIFT = 4  # pixels, of each of two digits
 NUM_VALUES = 11  # of a sweep
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    example = "models/mnist.safetensors --out explorer.html"
+    parser = program_parser(__spec__.name, __doc__, example)
     parser.add_argument("model", type=Path, help="checkpoint of a trained CapsNet with a decoder")
     parser.add_argument("--out", type=Path, help="page to write (default: <model>.html)")
-    parser.add_argument("--digits", type=Path, default=Path("data/digits"), help="test digits")
+    parser.add_argument(
+        "--digits", type=Path, default=DIGITS, help=f"folder of the test digits (default: {DIGITS})"
+    )
     parser.add_argument("--examples", type=int, default=10_000, help="test examples (default: all)")
     arguments = parser.parse_args()
     out = arguments.out or arguments.model.with_suffix(".html")

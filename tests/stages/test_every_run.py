@@ -8,6 +8,7 @@ import shlex
 import sys
 import traceback
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from scipy.io import savemat
 
 from capsnet import tracking
 from capsnet.data.archives import ARCHIVES, write_idx
+from capsnet.learning.log import repeated
+from stages import build
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"conv_channels": 4, "primary_types": 2, "decoder_sizes": [8]}
@@ -105,11 +108,15 @@ def go_through(monkeypatch, name: str, run: str = "") -> None:
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_a_run_goes_through(workspace, monkeypatch, run):
+def test_a_run_goes_through(workspace, monkeypatch, capsys, run):
     monkeypatch.chdir(workspace)
+    monkeypatch.setattr(build, "repeated", partial(repeated, every=0.01))
     go_through(monkeypatch, "check")
     for name in ("train", "evaluate", "perturb"):
         go_through(monkeypatch, name, run)
+    printed = capsys.readouterr().out
+    for progress in ("% of 4 images, ", "evaluating robustness\n", "drawing the perturbation"):
+        assert f"{run}: " in printed and progress in printed
     table = Path(f"reports/quick/runs/{run}/robustness.csv").read_text()
     assert ("\naffnist," in table) == (RUNS[run][0] == "mnist40")
 

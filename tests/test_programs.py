@@ -1,0 +1,123 @@
+"""Programs and stages explain themselves, and name a wrong start in one line."""
+
+import os
+import runpy
+import shlex
+import subprocess
+import sys
+from argparse import ArgumentParser
+from importlib import import_module
+from pathlib import Path
+from time import sleep
+
+import pytest
+from packaging.requirements import Requirement
+
+from capsnet import __main__ as listing
+from capsnet import check_python
+from capsnet.learning.log import progress_line, repeated
+from stages.command import require_root
+
+ROOT = Path(__file__).parent.parent
+PYTHONS = ("3.10", "3.11", "3.13", "3.14")
+FILES = [
+    path.relative_to(ROOT)
+    for folder in ("capsnet", "stages")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if '__name__ == "__main__"' in path.read_text() and path != Path(listing.__file__)
+]
+
+
+def command(file: Path) -> str:
+    """The command that starts the program in `file`."""
+    return "python -m " + ".".join(file.with_suffix("").parts).removesuffix(".__main__")
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_help_has_a_sentence_every_argument_and_a_valid_example(file, monkeypatch):
+    parsers = []
+
+    def stop(parser: ArgumentParser) -> None:
+        parsers.append(parser)
+        raise SystemExit
+
+    module = import_module(".".join(file.with_suffix("").parts))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(ArgumentParser, "parse_args", stop)
+        module.main()
+    [parser] = parsers
+    assert parser.prog == command(file) and parser.description.splitlines()[0].endswith(".")
+    assert all(action.help for action in parser._actions)
+    example = parser.epilog.removeprefix("example: ")
+    assert example.startswith(parser.prog)
+    parser.parse_args(shlex.split(example.removeprefix(parser.prog)))
+
+
+def test_every_program_is_listed(capsys):
+    listing.main()
+    lines = capsys.readouterr().out.splitlines()
+    for file in FILES:
+        assert any(f"{command(file)} " in line and line.endswith(".") for line in lines), file
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_a_file_started_as_a_script_names_its_command(file):
+    with pytest.raises(SystemExit, match=f"`{command(file)}`"):
+        runpy.run_path(str(ROOT / file), run_name="__main__")
+
+
+@pytest.mark.parametrize("module", ["stages.train", "capsnet.predict"])
+def test_a_missing_package_is_one_line(module):
+    """Python without its site packages stands for an environment that is not active."""
+    start = [sys.executable, "-S", "-m", module, "mnist"]
+    done = subprocess.run(start, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("No module named ") and ".venv/bin/activate" in done.stderr
+
+
+def test_another_python_is_named_by_programs_and_before_pip_looks_for_packages():
+    """The first requirement is a file that does not exist, for other Pythons only."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    first = Requirement(next(line for line in lines if not line.startswith("#")))
+    assert "3.11" in first.url
+    for python in PYTHONS:
+        wrong = python in ("3.10", "3.14")
+        assert first.marker.evaluate({"python_version": python}) == wrong
+        version = (*map(int, python.split(".")), 7)
+        if wrong:
+            with pytest.raises(SystemExit, match=f"this is {python}.7"):
+                check_python(version)
+        else:
+            check_python(version)
+
+
+def test_a_sub_folder_of_the_repository_is_named(tmp_path):
+    for folder, way in {"study": "cd ..", "capsnet/data": "cd ../.."}.items():
+        with pytest.raises(ValueError, match=f"repository root: {way}$"):
+            require_root(ROOT / folder)
+    require_root(ROOT)
+    require_root(tmp_path)  # a copy of params.yaml elsewhere
+
+
+def test_a_cpu_gives_no_warning_of_cuda():
+    """The CUDA build of torch warns where it finds a toolkit but no GPU."""
+    code = "from capsnet.benchmark import time_in_rounds; time_in_rounds({}, 0)"
+    hidden = {"CUDA_HOME": "/usr", "CUDA_VISIBLE_DEVICES": ""}
+    start = [sys.executable, "-c", code]
+    done = subprocess.run(start, cwd=ROOT, env=os.environ | hidden, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_line_of_progress_has_percent_speed_and_time_left():
+    """Resumed after 400 of 4,000 images, 800 took 8 s: 30 %, 100 a second, 2,800 are left."""
+    line = progress_line("mnist", 1200, 4000, 8.0, first=400)
+    assert line == "mnist: 30 % of 4,000 images, 100.00 images/s, 00:28 left"
+
+
+def test_progress_is_printed_at_regular_times_until_the_end(capsys):
+    with repeated(lambda: "10 %", every=0.02):
+        sleep(0.2)
+    printed = capsys.readouterr().out
+    assert printed.startswith("10 %\n10 %\n")
+    sleep(0.05)
+    assert capsys.readouterr().out == ""
