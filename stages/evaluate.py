@@ -82,7 +82,7 @@ def evaluate(
     out, numbers = arguments.out or paths.reports, headline(predictions)
     num_examples = len(predictions.labels)
     tracker.dataset(paths.digits, name=config.source, split="test", num_examples=num_examples)
-    write_json(out / "metrics.json", {config.name: numbers})
+    write_json(out / "metrics.json", {config.budget: {config.name: numbers}})
     tracker.headline(numbers)
     tracker.artifact(out / "metrics.json")
     interval = f"{numbers['error_low']:.2f} to {numbers['error_high']:.2f}"

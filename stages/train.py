@@ -84,7 +84,7 @@ def train(
         validation_error=last.validation_error,
         rejection_threshold=training.rejection_threshold(),
     )
-    write_json(paths.reports / "training.json", {config.name: headline})
+    write_json(paths.reports / "training.json", {config.budget: {config.name: headline}})
     if study:
         end = {"examples": last.examples, "seconds": last.seconds}
         write_json(paths.reports / "record.json", begun | end)

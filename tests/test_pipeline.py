@@ -111,7 +111,7 @@ def test_an_experiment_makes_every_result(repository):
     assert "first" in repository.dvc("exp", "show", "--no-pager", "--json")
     for run in RUNS:
         folder = repository.folder / "reports" / "quick" / "runs" / run
-        metrics = json.loads((folder / "metrics.json").read_text())[run]
+        metrics = json.loads((folder / "metrics.json").read_text())["quick"][run]
         assert 0 <= metrics["error_low"] <= metrics["error"] <= metrics["error_high"] <= 100
         curve = pd.read_csv(folder / "training.csv")
         assert len(curve) == 2 and curve["images_per_second"].gt(0).all()
@@ -153,7 +153,7 @@ def test_the_mlflow_runs_have_files_parameters_metrics_and_parents(repository):
     assert tags["checkpoint.md5"] == lock["stages"]["train@mnist"]["outs"][0]["md5"]
     assert table("tags", child)["mlflow.parentRunId"] == ids[parent]
     path = repository.folder / "reports" / "quick" / "runs" / "mnist" / "metrics.json"
-    error = json.loads(path.read_text())["mnist"]["error"]
+    error = json.loads(path.read_text())["quick"]["mnist"]["error"]
     for name in (parent, child):
         assert table("latest_metrics", name)["error"] == pytest.approx(error, abs=0.01)
 

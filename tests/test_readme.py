@@ -19,8 +19,12 @@ def test_results_are_those_of_the_reports():
         reports / "laptop" / "runs" / "mnist" / "robustness.csv", index_col="transform"
     )
     mnist, multimnist, gpu = (
-        json.loads((reports / place / "metrics.json").read_text()).popitem()[1]
-        for place in ("laptop/runs/mnist", "laptop/runs/multimnist", "study/gpu")
+        json.loads((reports / place / "metrics.json").read_text())[budget][place.split("/")[-1]]
+        for budget, place in (
+            ("laptop", "laptop/runs/mnist"),
+            ("laptop", "laptop/runs/multimnist"),
+            ("gpu", "study/gpu"),
+        )
     )
     columns = ("error", "error_low", "error_high")
     rows = (mnist, robustness.loc["random_affine"], multimnist, gpu)

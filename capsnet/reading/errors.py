@@ -53,6 +53,7 @@ def recorded_error(path: str | Path) -> float | None:
         if tested[f"{path.parent.name}/{path.name}"] != file_md5(path):
             return None
         [metrics] = (root / out["path"] for out in stage["outs"] if "metrics.json" in out["path"])
-        return float(json.loads(metrics.read_bytes())[name]["error"])
+        [runs] = json.loads(metrics.read_bytes()).values()  # budget -> run -> numbers
+        return float(runs[name]["error"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):  # no record, or not ours
         return None

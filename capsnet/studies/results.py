@@ -37,7 +37,8 @@ def read_results(folder: Path, tables: Iterable[str], training: Path | None = No
     """
     training, headline = training or folder, {}
     for path in (training / "training.json", folder / "metrics.json"):
-        headline |= json.loads(path.read_text())[folder.name]
+        [runs] = json.loads(path.read_text()).values()  # budget -> run -> numbers
+        headline |= runs[folder.name]
     places = {table: training if table == "training" else folder for table in tables}
     found = {table: pd.read_csv(place / f"{table}.csv") for table, place in places.items()}
     record = training / "record.json"

@@ -11,9 +11,9 @@ from capsnet.reading.errors import KnownError, known_error
 @pytest.mark.parametrize(
     ("metrics", "same_weights", "expected"),
     [
-        ('{"pairs": {"error": 23.31}}', True, KnownError(23.31, "test")),
-        ('{"pairs": {"error": 23.31}}', False, KnownError(41.5, "validation")),
-        ('{"mnist": {"error": 23.31}}', True, KnownError(41.5, "validation")),
+        ('{"quick": {"pairs": {"error": 23.31}}}', True, KnownError(23.31, "test")),
+        ('{"quick": {"pairs": {"error": 23.31}}}', False, KnownError(41.5, "validation")),
+        ('{"quick": {"mnist": {"error": 23.31}}}', True, KnownError(41.5, "validation")),
         ("<<<<<<< HEAD", True, KnownError(41.5, "validation")),
     ],
 )
