@@ -98,7 +98,7 @@ def evaluate(
         elif not arguments.no_figures:  # measured in training
             found = Measured({"training": pd.read_csv(paths.curve)})
         if STUDIES[topic].shown and not arguments.no_figures:
-            part(topic, "draw").draw(found, out, run=config.name, config=config)
+            part(topic, "draw").draw(found, out, config)
     if (out / "figures").exists():
         tracker.artifact(out / "figures", folder="figures")
 

@@ -46,11 +46,11 @@ def perturb(config: RunConfig, paths: RunPaths, out: Path, tracker: Tracker) -> 
             write_csv(out / f"{name}.csv", table)
             tracker.artifact(out / f"{name}.csv")
         print(f"{config.name}: drawing the {topic} of capsules", flush=True)
-        part(topic, "draw").draw(found, out, run=config.name, config=config)
+        part(topic, "draw").draw(found, out, config)
         tracker.artifact(out / topic, folder=topic)
         print(f"{config.name}: writing {paths.explorer}", flush=True)
         few = min(num_examples, config.study_examples)
-        write_text(paths.explorer, page(evaluator, found, few, config.name))
+        write_text(paths.explorer, page(evaluator, found, few, config.title))
     tracker.artifact(paths.explorer)
     print(f"{config.name}: figures in {out / 'perturbation'}")
 

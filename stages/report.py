@@ -23,10 +23,10 @@ from stages.command import run
 
 INTRODUCTION = """Capsule networks with dynamic routing (Sabour, Frosst & Hinton 2017). `dvc repro`
 writes this page: it measures every number and makes every sentence about a number from it. An
-example of MultiMNIST is correct only if both digits are."""
-RESULTS = """Test error in % with the 95 % Wilson interval of the one network that was trained.
-Paper: Table 1, for the same network and iterations. Its errors on MNIST are means of three
-trainings, its MultiMNIST test has 10M pairs."""
+image of two digits is correct only if both are."""
+RESULTS = "Test error in % with the 95 % Wilson interval of the one network that was trained."
+PAPER = """Paper: Table 1, for the same network and iterations. Its errors on MNIST are means of
+three trainings, its MultiMNIST test has 10M pairs."""
 HOW = """No run here has another one to compare it with. Train one without agreement:
 `dvc exp run -S '+runs.once={task: multimnist, network: capsnet, iterations: 1}'`.
 `reports/study/study.md` compares rows of several seeds."""
@@ -38,7 +38,8 @@ def main() -> None:
     here = reports_folder(params.budget)
     configs = {name: resolve(params, name) for name in params.runs}
     measured = {name: read_results(here / "runs" / name, TABLES) for name in configs}
-    title = f"# Results at budget `{params.budget}`, on {params.source}, seed {params.seed}"
+    digits = "MNIST" if params.source == "mnist" else f"the digits of {params.source}"
+    title = f"# Results at budget `{params.budget}`, on {digits}, seed {params.seed}"
     parts = [title, *summary(configs, measured, here)]
     write_text(here / "summary.md", "\n\n".join(part for part in parts if part) + "\n")
     print(headline(configs, measured))
@@ -49,6 +50,8 @@ def summary(
 ) -> Iterator[str]:
     drawn = here / "figures"
     yield from (INTRODUCTION, "## Results", headline(configs, measured), RESULTS)
+    if any(config.source == "mnist" for config in configs.values()):
+        yield PAPER
     found = records(configs, measured)
     several = found.groupby("task")["row"].nunique().max() > 1
     yield from ("## Does routing matter?", *(comparison(found, drawn, here) if several else [HOW]))

@@ -154,6 +154,7 @@ def test_a_person_can_browse_draw_and_turn(made, tmp_path):
         sliders = [node["name"]["value"] for node in nodes
                    if node.get("role", {}).get("value") == "slider"]  # fmt: skip
         assert len(sliders) == 17 and all(sliders) and "routing iterations" in sliders[0]
+        assert sliders[1].startswith("0:") and sliders[16].startswith("15:")  # dimensions
 
         turned = "document.getElementById('turned').toDataURL()"
         before = tab.run(turned)

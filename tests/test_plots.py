@@ -1,21 +1,29 @@
 """Figures: size, determinism, extreme inputs, and the numbers in their titles."""
 
+from itertools import product
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from capsnet.plots import canvas
 from capsnet.studies.calibration.draw import calibration
 from capsnet.studies.errors import draw as errors
 from capsnet.studies.perturbation import draw as perturbation
+from capsnet.studies.perturbation.measure import Shown
 from capsnet.studies.reconstructions import draw as reconstructions
 from capsnet.studies.reconstructions.measure import Reconstruction
 from capsnet.studies.robustness import draw as robustness
+from capsnet.studies.routing import draw as routing
+from capsnet.studies.routing.measure import UNITS, VoteMaps
+from capsnet.studies.seeds import draw as seeds
 from capsnet.studies.training.draw import training_curve
+from tests.studies.test_seeds import two_rows
 
 
 def images(*shape: int) -> np.ndarray:
@@ -64,20 +72,43 @@ def transforms(factor: float) -> pd.DataFrame:
     for transform, values in (amounts | {"translation": [0, 4]}).items():
         rows += [(transform, amount, factor * (1 + n)) for n, amount in enumerate(values)]
     table = pd.DataFrame(rows, columns=["transform", "amount", "error"])
-    return table.assign(error_low=table["error"] / 2, error_high=table["error"] * 1.5)
+    ends = {"error_low": table["error"] / 2, "error_high": table["error"] * 1.5}
+    return table.assign(examples=100, **ends)
 
 
-def reliability() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two bins of predicted digits, 10 points overconfident; two thresholds for counting."""
-    bins = pd.DataFrame({"group": "predicted digits", "length": [0.55, 0.95], "examples": [10, 50]})
-    bins["there"] = 100 * bins["length"] - 10
-    counts = pd.DataFrame({"shown": "one digit", "threshold": [0.5, 0.9], "right": [98, 50]})
-    return bins.assign(there_low=bins["there"] - 5, there_high=100.0), counts
+def iterations() -> pd.DataFrame:
+    """Every measure of the routing rises from 1 to 10."""
+    table = pd.DataFrame(product(UNITS, range(1, 11)), columns=["measure", "iteration"])
+    table = table.assign(value=table["iteration"].astype(float), examples=100)
+    return table.assign(low=table["value"] - 1, high=table["value"] + 1)
+
+
+def maps(num_digits: int) -> list[VoteMaps]:
+    """Votes at one place of a grid of 6x6."""
+    sources, votes = images(2, 28, 28), np.zeros((2, 6, 6))
+    sources[num_digits:] = 0
+    votes[:, 0, 0] = 1
+    return [VoteMaps(images(28, 28), sources, votes, (3, 5))]
 
 
 def sweep(num_dimensions: int, num_values: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     values = np.linspace(-0.25, 0.25, num_values, dtype=np.float32)
     return 0.4 + 0.2 * images(num_dimensions, num_values, size, size), values
+
+
+def digit_sweeps(found: list[str]) -> tuple[pd.DataFrame, Shown]:
+    """Digit 3, whose dimensions have these effects."""
+    table = pd.DataFrame({"digit": 3, "dimension": range(len(found)), "name": found})
+    grid, values = sweep(len(found), 11, 28)
+    return table, Shown({}, values, values, {}, {3: grid}, {3: [0.1] * len(found)})
+
+
+def reliability() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two bins of predicted digits, 10 points overconfident; two thresholds for counting."""
+    bins = pd.DataFrame({"group": "predicted digits", "length": [0.55, 0.95], "examples": [10, 50]})
+    bins = bins.assign(low=[0.5, 0.9], high=[0.6, 1.0], there=100 * bins["length"] - 10)
+    counts = pd.DataFrame({"shown": "one digit", "threshold": [0.5, 0.9], "right": [98, 50]})
+    return bins.assign(there_low=bins["there"] - 5, there_high=100.0), counts
 
 
 TITLE = {"title": "Title"}
@@ -93,23 +124,37 @@ CASES = {
     "affine": (
         robustness.transformed, [(*images(2, 4, 28, 28), np.zeros(4, int), np.arange(4))], TITLE
     ),
+    "routing": (routing.routing, [iterations()], TITLE | {"trained": 3}),
+    "votes for one digit": (routing.votes, [maps(1)], TITLE),
+    "votes for two digits": (routing.votes, [maps(2)], TITLE),
+    "digit": (perturbation.draw_digit, digit_sweeps(["slant +3°", "none"] * 8), TITLE),
     "confusion": (errors.confusion, [np.diag(np.arange(980, 984)) + np.eye(4, k=1) * 3], TITLE),
     "no pair errors": (errors.pair_errors, [np.full((4, 4), np.nan)], TITLE),
     "overlap": (errors.error_by_overlap, [overlaps(3)], TITLE),
     "grid": (perturbation.sweeps, sweep(16, 11, 36), TITLE | {"names": ["a"] * 16, "largest": 4}),
     "effects": (perturbation.effects, [changes(2, 7)], TITLE),
-    "no effects": (perturbation.effects, [changes(3, 1, significant=False)], TITLE),
     "robustness": (robustness.robustness_curves, [{"a": transforms(0)}], TITLE),
     "robustness of many runs": (
         robustness.robustness_curves, [{f"run_with_a_long_name_{n}": transforms(n)
                                         for n in range(6)}], TITLE
     ),
-    "calibration": (calibration, reliability(), TITLE | {"trained_on": "one digit"}),
+    "calibration": (
+        calibration, reliability(), TITLE | {"trained_on": "one digit", "score": "length"}
+    ),
 }  # fmt: skip
 
 
+@pytest.fixture
+def figures(monkeypatch) -> list[Figure]:
+    """Every figure that is drawn."""
+    found = []
+    make = canvas.Figure
+    monkeypatch.setattr(canvas, "Figure", lambda **sizes: found.append(make(**sizes)) or found[-1])
+    return found
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_a_figure_has_the_size_of_a_screen_and_few_bytes(name, tmp_path):
+def test_a_figure_fits_a_screen_and_its_words_hide_nothing(name, tmp_path, figures):
     """Noise compresses worst, so the figures of trained networks are smaller."""
     draw, inputs, words = CASES[name]
     path = tmp_path / "new" / "folder" / "figure.png"
@@ -120,6 +165,31 @@ def test_a_figure_has_the_size_of_a_screen_and_few_bytes(name, tmp_path):
         assert not image.info.keys() & {"Software", "Date", "Creation Time"}
         assert 1600 <= image.width <= 1920 and 300 <= image.height <= 2600
         assert len(image.convert("RGB").getcolors(1 << 16)) > 20
+    for axes in figures[0].axes:
+        if axes.axison and axes.get_visible():
+            check_words(axes, figures[0].bbox.x1)
+
+
+def test_the_words_of_the_figures_of_a_study_hide_nothing(tmp_path, figures):
+    assert len(list(seeds.draw(two_rows([30.0, 32.0], [33.0, 35.0]), tmp_path))) == 3
+    for figure in figures:
+        check_words(figure.axes[0], figure.bbox.x1)
+    legend = figures[0].axes[0].get_legend().get_texts()
+    assert [text.get_text() for text in legend] == [
+        "CapsNet, r = 3, n = 2",
+        "CapsNet, r = 1, n = 2",
+    ]
+
+
+def check_words(axes: Axes, right: float) -> None:
+    """A legend stands below the axes, a label of the y axis beside them, all left of `right`."""
+    inside, label = axes.get_window_extent(), axes.yaxis.label.get_window_extent()
+    if axes.get_ylabel():
+        assert inside.y0 - 1 <= label.y0 and label.y1 <= inside.y1 + 1, axes.get_ylabel()
+    assert axes.title.get_window_extent().x1 <= right
+    if axes.get_legend():
+        legend = axes.get_legend().get_window_extent()
+        assert legend.y1 < axes.xaxis.label.get_window_extent().y0 and legend.x1 < right
 
 
 @pytest.mark.parametrize("name", ["digits", "overlap"])
@@ -146,15 +216,39 @@ def test_pixels_of_digits_are_exact_squares(tmp_path):
     assert (inside == 255 - row).all(axis=1).sum() == 2 * 14 * 5
 
 
-def test_overlay_adds_light_and_differs_in_lightness():
-    """The first digit alone is light green, the second dark red, both pale yellow, none black."""
+def test_overlay_adds_light_in_the_colours_of_the_explorer():
+    """The first digit alone is blue, the second orange, both the sum, none black."""
     first, second = np.array([[1.0, 0, 1, 0]]), np.array([[0.0, 1, 1, 0]])
-    green, red, both, none = canvas.overlay(np.stack([first, second]))[0]
-    luminance = np.array([0.2126, 0.7152, 0.0722])
-    assert green.argmax() == 1 and red.argmax() == 0
-    np.testing.assert_allclose(both, np.clip(green + red, 0, 1))
+    blue, orange, both, none = canvas.overlay(np.stack([first, second]))[0]
+    style = (Path(canvas.__file__).parents[1] / "explore/web/style.css").read_text()
+    for name, color in (("first", blue), ("second", orange)):
+        rgb = ", ".join(f"{255 * part:.0f}" for part in color)
+        assert f".{name} {{ background: rgb({rgb}); }}" in style
+    np.testing.assert_allclose(both, np.clip(blue + orange, 0, 1))
     np.testing.assert_array_equal(none, 0)
-    assert both @ luminance > green @ luminance > 2 * (red @ luminance)
+
+
+def test_headings_say_what_is_true_read_and_drawn():
+    one = examples(["wrong"], 1)[0]
+    assert reconstructions.heading(one) == "true 3\nread 8\ndrawn 3"
+    assert reconstructions.heading(examples(["wrong"], 2)[0]).splitlines()[1] == "read 8, 5"
+
+
+def test_dimensions_and_measures_without_an_effect_are_left_out(tmp_path, monkeypatch):
+    """Of three dimensions only 1 has an effect. A digit without any leaves no file, not even an
+    old one; a table without any gives a notice.
+    """
+    drawn, path = {}, tmp_path / "digit.png"
+    monkeypatch.setattr(perturbation, "sweeps", lambda rows, *_, **words: drawn.update(words))
+    perturbation.draw_digit(*digit_sweeps(["none", "slant +3°", "none"]), path, **TITLE)
+    assert drawn["names"] == ["dim 1, 2 sd: 0.10\nslant +3°"]
+    assert drawn["left_out"] == "No visible change: dimensions 0, 2."
+    path.touch()
+    perturbation.draw_digit(*digit_sweeps(["none"]), path, **TITLE)
+    assert not path.exists()
+    monkeypatch.setattr(perturbation, "notice", lambda _, **words: drawn.update(words))
+    perturbation.effects(changes(3, 1, significant=False), path, **TITLE)
+    assert drawn["note"] == "No dimension changes thickness visibly and significantly."
 
 
 def test_error_bars_are_never_negative():

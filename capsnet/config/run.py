@@ -33,6 +33,11 @@ class RunConfig(Sections):
     task: RunTask
     learning_rate: OneCycle | Exponential
 
+    @property
+    def title(self) -> str:
+        """The run in figures and reports, with its digits if they are not MNIST's."""
+        return self.name if self.source == "mnist" else f"{self.name} ({self.source} digits)"
+
 
 def resolve(params: Params, run: str) -> RunConfig:
     """Replace values of the sections by those of the chosen budget, and those by the run's own.

@@ -1,8 +1,9 @@
 """The style of all figures: sheets of pictures, charts with axes, saving as PNG.
 
 Digits are white on black. Colours are Okabe and Ito's, safe for colour-blind readers; orange always
-means error. Images are floats in [0, 1]; each pixel becomes a square of whole screen pixels. Equal
-input gives equal bytes, whatever the user's matplotlib settings.
+means error, but for the second of two digits. Images are floats in [0, 1]; each pixel becomes a
+square of whole screen pixels. Equal input gives equal bytes, whatever the user's matplotlib
+settings.
 """
 
 import textwrap
@@ -20,18 +21,19 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator
+from matplotlib.transforms import ScaledTranslation
 from PIL import Image
 
 from capsnet.files import replace_file
 
-WIDTH, SHEET_WIDTH, MARGIN, GAP, GROUP_GAP = 1920, 1600, 28, 8, 24  # pixels; a sheet may be wider
+WIDTH, SHEET_WIDTH, MARGIN, GAP = 1920, 1600, 28, 8  # pixels; a sheet may be wider
 DPI = 256  # a power of two: pixels / DPI * DPI is exact
 LINE, TITLE_LINE = 38, 48  # pixels from one line of text to the next
 
 INK, GREY, PALE = "#222222", "#666666", "#E8E8E8"
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
-FIRST_DIGIT = np.array([0.12, 0.92, 0.30])  # a light green ...
-SECOND_DIGIT = np.array([0.88, 0.08, 0.40])  # ... and a dark red: together a pale yellow
+FIRST_DIGIT = np.array([86, 180, 233]) / 255  # blue ...
+SECOND_DIGIT = np.array([230, 159, 0]) / 255  # ... and orange, as in the explorer: together white
 ERRORS = LinearSegmentedColormap.from_list("errors", ["white", "#F6C8A0", ORANGE, "#7A3000"])
 BOLD = {"size": 9.8, "weight": "bold"}
 
@@ -69,6 +71,15 @@ def log_scale(axes: Axes, values: np.ndarray) -> None:
 def error_bars(value: pd.Series, low: pd.Series, high: pd.Series) -> list[pd.Series]:
     """Lengths of the bars below and above `value`, as `Axes.errorbar` takes them."""
     return [side.clip(lower=0).fillna(0) for side in (value - low, high - value)]
+
+
+def legend_below(axes: Axes, *, ncols: int = 2) -> None:
+    """Legend below the label of the x axis, where it hides no curve."""
+    lines = max(label.get_text().count("\n") for label in axes.get_xticklabels())
+    inches = 0.42 + 0.12 * lines
+    below = axes.transAxes + ScaledTranslation(0, -inches, axes.figure.dpi_scale_trans)
+    place = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below}
+    axes.legend(**place, ncols=ncols, columnspacing=1, handlelength=1.5, borderpad=0)
 
 
 def cell_grid(axes: Axes, columns: Sequence, rows: Sequence, color: str = PALE) -> None:
@@ -124,18 +135,23 @@ def sheet(
         below = MARGIN - head + TITLE_LINE * len(titles)
         axes.text(0, below, "\n".join(notes), va="top", color=GREY)
         if key:
-            handles = [Patch(facecolor=color, label=name) for name, color in key.items()]
+            handles = [
+                Patch(facecolor=color, edgecolor=GREY, label=name) for name, color in key.items()
+            ]
             axes.legend(handles=handles, ncols=len(key), loc="lower left")
         yield axes
 
 
 @contextmanager
-def chart(path: Path, *, height: int, title: str) -> Iterator[Figure]:
-    """Figure for axes with ticks, laid out by matplotlib."""
+def chart(path: Path, *, height: int, title: str, note: str = "") -> Iterator[Figure]:
+    """Figure for axes with ticks, laid out by matplotlib; the note stands below them."""
     with canvas(path, width=WIDTH, height=height, layout="constrained") as figure:
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
         wrapped = "\n".join(textwrap.wrap(title, WIDTH // 23))
         figure.suptitle(wrapped, x=MARGIN / WIDTH, ha="left", **BOLD)
+        if note:
+            wrapped = "\n".join(textwrap.wrap(note, WIDTH // 15))
+            figure.supxlabel(wrapped, x=MARGIN / WIDTH, ha="left", size=7.5, color=GREY)
         yield figure
 
 

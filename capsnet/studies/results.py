@@ -53,11 +53,11 @@ def run_figures(
     """The figures of a topic that exist in the run's folder, each below its finding."""
     for file, finding in section.findings.items():
         if (folder / file).exists():
-            yield f"**{results.name}.** {finding(results, config)}"
+            yield f"**{config.title}.** {finding(results, config)}"
             yield picture(f"{results.name}: {Path(file).stem}", folder / file, here)
     folded = sorted(folder.glob(section.folded)) if section.folded else []
     if folded:
-        summary = f"{results.name}: every dimension of every digit (Figure 4)"
+        summary = f"{config.title}: the dimensions of each digit (Figure 4)"
         yield f"<details><summary>{summary}</summary>"
         yield from (picture(path.stem.replace("_", " "), path, here) for path in folded)
         yield "</details>"

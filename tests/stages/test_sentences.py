@@ -5,15 +5,15 @@ import pytest
 
 from capsnet.config import load
 from capsnet.studies.calibration.describe import calibration
-from capsnet.studies.errors.describe import confusion, overlap
-from capsnet.studies.perturbation.describe import two_sigma_overview
+from capsnet.studies.errors.describe import confusion, headline, overlap
+from capsnet.studies.perturbation.describe import effects, two_sigma_overview
 from capsnet.studies.reconstructions.describe import reconstructions
 from capsnet.studies.results import FEW, Results
-from capsnet.studies.routing.describe import routing
+from capsnet.studies.routing.describe import routing, trend
 from capsnet.studies.training.describe import training
 from tests.studies.test_seeds import configs
 
-HEADLINE = {"error": 10.0, "loss": 0.25, "minutes": 3.0}
+HEADLINE = {"error": 10.0, "error_low": 9.0, "error_high": 11.0, "loss": 0.25, "minutes": 3.0}
 ROUTING = ("contributed_coupling", "largest_coupling", "votes", "positive_share", "length", "error",
            "logit_change", "logit_change_change", "coupling_change")  # fmt: skip
 
@@ -51,23 +51,51 @@ def test_routing_ends_at_the_trained_iterations():
     assert "grows from 1 to 2 points" in words
     table = routing_table(votes=[12.0, 9.0], length=[0.6, 0.7], error=[11.0, 13.0])
     words = routing(*of({"iterations": 1}, routing=table))
-    assert "12 votes" in words and "0.60" in words and "11.00 %" in words and "from" not in words
+    assert "12 votes" in words and "0.60" in words and "11.00 %" in words
+
+
+def test_a_rising_error_is_explained():
+    """10 % after 1 and 2 iterations, 20 % after 3, with the interval from 15 %: beyond 10 %. The
+    largest coupling is 10, 20 and 90 %. A falling error needs no reason.
+    """
+    table = routing_table(error=[10.0, 10.0, 20.0], largest_coupling=[10.0, 20.0, 90.0])
+    words = routing(*of({"iterations": 2}, routing=table.assign(low=15.0)))
+    assert "rises from iteration 2 to 3: the weights are trained for 2. " in words
+    assert "the largest from 10 over 20 to 90 %" in words
+    words = routing(*of({"iterations": 3}, routing=table))
+    assert "rises from iteration 1 to 3 (within the interval)" in words
+    table = routing_table(error=[20.0, 10.0, 10.0])
+    assert "rises" not in routing(*of({"iterations": 2}, routing=table))
+
+
+def test_one_value_has_no_trend():
+    assert trend([0.5]) == "is 0.5" and trend([0.5, 0.25]) == "shrinks from 0.5 to 0.25"
 
 
 @pytest.mark.parametrize(
     ("last", "examples", "words"),
     [
         (30.0, FEW, "The error rises with the overlap: 20.0 % at 0 to 20 %, 30.0 % at 20 to 40 %"),
-        (15.0, FEW, "The error does not rise"),
+        (21.0, FEW, "The error does not clearly rise"),
         (30.0, FEW - 1, "too few pairs"),
     ],
 )
 def test_ranges_of_few_pairs_are_not_compared(last, examples, words):
     errors = {"group": "overlap", "name": ["0 to 20 %", "20 to 40 %"], "error": [20.0, last]}
     errors = pd.DataFrame(errors | {"examples": [900, examples]})
+    errors = errors.assign(error_low=errors["error"] - 2, error_high=errors["error"] + 2)
     boxes = pd.DataFrame({"measure": ["box_overlap"], "name": ["all"], "value": [72.0]})
     found = overlap(*of(errors=errors, separation=boxes))
-    assert "72 %" in found and words in found
+    assert "72 %" in found and words in found and "The paper has 80 %" in found
+
+
+def test_small_digits_are_not_called_mnist_nor_compared_with_the_paper():
+    config = of()[1].model_copy(update={"source": "scikit-learn"})
+    assert config.title == "one (scikit-learn digits)" and of()[1].title == "one"
+    errors = pd.DataFrame({"group": "all", "examples": [297]})
+    measured = {"one": Results("one", HEADLINE, {"errors": errors})}
+    assert "paper" not in headline({"one": config}, measured)
+    assert "5.2" in headline({"one": of()[1]}, measured)
 
 
 def test_reconstructions_are_compared_with_trivial_ones():
@@ -83,7 +111,13 @@ def test_reconstructions_are_compared_with_trivial_ones():
     words = reconstructions(*of(separation=table))
     assert "Separation accuracy: 82.0 % (81.0 to 83.0)" in words and "70.0 %" in words
     assert "39.4" in words and words.endswith("Without a network: nothing 84.6.")
-    assert "accuracy" not in reconstructions(*of({"task": "mnist"}, separation=table))
+    words = reconstructions(*of({"task": "mnist"}, separation=table))
+    assert "accuracy" not in words and "Failures" in words
+    own = table["name"] == "network"
+    words = reconstructions(*of(separation=table.assign(value=table["value"].mask(own, 90.0))))
+    assert words.endswith("Closer to the digit than its reconstruction: nothing.")
+    perfect = of({"task": "mnist"}, separation=table)[0]._replace(headline={"error": 0.0})
+    assert "Failures" not in reconstructions(perfect, of({"task": "mnist"})[1])
 
 
 @pytest.mark.parametrize(
@@ -98,6 +132,18 @@ def test_the_range_of_figure_4_is_told_in_standard_deviations(deviations, words)
     assert f"is {deviations:.1f} standard deviations: {words} Figure 4" in found
     assert "2 of 3 dimensions change" in found and found.endswith("fit best): 1.")
     assert "unknown" in two_sigma_overview(*of(two_sigma=rows.assign(limit=float("nan"))))
+
+
+def test_measures_and_digits_without_an_effect_are_not_counted():
+    """Dimension 0 of digit 0 changes width and slant, dimension 1 width; digit 1 is unchanged."""
+    keys = ["digit", "dimension", "measure", "significant"]
+    rows = [(0, 0, "width", True), (0, 0, "slant", True), (0, 1, "width", True)]
+    rows += [(1, 0, "width", False), (1, 0, "height", False)]
+    table = pd.DataFrame(rows, columns=keys).assign(effect=1.0)
+    words = effects(*of(perturbation=table))
+    assert words.startswith("2 of 3 dimensions") and ": width by 2, slant by 1. " in words
+    assert "1 of them change several" in words and words.endswith("no dimension changes: 1.")
+    assert "significantly. 0 of" in effects(*of(perturbation=table.assign(significant=False)))
 
 
 def test_the_calibration_error_is_weighted_by_examples():
@@ -115,9 +161,11 @@ def test_a_training_is_told_with_and_without_validation():
     curve = {"examples": [1000, 2000], "loss": [0.5, 0.25]}
     curve = pd.DataFrame(curve | {"validation_error": [20.0, 12.0], "training_error": [18.0, 11.0]})
     words = training(*of(training=curve))
-    assert "2,000 examples, by 50 %" in words and "12.00 %" in words and "11.00 %" in words
+    assert "2,000 examples, 50 % lower" in words and "12.00 %" in words and "11.00 %" in words
     curve["validation_error"] = float("nan")
-    assert training(*of(training=curve)).endswith("by 50 % in the last interval.")
+    assert training(*of(training=curve)).endswith("50 % lower than one interval earlier.")
+    curve["loss"] = [0.5, 0.6]
+    assert "20 % higher" in training(*of(training=curve))
 
 
 def test_confusion_counts_mistakes_only():
@@ -125,4 +173,6 @@ def test_confusion_counts_mistakes_only():
     right = pd.DataFrame(table | {"count": [5, 0, 0, 5]})
     assert confusion(*of(confusion=right)) == "No digit is confused with another."
     wrong = pd.DataFrame(table | {"count": [5, 2, 3, 5]})
-    assert "a 1 is predicted as a 0 (3 times)" in confusion(*of(confusion=wrong))
+    assert "1 predicted as 0 (3 times)" in confusion(*of(confusion=wrong))
+    once = pd.DataFrame(table | {"count": [5, 1, 1, 5]})
+    assert "twice" in confusion(*of(confusion=once))

@@ -16,6 +16,7 @@ from capsnet.studies.routing.measure import (
     spatial_map,
     summarise,
     trace_routing,
+    vote_maps,
 )
 
 
@@ -117,4 +118,11 @@ def test_trace_of_a_network(num_digits, iterations, make_evaluator):
     assert table["examples"].max() == 20
     error = 100 * (1 - predictions.correct.float().mean().item())
     assert values["error", iterations] == pytest.approx(error)
-    assert maps and maps[0].maps.shape == (iterations, 2, 6, 6)
+    assert maps and maps[0].maps.shape == (2, 6, 6)
+
+
+def test_votes_of_one_position_make_the_whole_capsule():
+    """Two types at one position: their contributions to either capsule sum to 1."""
+    one = traced([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])._replace(num_positions=1)
+    found = vote_maps(one, torch.zeros(28, 28), torch.zeros(2, 28, 28))
+    assert found.digits == (0, 1) and found.maps.flatten().tolist() == [1, 1]

@@ -136,7 +136,7 @@ const Explorer = (() => {
       ...(parts.length ? [figure(size, parts, `both digits as drawn: ${read[0]} blue, ${read[1]} orange`)] : []),
     );
     one("knobs-told").textContent =
-      `The ${page.told.sizes.upperDim} numbers of the capsule of ${state.digit}. What a slider changes was measured on test digits over the ` +
+      `The ${page.told.sizes.upperDim} dimensions of the capsule of ${state.digit}. What a slider changes was measured on test digits over the ` +
       `blue band: two standard deviations of them either way of their mean. Beyond it real digits are rare.`;
     knobs.show(capsule(state.digit), meanings());
   }
@@ -206,7 +206,7 @@ const Explorer = (() => {
         return canvas;
       }),
     );
-    const words = `Number ${dimension + 1} from -0.25 to +0.25 of what it is, in the paper's eleven steps.`;
+    const words = `Dimension ${dimension} from -0.25 to +0.25 of what it is, in the paper's eleven steps.`;
     one("strip").setAttribute("aria-label", words);
     one("strip-told").textContent = words;
   }

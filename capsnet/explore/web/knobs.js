@@ -1,4 +1,4 @@
-// Sixteen sliders: the numbers of one capsule, each with what it means and where real digits lie.
+// Sixteen sliders: the dimensions of one capsule, counted from 0, each with what it means and where real digits lie.
 const Knobs = (() => {
   const STEPS = Array.from({ length: 11 }, (_, n) => (n - 5) / 20); // the paper's: -0.25 to 0.25
 
@@ -17,7 +17,7 @@ const Knobs = (() => {
           const told = document.createElement("span"), input = document.createElement("input");
           const real = `real digits: ${(mean - twoSigma).toFixed(2)} to ${(mean + twoSigma).toFixed(2)}`;
           label.className = "knob";
-          words.textContent = `${d + 1}: ${name === "none" ? "no one thing" : name}`;
+          words.textContent = `${d}: ${name === "none" ? "no one thing" : name}`;
           Object.assign(input, { type: "range", min: low, max: high, step: "any", value: start[d] });
           told.className = "told";
           const say = (value) => {

@@ -7,7 +7,18 @@ from matplotlib.axes import Axes
 
 from capsnet.config import RunConfig
 from capsnet.losses import THRESHOLD
-from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, chart, error_bars
+from capsnet.nn.registry import NETWORKS
+from capsnet.plots.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    chart,
+    error_bars,
+    legend_below,
+)
 from capsnet.studies.calibration.gap import calibration_error
 from capsnet.studies.registry import Measured
 
@@ -15,30 +26,38 @@ LEAST = 5  # examples of a bin that is drawn
 
 
 def calibration(
-    bins: pd.DataFrame, counts: pd.DataFrame, path: Path, *, title: str, trained_on: str
+    bins: pd.DataFrame, counts: pd.DataFrame, path: Path, *, title: str, trained_on: str, score: str
 ) -> None:
     """Two panels from the tables `calibration` and `counts`; `trained_on` is "one digit" or
-    "two digits".
+    "two digits", `score` names the x axes.
     """
-    with chart(path, height=1060, title=title) as figure:
+    note = "Numbers below the curves: examples of each bin. Bars: 95 % intervals."
+    with chart(path, height=1100, title=title, note=note) as figure:
         lengths, digits = figure.subplots(1, 2)
         draw_reliability(lengths, bins)
         draw_counts(digits, counts, trained_on)
+        lengths.set(xlabel=f"{score} (mean of a bin)")
+        digits.set(xlabel=f"threshold on the {score}")
         for axes in (lengths, digits):
-            axes.set(xlim=(0, 1), ylim=(0, 102))
-            axes.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=2, columnspacing=1)
+            axes.set(xlim=(0, 1.03))
             axes.grid(visible=True)
+            legend_below(axes)
 
 
 def draw_reliability(axes: Axes, bins: pd.DataFrame) -> None:
+    """Curves with a bar for each bin, and below them the number of examples of each bin."""
     axes.plot([0, 1], [0, 100], "--", color=GREY, lw=0.8, label="perfect calibration")
-    styles = {"predicted digits": (BLUE, "o-"), "all ten digits": (GREEN, "s:")}
+    styles = {"predicted digits": (BLUE, "o-", -7), "all ten digits": (GREEN, "s:", -14)}
     for name, rows in bins[bins["examples"] >= LEAST].groupby("group", sort=False):
-        color, form = styles[name]
+        color, form, below = styles[name]
         bars = error_bars(rows["there"], rows["there_low"], rows["there_high"])
         style = {"fmt": form, "color": color, "label": name, "capsize": 2}
         axes.errorbar(rows["length"], rows["there"], bars, **style)
-    axes.set(xlabel="capsule length (mean of a bin)", ylabel="digits present (%)")
+        for row in rows.itertuples():
+            style = {"color": color, "size": 5, "ha": "center"}
+            axes.text((row.low + row.high) / 2, below, f"{row.examples:,}", **style)
+    axes.axhline(0, color=GREY, lw=0.8)
+    axes.set(ylabel="digits present (%)", ylim=(-18, 104), yticks=range(0, 101, 20))
     error, side = calibration_error(bins)
     axes.set_title(f"Calibration error of the predictions: {error:.1f} %, {side}")
 
@@ -52,14 +71,16 @@ def draw_counts(axes: Axes, counts: pd.DataFrame, trained_on: str) -> None:
     right = counts[counts["threshold"] == THRESHOLD].set_index("shown")["right"][trained_on]
     number = trained_on.split()[0]
     axes.set_title(f"Threshold {THRESHOLD:g}: {trained_on} counted as {number} in {right:.0f} %")
-    axes.set(xlabel="threshold on the capsule length", ylabel="images counted correctly (%)")
+    axes.set(ylabel="images counted correctly (%)", ylim=(0, 104))
 
 
-def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
+def draw(found: Measured, folder: Path, config: RunConfig) -> None:
+    lengths = NETWORKS[config.network].gives_lengths
     calibration(
         found.tables["calibration"],
         found.tables["counts"],
         folder / "figures" / "calibration.png",
-        title=f"{run}: calibration of the capsule lengths, and counting digits",
+        title=f"{config.title}: calibration, and counting digits",
         trained_on="one digit" if config.task.num_digits == 1 else "two digits",
+        score="capsule length" if lengths else "probability",
     )

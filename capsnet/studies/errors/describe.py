@@ -9,7 +9,7 @@ from capsnet.studies.seeds.paper import published
 
 
 def headline(configs: dict[str, RunConfig], measured: dict[str, Results]) -> str:
-    """Test error of each run and of the paper, as a Markdown table."""
+    """Test error of each run and, on MNIST, of the paper, as a Markdown table."""
     return markdown(
         {
             "run": name,
@@ -18,8 +18,8 @@ def headline(configs: dict[str, RunConfig], measured: dict[str, Results]) -> str
             "test error %": f"**{found['error']:.2f}**",
             "95 % interval": f"{found['error_low']:.2f} to {found['error_high']:.2f}",
             "examples": f"{measured[name].tables['errors']['examples'].iloc[0]:,}",
-            "paper %": with_sd(*published(config), "g"),
         }
+        | ({"paper %": with_sd(*published(config), "g")} if config.source == "mnist" else {})
         for name, config in configs.items()
         for found in [measured[name].headline]
     )
@@ -30,14 +30,13 @@ def overlap(results: Results, config: RunConfig) -> str:
     share = 100 * table["examples"] / table["examples"].sum()
     table = table.assign(share=share)[table["examples"] >= FEW]
     boxes = apart.loc[apart["measure"] == "box_overlap", "value"].item()
-    sentence = (
-        f"Bounding boxes: {boxes:.0f} % of the smaller one is covered on average. The paper has "
-        "80 % and does not say of which box. "
-    )
+    sentence = f"Bounding boxes: {boxes:.0f} % of the smaller one is covered on average. "
+    if config.source == "mnist":
+        sentence += "The paper has 80 % and does not say of which box. "
     if len(table) < 2:
         return f"{sentence}There are too few pairs to compare the errors by overlap."
     first, last, most = table.iloc[0], table.iloc[-1], table.loc[table["share"].idxmax()]
-    rises = "rises" if last["error"] > first["error"] else "does not rise"
+    rises = "rises" if last["error_low"] > first["error_high"] else "does not clearly rise"
     return sentence + (
         f"Ink: {most['share']:.0f} % of the pairs share {most['name']} of the smaller digit's ink. "
         f"The error {rises} with the overlap: {first['error']:.1f} % at {first['name']}, "
@@ -60,11 +59,12 @@ def confusion(results: Results, config: RunConfig) -> str:
     mistakes = table[table["label"] != table["prediction"]]
     if not mistakes["count"].any():
         return "No digit is confused with another."
-    most = mistakes.loc[mistakes["count"].idxmax()]
-    sentence = (
-        f"Most frequent confusion: a {most['label']} is predicted as a {most['prediction']} "
-        f"({most['count']:,} times)."
-    )
+    times = mistakes["count"].max()
+    most = mistakes[mistakes["count"] == times]
+    names = ", ".join(f"{row.label} predicted as {row.prediction}" for row in most.itertuples())
+    sentence = f"Most frequent confusion: {names} ({times:,} times)."
+    if times == 1:
+        sentence = "No digit is confused with the same other digit twice."
     if config.task.num_digits > 1:
         sentence += " Where both digits of a pair are missed, their order is arbitrary."
     return sentence

@@ -11,6 +11,8 @@ from capsnet.data.archives import NUM_CLASSES
 from capsnet.plots.canvas import BLUE, ERRORS, INK, PALE, cell_grid, chart, error_bars
 from capsnet.studies.registry import Measured
 
+LEAST = 5  # pairs of an overlap bin that is drawn
+
 
 def confusion(counts: np.ndarray, path: Path, *, title: str) -> None:
     """Counts [n, n], true class by predicted class; only errors are coloured."""
@@ -37,18 +39,23 @@ def pair_matrix(table: pd.DataFrame) -> np.ndarray:
 
 
 def error_by_overlap(table: pd.DataFrame, path: Path, *, title: str) -> None:
-    """Rows (name, examples, error, error_low, error_high) of pairs, one for each overlap bin."""
+    """Rows (name, examples, error, error_low, error_high) of pairs, one for each overlap bin; bins
+    with fewer than LEAST pairs are left out.
+    """
+    few = table.loc[table["examples"] < LEAST, "name"]
+    note = f"Left out, fewer than {LEAST} pairs: {', '.join(few)}." if len(few) else ""
+    table = table[table["examples"] >= LEAST]
     position = np.arange(len(table))
     bins = zip(table["name"], table["examples"], strict=True)
-    names = [f"{name.removesuffix(' %')}\n{examples:,.0f}" for name, examples in bins]
-    with chart(path, height=800, title=title) as figure:
+    names = [f"{name.removesuffix(' %')}\nn = {examples:,.0f}" for name, examples in bins]
+    with chart(path, height=800, title=title, note=note) as figure:
         axes = figure.subplots()
         bars = error_bars(*(table[name] for name in ("error", "error_low", "error_high")))
         axes.errorbar(position, table["error"], bars, fmt="o", color=BLUE)
         axes.set_xticks(position, names)
         axes.set_xlim(-0.6, len(table) - 0.4)
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("shared ink in % of the smaller digit's ink; below: number of pairs")
+        axes.set_xlabel("shared ink in % of the smaller digit's ink; n pairs")
         axes.set_ylabel("error (%), with 95 % interval")
         axes.grid(visible=True, axis="y")
 
@@ -80,13 +87,14 @@ def heat_map(
         cell_grid(axes, range(num_classes), range(num_classes))
 
 
-def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
-    table, folder = found.tables["errors"], folder / "figures"
+def draw(found: Measured, folder: Path, config: RunConfig) -> None:
+    run, table, folder = config.title, found.tables["errors"], folder / "figures"
     counts = found.tables["confusion"]["count"].to_numpy().reshape(NUM_CLASSES, NUM_CLASSES)
     confusion(counts, folder / "confusion.png", title=f"{run}: confusion matrix")
     by_overlap = table[table["group"] == "overlap"]
     if len(by_overlap):
-        title = f"{run}: error by pair of digits"
+        pairs = table.loc[table["group"] == "pair", "examples"]
+        title = f"{run}: error by pair of digits, {pairs.min():,} to {pairs.max():,} examples each"
         pair_errors(pair_matrix(table), folder / "pairs.png", title=title)
         title = f"{run}: error by overlap of the two digits"
         error_by_overlap(by_overlap, folder / "overlap.png", title=title)

@@ -26,14 +26,23 @@ def overview(results: Results, config: RunConfig) -> str:
 
 def effects(results: Results, config: RunConfig) -> str:
     table = results.tables["perturbation"]
-    significant = table["significant"].astype(bool).groupby(table["measure"], sort=False).sum()
-    counts = ", ".join(f"{name.replace('_', ' ')} by {n}" for name, n in significant.items())
+    clear = table[table["significant"].astype(bool)]
+    named, each = strongest(table), clear["measure"].value_counts()
+    counts = ", ".join(
+        f"{name.replace('_', ' ')} by {each[name]}"
+        for name in table["measure"].unique()
+        if name in each
+    )
+    several = (clear.groupby(DIMENSION).size() > 1).sum()
+    unchanged = sorted(set(table["digit"]) - set(named["digit"]))
     return (
-        f"{len(strongest(table))} of {count(table)} dimensions of the ten class capsules change a "
-        f"shape measure visibly and significantly: {counts}. Values are means over up to "
-        f"{config.perturb_examples} test digits of each class. Most dimensions change several "
-        "measures; the name of a dimension is its most distinctive one. perturbation.csv has every "
-        "slope with its interval."
+        f"{len(named)} of {count(table)} dimensions of the class capsules change a "
+        f"shape measure visibly and significantly{f': {counts}' if counts else ''}. "
+        f"{several} of them change several measures; the name of a dimension is its most "
+        f"distinctive one. Values are means over up to {config.perturb_examples} test digits of "
+        "each class. perturbation.csv has every slope with its interval."
+    ) + (
+        f" Digits that no dimension changes: {', '.join(map(str, unchanged))}." if unchanged else ""
     )
 
 

@@ -17,6 +17,7 @@ from capsnet.plots import canvas
 from capsnet.plots.canvas import GAP, LINE
 from capsnet.plots.pictures import notice
 from capsnet.studies.perturbation.effects import effect_words
+from capsnet.studies.perturbation.measure import Shown
 from capsnet.studies.registry import Measured
 
 COLORS = ["#00412F", canvas.GREEN, "#FFFFFF", canvas.PURPLE, "#4A1042"]
@@ -27,10 +28,10 @@ LEFT = 316  # pixels, for the names of the rows
 
 def sweeps(
     rows: Sequence[np.ndarray], values: np.ndarray, path: Path, *, names: Sequence[str],
-    title: str, largest: int, added: str = "value"
+    title: str, largest: int, added: str = "value", left_out: str = ""
 ) -> None:  # fmt: skip
     """Figure 4: named rows of reconstructions [num_values, h, w], at most `largest` screen pixels
-    a pixel; `added` is what the values count.
+    a pixel; `added` is what the values count, `left_out` a sentence about other rows.
     """
     head = LINE + GAP
     height, width = rows[0].shape[1:]
@@ -40,7 +41,7 @@ def sweeps(
     note = f"Columns: {added} added to the dimension"
     note += "; framed: unperturbed. " if np.isclose(values, 0).any() else ". "
     note += "Number: change from the first to the last column, mean over the test digits (a typical"
-    note += " one is shown); none: no visible change of any measure."
+    note += f" one is shown). {left_out}"
     size = {"width": LEFT + len(values) * across, "height": head + len(rows) * down}
     with canvas.sheet(path, title=title, note=note, **size) as axes:
         for column, value in enumerate(values):
@@ -58,20 +59,30 @@ def sweeps(
 def effects(table: pd.DataFrame, path: Path, *, title: str) -> None:
     """A panel for each measure with a cell for each dimension of each digit, from the rows (digit,
     dimension, measure, effect, significant, label); only significant effects are coloured.
+
+    Measures without a significant effect are left out; without any there is a notice.
     """
-    measures = list(dict.fromkeys(table["measure"]))
+    clear = table["significant"].astype(bool).groupby(table["measure"], sort=False).any()
+    measures = list(clear.index[clear])
+    unchanged = " or ".join(clear.index[~clear]).replace("_", " ")
+    note = f"No dimension changes {unchanged} visibly and significantly." if unchanged else ""
+    if not measures:
+        notice(path, title=title, note=note)
+        return
     num_rows = -(-len(measures) // 2)
-    with canvas.chart(path, height=180 + 430 * num_rows, title=title) as figure:
+    height = 180 + 430 * num_rows + canvas.LINE * bool(note)
+    with canvas.chart(path, height=height, title=title, note=note) as figure:
         panels = figure.subplots(num_rows, 2, sharex=True, sharey=True, squeeze=False)
         for place, measure in enumerate(measures):
             axes = panels.flat[place]
             shown = _panel(axes, table[table["measure"] == measure], measure.replace("_", " "))
-            axes.set_xlabel("dimension" if place // 2 == num_rows - 1 else None)
+            axes.set_xlabel("dimension" if place + 2 >= len(measures) else None)
+            axes.tick_params(labelbottom=place + 2 >= len(measures))
             axes.set_ylabel("digit" if place % 2 == 0 else None)
         for axes in panels.flat[len(measures) :]:
             axes.set_visible(False)
         bar = figure.colorbar(shown, ax=panels, extend="both", aspect=50, pad=0.01)
-        bar.set_label("change over the sweep, relative to the measure's typical change")
+        bar.set_label("change / typical change")
         bar.outline.set_visible(False)
 
 
@@ -94,23 +105,46 @@ def _panel(axes: Axes, rows: pd.DataFrame, measure: str) -> AxesImage:
     return shown
 
 
-def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
-    folder, shown = folder / "perturbation", found.pictures
+def draw(found: Measured, folder: Path, config: RunConfig) -> None:
+    folder, shown, run = folder / "perturbation", found.pictures, config.title
     if shown is None:  # neither git nor DVC keeps an empty folder
         note = "This network has no decoder, so no capsule can be drawn."
         notice(folder / "overview.png", title=f"{run}: nothing to perturb", note=note)
         return
-    draw_table(found, "perturbation", folder, run=run)
-    draw_table(found, "two_sigma", folder, run=run)
+    reach = config.perturb.range
+    draw_table(found, "perturbation", folder, run=run, moved=f"moved by up to ±{reach:g}")
+    draw_table(found, "two_sigma", folder, run=run, moved="moved by up to ±2 standard deviations")
     dimensions = found.tables["perturbation"].drop_duplicates(["digit", "dimension"])
-    for digit, names in dimensions.groupby("digit")["name"]:
-        pairs = enumerate(zip(names, shown.two_sigma[digit], strict=True))
-        rows = [f"dim {d}, 2 sd: {reach:.2f}\n{name}" for d, (name, reach) in pairs]
-        path, title = folder / f"digit_{digit}.png", f"Digit {digit}: dimensions of its capsule"
-        sweeps(shown.grids[digit], shown.values, path, names=rows, title=title, largest=4)
+    for digit, table in dimensions.groupby("digit"):
+        draw_digit(table, shown, folder / f"digit_{digit}.png", title=f"{run}: digit {digit}")
 
 
-def draw_table(found: Measured, name: str, folder: Path, *, run: str) -> None:
+def draw_digit(dimensions: pd.DataFrame, shown: Shown, path: Path, *, title: str) -> None:
+    """Figure 4 of one digit: the dimensions with a visible and significant effect. Without one
+    there is no figure.
+    """
+    path.unlink(missing_ok=True)
+    digit, clear = dimensions["digit"].iloc[0], dimensions[dimensions["name"] != "none"]
+    if clear.empty:
+        return
+    without = dimensions.loc[dimensions["name"] == "none", "dimension"]
+    left_out = f"No visible change: dimensions {', '.join(map(str, without))}."
+    places = list(clear["dimension"])
+    reach = shown.two_sigma[digit]
+    pairs = zip(places, clear["name"], strict=True)
+    names = [f"dim {place}, 2 sd: {reach[place]:.2f}\n{name}" for place, name in pairs]
+    sweeps(
+        shown.grids[digit][places],
+        shown.values,
+        path,
+        names=names,
+        title=f"{title}, {len(clear)} of {len(dimensions)} dimensions change its shape",
+        largest=4,
+        left_out=left_out if len(without) else "",
+    )
+
+
+def draw_table(found: Measured, name: str, folder: Path, *, run: str, moved: str) -> None:
     """The dimension with the largest effect on each measure, and all effects of one table."""
     values, added, prefix = found.pictures.values, "value", ""
     if name == "two_sigma":
@@ -119,15 +153,15 @@ def draw_table(found: Measured, name: str, folder: Path, *, run: str) -> None:
     rows, table = found.pictures.rows[name], found.tables[name]
     path = folder / f"{prefix}overview.png"
     if rows:
-        title = f"{run}: the dimension with the largest effect on each measure"
+        title = f"{run}: largest effect on each measure, dimensions {moved}"
         names = [f"digit {row.digit}, dim {row.dimension}\n{row.name}" for row in rows]
         images = [row.images for row in rows]
         sweeps(images, values, path, names=names, title=title, largest=5, added=added)
     else:
         note = "No dimension of any digit has a visible and significant effect."
-        notice(path, title=f"{run}: no dimension has an effect", note=note)
+        notice(path, title=f"{run}: no dimension has an effect, {moved}", note=note)
     dimensions = table.drop_duplicates(["digit", "dimension"])
     counts = f"{(dimensions['name'] != 'none').sum()} of {len(dimensions)} dimensions"
     labels = table.assign(label=[effect_words(row) for _, row in table.iterrows()])
-    title = f"{run}: {counts} change the shape; coloured: significant"
+    title = f"{run}: {counts} change the shape, {moved}; coloured: significant"
     effects(labels, folder / f"{prefix}effects.png", title=title)

@@ -9,44 +9,49 @@ from capsnet.plots.pictures import Column, picture_columns
 from capsnet.studies.reconstructions.measure import Reconstruction
 from capsnet.studies.registry import Measured
 
-CASES = {"correct": ("R:", INK), "wrong": ("R:P:", ORANGE), "neither": ("*R:", PURPLE)}
+COLORS = {"correct": INK, "wrong": ORANGE, "neither": PURPLE}
+
+
+def heading(one: Reconstruction) -> str:
+    """The digits of an example, for example true 8, read 1, drawn 8 in three lines."""
+    lines = {"true": one.labels, "read": one.predictions, "drawn": one.decoded}
+    return "\n".join(f"{word} {', '.join(map(str, of))}" for word, of in lines.items())
 
 
 def single(examples: Sequence[Reconstruction], path: Path, *, title: str) -> None:
-    """Figure 3: each image above its reconstruction; failures to the right."""
+    """Figure 3: each image above its reconstruction; failures below."""
     columns = []
     for one in examples:
-        heading = f"({one.labels[0]}, {one.predictions[0]}, {one.decoded[0]})"
-        pictures, color = [one.image, one.reconstructions[0]], CASES[one.case][1]
-        columns.append(Column(heading, color, int(one.case == "wrong"), pictures))
-    note = "(label, prediction, decoded class)"
+        pictures = [one.image, one.reconstructions[0]]
+        columns.append(Column(heading(one), COLORS[one.case], int(one.case == "wrong"), pictures))
+    note = "True, read and drawn digit: label l, prediction p and reconstruction target r of the "
+    note += "paper's Figure 3."
     if any(column.group for column in columns):
-        note += "; orange: wrong predictions"
+        note += " Orange: read wrongly, drawn from the capsules of both digits."
     picture_columns(columns, path, names=["input", "recon-\nstruction"], title=title, note=note)
 
 
 def overlaid(examples: Sequence[Reconstruction], path: Path, *, title: str) -> None:
     """Figure 5: each image above its two sources and its two reconstructions, in two colours."""
-    columns = []
+    columns, cases = [], {one.case for one in examples}
     for one in examples:
-        mark, color = CASES[one.case]
-        heading = "{}({},{})\nL:({},{})".format(mark, *one.decoded, *one.labels)
         pictures = [one.image, overlay(one.sources), overlay(one.reconstructions)]
-        columns.append(Column(heading, color, list(CASES).index(one.case), pictures))
-    note = "L: labels; R: decoded classes"
-    if any(one.case == "wrong" for one in examples):
-        note += "; P: the wrong prediction is decoded"
-    if any(one.case == "neither" for one in examples):
-        note += "; *: one decoded class is neither label nor prediction and should be empty"
+        group = list(COLORS).index(one.case)
+        columns.append(Column(heading(one), COLORS[one.case], group, pictures))
+    note = "True: labels, L in the paper's Figure 5. Read: predictions. Drawn: decoded classes, R."
+    if "wrong" in cases:
+        note += " Orange: the wrong predictions are drawn, P."
+    if "neither" in cases:
+        note += " Purple: a digit is drawn that is neither true nor read, *; it should be empty."
     names = ["input", "true\ndigits", "recon-\nstructions"]
     picture_columns(columns, path, names=names, title=title, note=note, key=color_key())
 
 
-def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
+def draw(found: Measured, folder: Path, config: RunConfig) -> None:
     path = folder / "figures" / "reconstructions.png"
     if found.pictures is None:
         return
     if config.task.num_digits == 1:
-        single(found.pictures, path, title=f"{run}: test digits and reconstructions")
+        single(found.pictures, path, title=f"{config.title}: test digits and reconstructions")
     else:
-        overlaid(found.pictures, path, title=f"{run}: two digits, reconstructed separately")
+        overlaid(found.pictures, path, title=f"{config.title}: both digits reconstructed")

@@ -17,7 +17,8 @@ NUM_SHOWN = 8  # examples of each kind in a figure
 class Reconstruction(NamedTuple):
     """One column of a figure: image [h, w], sources and reconstructions [k, h, w], k digits each.
 
-    `decoded` are the classes that are decoded. The `case` is "correct", "wrong" for an example with
+    `decoded` are the classes that are decoded, `predictions` stand in the order of the labels. The
+    `case` is "correct", "wrong" for an example with
     a wrong prediction, or "neither" if one decoded class is neither label nor prediction.
     """
 
@@ -52,7 +53,8 @@ def reconstructions(evaluator: Evaluator, predictions: Predictions) -> list[Reco
         capsules = evaluator.predict(batch.images).capsules
         pictures = decode(evaluator.model, capsules, torch.tensor([decoded]).to(capsules.device))
         arrays = (part[0].cpu().numpy() for part in (batch.images[:, 0], batch.sources, pictures))
-        classes = (tuple(each) for each in (labels[number], predicted[number], decoded))
+        read = align(labels[number], predicted[number])
+        classes = (tuple(each) for each in (labels[number], read, decoded))
         found.append(Reconstruction(*arrays, *classes, case))
     return found
 

@@ -20,12 +20,14 @@ def overview(
     if not names:
         notice(path, title="No run has one digit to an image", note="Nothing to transform.")
         return
-    tables = {name: measured[name].tables["robustness"] for name in names}
-    robustness_curves(tables, path, title=f"{title} not seen in training")
+    tables = {configs[name].title: measured[name].tables["robustness"] for name in names}
+    shifts = sorted({configs[name].task.training_shift for name in names})
+    seen = f"training has shifts of up to {' or '.join(map(str, shifts))} px only"
+    robustness_curves(tables, path, title=f"{title}; {seen}")
     yield picture(title, path, here)
 
 
-def robustness(table: pd.DataFrame) -> str:
+def robustness(table: pd.DataFrame, config: RunConfig) -> str:
     combined = table[table["amount"].isna()].set_index("transform")
     small = "affnist_like" not in combined.index  # no room for affNIST's translations
     together = combined.loc["affnist_like_2px" if small else "affnist_like"]
@@ -39,8 +41,9 @@ def robustness(table: pd.DataFrame) -> str:
         f"({together['error_low']:.1f} to {together['error_high']:.1f})."
     )
     if "affnist" in combined.index:
-        sentence += f" On the published affNIST: {combined.loc['affnist', 'error']:.1f} %. The "
-        sentence += "paper has 21 %, at an accuracy of 99.23 % on plain digits."
+        sentence += f" On the published affNIST: {combined.loc['affnist', 'error']:.1f} %."
+        if config.source == "mnist":
+            sentence += " The paper has 21 %, at an accuracy of 99.23 % on plain digits."
     return sentence
 
 
@@ -49,10 +52,10 @@ def affine(results: Results, config: RunConfig) -> str:
     found = table[table["transform"] == "random_affine"].iloc[0]
     degrees, share = settings.affine_degrees, settings.affine_translate
     return (
-        f"Under RandomAffine(degrees={degrees:g}, translate=({share:g}, {share:g})), the test of "
-        f"the teaching notebook, the error is {found['error']:.2f} % "
+        f"Under RandomAffine(degrees={degrees:g}, translate=({share:g}, {share:g})), as in the "
+        f"teaching notebook, the error is {found['error']:.2f} % "
         f"({found['error_low']:.2f} to {found['error_high']:.2f}). Without it: "
-        f"{results.headline['error']:.2f} %. {robustness(table)}"
+        f"{results.headline['error']:.2f} %. {robustness(table, config)}"
     )
 
 

@@ -61,17 +61,17 @@ def robustness_curves(tables: dict[str, pd.DataFrame], path: Path, *, title: str
     ticks = {tick: f"{tick:g}" for tick in TICKS if tick > 1.5 * zero}
     if all_rows["error"].eq(0).any():
         ticks[zero] = "0"
-    with chart(path, height=1360, title=title) as figure:
+    with chart(path, height=1360, title=title, note="Bars: 95 % intervals.") as figure:
         panels = figure.subplots(2, 2, sharey=True)
         for axes, (transform, panel) in zip(panels.flat, PANELS.items(), strict=True):
             rows = {run: table[table["transform"] == transform] for run, table in curves.items()}
             draw_panel(axes, rows, panel, zero)
         for axes in panels[:, 0]:
-            axes.set(yscale="log", ylim=(0.8 * zero, 115), ylabel="error (%), with 95 % interval")
+            axes.set(yscale="log", ylim=(0.8 * zero, 115), ylabel="error (%)")
             axes.set_yticks(list(ticks), list(ticks.values()))
             axes.yaxis.set_minor_locator(NullLocator())
         handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)))
 
 
 def zero_position(table: pd.DataFrame) -> float:
@@ -87,11 +87,11 @@ def draw_panel(axes: Axes, rows: dict[str, pd.DataFrame], panel: Panel, zero: fl
     known = np.clip(panel.range, *limits)
     axes.axvspan(*known, color=PALE, lw=0, zorder=0, label="range of affNIST")
     for number, (run, table) in enumerate(rows.items()):
-        color, form = LINES[number % len(LINES)]
+        (color, form), n = LINES[number % len(LINES)], table["examples"].max()
         table = table.sort_values("amount")
         x = table["amount"] + 0.01 * span * (number - (len(rows) - 1) / 2)  # no bar hides another
         error, low, high = (table[name].clip(lower=zero) for name in ERROR_COLUMNS)
-        style = {"fmt": form, "color": color, "label": run, "capsize": 2}
+        style = {"fmt": form, "color": color, "label": f"{run}, n = {n:,} a point", "capsize": 2}
         axes.errorbar(x, error, error_bars(error, low, high), **style)
     axes.set(title=headline(rows, panel), xlabel=panel.axis, xlim=limits)
     axes.grid(visible=True, axis="y", color=GREY, alpha=0.25)
@@ -117,17 +117,19 @@ def transformed(shown: Sequence[np.ndarray], path: Path, *, title: str) -> None:
     columns = []
     for *pictures, label, prediction in zip(*shown, strict=True):
         color = INK if label == prediction else ORANGE
-        columns.append(Column(f"({label}, {prediction})", color, 0, pictures))
-    note = "(label, prediction for the transformed digit)"
+        columns.append(Column(f"true {label}\nread {prediction}", color, 0, pictures))
+    note = "True: label. Read: prediction for the transformed digit."
     if any(column.color == ORANGE for column in columns):
-        note += "; framed in orange: wrong predictions"
+        note += " Framed in orange: read wrongly."
     names = ["original", "trans-\nformed"]
     picture_columns(columns, path, names=names, title=title, note=note, framed=True)
 
 
-def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
+def draw(found: Measured, folder: Path, config: RunConfig) -> None:
     if found.pictures is None:
         return
     degrees, share = config.evaluate.affine_degrees, config.evaluate.affine_translate
-    title = f"{run}: rotated by up to {degrees:g} degrees and shifted by up to {100 * share:g} %"
+    title = (
+        f"{config.title}: rotated by up to {degrees:g} degrees, shifted by up to {100 * share:g} %"
+    )
     transformed(found.pictures, folder / "figures" / "affine.png", title=title)

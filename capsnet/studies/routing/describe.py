@@ -1,5 +1,7 @@
 """What routing does, in sentences."""
 
+import pandas as pd
+
 from capsnet.config import RunConfig
 from capsnet.studies.results import Results, Section
 
@@ -9,8 +11,8 @@ def routing(results: Results, config: RunConfig) -> str:
     found = table.groupby("measure")["value"].apply(list)  # an entry for each iteration
     error, votes, length = found["error"], found["votes"], found["length"]
     more = (
-        f"With {len(error)} iterations the same weights have an error of {error[-1]:.2f} %. Values "
-        f"are means over {table['examples'].max():,} test examples."
+        f"With {len(error)} iterations the same weights have an error of {error[-1]:.2f} %. "
+        f"{rises(table, trained)}Values are means over {table['examples'].max():,} test examples."
     )
     if trained == 1:
         return (
@@ -39,12 +41,37 @@ def routing(results: Results, config: RunConfig) -> str:
     )
 
 
+def rises(table: pd.DataFrame, trained: int) -> str:
+    """Where the error rises over the iterations, and why; empty where it does not."""
+    rows = table.set_index(["measure", "iteration"]).sort_index()
+    error, low = rows.loc["error", "value"], rows.loc["error", "low"]
+    spans = [
+        f"from iteration {start} to {end}"
+        + (" (within the interval)" if low[end] <= error[start] else "")
+        for start, end in ((1, trained), (trained, error.index[-1]))
+        if error[start] < error[end]
+    ]
+    if not spans:
+        return ""
+    largest = rows.loc["largest_coupling", "value"]
+    sentence = f"The error rises {' and '.join(spans)}: the weights are trained for {trained}. "
+    if largest.iloc[-1] > largest[1]:
+        sentence += (
+            f"Each iteration polarises the couplings, the largest from {largest[1]:.0f} over "
+            f"{largest[trained]:.0f} to {largest.iloc[-1]:.0f} %, whether or not the class is "
+            "right (Paik et al. 2019). "
+        )
+    return sentence
+
+
 def trend(values: list[float]) -> str:
+    if len(values) == 1:
+        return f"is {values[0]:.3g}"
     verb = "grows" if values[-1] > values[0] else "shrinks"
     return f"{verb} from {values[0]:.3g} to {values[-1]:.3g}"
 
 
-def couplings(results: Results, config: RunConfig) -> str:
+def votes(results: Results, config: RunConfig) -> str:
     table = results.tables["routing"]
     last = table[table["iteration"] == config.routing.iterations].set_index("measure")["value"]
     own, other, absent = (
@@ -54,11 +81,9 @@ def couplings(results: Results, config: RunConfig) -> str:
     if config.task.num_digits == 1:
         rest = f"{absent} to that of each wrong digit"
     return (
-        f"Couplings of the primary capsules at a digit's own places: {own} to the digit's class "
-        f"capsule, {rest}. The colours show even small differences."
+        "The votes for a digit, by the place that they come from. Mean couplings of the primary "
+        f"capsules at a digit's own places: {own} to the digit's class capsule, {rest}."
     )
 
 
-SECTION = Section(
-    "What routing does", {"figures/routing.png": routing, "figures/couplings.png": couplings}
-)
+SECTION = Section("What routing does", {"figures/routing.png": routing, "figures/votes.png": votes})

@@ -1,4 +1,4 @@
-"""Couplings by routing iteration, and the couplings of each digit over the image.
+"""Couplings by routing iteration, and where in the image the votes for each digit come from.
 
 Most votes are nearly zero, so a mean over all votes says little about routing. Two weightings are
 reported:
@@ -64,10 +64,11 @@ class TracedSample(NamedTuple):
     num_trained: int  # iterations in training
 
 
-class CouplingMaps(NamedTuple):
-    """Couplings of two `digits` over one image [h, w] with the sources [2, h, w].
+class VoteMaps(NamedTuple):
+    """Votes for two `digits` over one image [h, w] with the sources [2, h, w].
 
-    `maps` [r, 2, rows, columns] is coupling times length, summed over the capsules at a position.
+    `maps` [2, rows, columns] is the share of the capsule that the votes from a position contribute
+    after the last iteration of the training; zero where they point away from it.
     """
 
     image: np.ndarray
@@ -78,10 +79,10 @@ class CouplingMaps(NamedTuple):
 
 def trace_routing(
     evaluator: Evaluator, predictions: Predictions, num_examples: int
-) -> tuple[pd.DataFrame, list[CouplingMaps]]:
+) -> tuple[pd.DataFrame, list[VoteMaps]]:
     """Trace the first test examples for at least `MAX_ITERATIONS`.
 
-    Returns the rows of COLUMNS, means over the examples with 95 % intervals, and the coupling maps
+    Returns the rows of COLUMNS, means over the examples with 95 % intervals, and the maps of votes
     of the first correct examples, or of wrong ones if none is correct.
     """
     values, right, wrong, begin = [], [], [], 0
@@ -92,7 +93,7 @@ def trace_routing(
             values.append(measure(traced))
             kept = right if correct[number] else wrong
             if len(kept) < NUM_SHOWN:
-                kept.append(coupling_maps(traced, batch.images[number, 0], batch.sources[number]))
+                kept.append(vote_maps(traced, batch.images[number, 0], batch.sources[number]))
     return summarise(torch.stack(values)), right or wrong
 
 
@@ -208,27 +209,24 @@ def summarise(values: Tensor) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def coupling_maps(traced: TracedSample, image: Tensor, sources: Tensor) -> CouplingMaps:
-    """Maps of both digits; for a single digit, of it and the wrong class with the longest capsule.
-
-    Only the iterations of the training.
-    """
-    _, _, couplings, capsules = (part[: traced.num_trained] for part in traced.trace)
-    digits = list(traced.labels)
+def vote_maps(traced: TracedSample, image: Tensor, sources: Tensor) -> VoteMaps:
+    """Maps of both digits; for a single digit, of it and the longest wrong class."""
+    last = traced.num_trained - 1
+    digits, couplings = list(traced.labels), traced.trace.couplings[last]
     if len(digits) == 1:
-        lengths = capsules[-1].norm(dim=-1)
+        lengths = traced.trace.capsules[last].norm(dim=-1)
         lengths[digits] = -1
         digits.append(int(lengths.argmax()))
-    mass = couplings[:, :, digits] * traced.strength.unsqueeze(1)  # [r, i, 2]
+    parts = contributions(traced.trace.votes[:, digits], couplings[None, :, digits])[0]  # [i, 2]
     size = round(sqrt(traced.num_positions))
-    maps = mass.unflatten(1, (-1, size, size)).sum(dim=1).movedim(-1, 1)  # [r, 2, h, w]
+    maps = parts.unflatten(0, (-1, size, size)).sum(dim=0).clamp_min(0).movedim(-1, 0)
     clean = torch.stack([sources[0], sources[-1] if len(sources) > 1 else torch.zeros_like(image)])
     parts = (image, clean, maps)
-    return CouplingMaps(*(part.cpu().numpy() for part in parts), tuple(digits))
+    return VoteMaps(*(part.cpu().numpy() for part in parts), tuple(digits))
 
 
 def study(evaluator: Evaluator, predictions: Predictions, config: RunConfig) -> Measured:
-    """Routing by iteration and coupling maps; empty for a network that does not route."""
+    """Routing by iteration and maps of votes; empty for a network that does not route."""
     if not NETWORKS[config.network].routes:
         return Measured({"routing": pd.DataFrame(columns=COLUMNS)})
     num_examples = min(config.study_examples, len(predictions.labels))

@@ -7,12 +7,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, chart, error_bars
+from capsnet.plots.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    chart,
+    error_bars,
+    legend_below,
+)
 from capsnet.studies.seeds.measure import by_overlap, row_table
 
 STYLES = [(BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^-"), (PURPLE, "D--"), (INK, "v:"), (GREY, "x:")]
 ERROR, SHARED = "test error (%)", "shared ink, of the smaller digit's"
 CHANCE = 50  # percent, of the separation accuracy
+NOTE = (
+    "n: test pairs of a range, the same for each network. Bars: lowest and highest end of the 95 % "
+    "intervals of a row's networks.",
+    "n: networks that differ only in their seed, of each point from left to right. Bars: 95 % "
+    "intervals.",
+)
 FIGURES = {  # title, labels of the axes, lowest value
     "length": ("Test error against length of training", "images shown", ERROR, 0),
     "overlap": ("Test error by overlap", SHARED, ERROR, 0),
@@ -42,7 +58,8 @@ def draw(runs: pd.DataFrame, folder: Path) -> Iterator[tuple[str, Path]]:
             title += f", after {first['examples']:,} training images"
         if len(points):
             path = folder / f"{name}_{first['task']}_{first['budget']}.png"
-            with chart(path, height=860, title=title) as figure:
+            note = NOTE[name == "length"]
+            with chart(path, height=1000, title=title, note=note) as figure:
                 axes = figure.subplots()
                 axes.set(xlabel=x_label, ylabel=y_label)
                 lines(axes, points, styles, least=least)
@@ -59,6 +76,9 @@ def lines(axes, table: pd.DataFrame, styles: dict[str, tuple[str, str]], *, leas
     words = isinstance(places[0], str)
     for number, name in enumerate(names):
         rows, (color, form) = table[table["name"] == name], styles[name]
+        if not words:
+            rows = rows.sort_values("place")
+            name += f", n = {', '.join(map(str, rows['networks']))}"
         apart = number - (len(names) - 1) / 2
         x = (
             rows["place"].map(places.index) + 0.04 * apart
@@ -68,7 +88,8 @@ def lines(axes, table: pd.DataFrame, styles: dict[str, tuple[str, str]], *, leas
         bars = error_bars(rows["value"], rows["low"], rows["high"])
         axes.errorbar(x, rows["value"], bars, fmt=form, color=color, label=name)
     if words:
-        axes.set_xticks(range(len(places)), places)
+        counts = table.groupby("place")["examples"].max()
+        axes.set_xticks(range(len(places)), [f"{name}\nn = {counts[name]:,}" for name in places])
     else:
         axes.set_xscale("log")
         axes.set_xticks(sorted(places), [f"{place:,}" for place in sorted(places)])
@@ -77,4 +98,4 @@ def lines(axes, table: pd.DataFrame, styles: dict[str, tuple[str, str]], *, leas
     low = np.nanmin([least, *table["value"], *table["low"]])
     axes.set_ylim(low, low + 1.1 * (np.nanmax(table[["value", "high"]]) - low))
     axes.grid(visible=True)
-    axes.legend(loc="lower left", ncols=2)  # errors and shares lie far from the least
+    legend_below(axes)

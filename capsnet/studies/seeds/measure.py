@@ -143,7 +143,7 @@ def difference(runs: pd.DataFrame, baseline: pd.DataFrame) -> dict[str, object] 
 
 def by_overlap(runs: pd.DataFrame, table: str, measure: str) -> pd.DataFrame:
     """Mean over a row's networks for each range of overlap with at least FEW examples, and the
-    lowest and highest end of their intervals: name, place, value, low, high.
+    lowest and highest end of their intervals: name, place, value, low, high, examples.
     """
     columns = {"group": "measure", "error": "value", "error_low": "low", "error_high": "high"}
     found = pd.concat(
@@ -152,5 +152,10 @@ def by_overlap(runs: pd.DataFrame, table: str, measure: str) -> pd.DataFrame:
     )
     found = found[(found["measure"] == measure) & (found["name"] != "all")]
     ranges = found[found["examples"] >= FEW].groupby(["row", "name"], sort=False)
-    ends = ranges.agg(value=("value", "mean"), low=("low", "min"), high=("high", "max"))
+    ends = ranges.agg(
+        value=("value", "mean"),
+        low=("low", "min"),
+        high=("high", "max"),
+        examples=("examples", "max"),
+    )
     return ends.reset_index(names=["name", "place"])

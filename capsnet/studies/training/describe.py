@@ -39,18 +39,18 @@ def training(results: Results, config: RunConfig) -> str:
     curve, headline = results.tables["training"], results.headline
     last = curve.iloc[-1]
     sentence = (
-        f"The loss falls to {headline['loss']:.3f} in {headline['minutes']:.1f} minutes and "
+        f"The loss is {headline['loss']:.3f} after {headline['minutes']:.1f} minutes and "
         f"{last['examples']:,.0f} examples"
     )
     if len(curve) > 1:
-        fall = 1 - last["loss"] / curve["loss"].iloc[-2]
-        sentence += f", by {100 * fall:.0f} % in the last interval"
+        change = 100 * (last["loss"] / curve["loss"].iloc[-2] - 1)
+        way = "lower" if change < 0 else "higher"
+        sentence += f", {abs(change):.0f} % {way} than one interval earlier"
     sentence += "."
     if pd.notna(last["validation_error"]):
         sentence += (
             f" At the end the validation error is {last['validation_error']:.2f} % and the "
-            f"training error {last['training_error']:.2f} %, on all validation digits and as many "
-            "training digits. Earlier points use fewer."
+            f"training error {last['training_error']:.2f} %, on equally many examples."
         )
     return sentence
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from capsnet.config import RunConfig
-from capsnet.plots.canvas import BLUE, GREEN, INK, ORANGE, chart, log_scale
+from capsnet.plots.canvas import BLUE, GREEN, INK, ORANGE, chart, legend_below, log_scale
 from capsnet.studies.registry import Measured
 
 
@@ -17,14 +17,14 @@ def training_curve(curve: pd.DataFrame, path: Path, *, title: str) -> None:
     """
     unit, unit_name = (1e6, "millions") if curve["examples"].max() >= 1e6 else (1e3, "thousands")
     examples = curve["examples"] / unit
-    with chart(path, height=760, title=title) as figure:
+    with chart(path, height=800, title=title) as figure:
         losses, errors = figure.subplots(1, 2)
         draw_losses(losses, examples, curve)
         draw_errors(errors, examples, curve)
         for axes in (losses, errors):
             axes.set(xlabel=f"examples seen ({unit_name})", xlim=(0, 1.02 * examples.max()))
             axes.grid(visible=True)
-            axes.legend()
+            legend_below(axes)
 
 
 def draw_losses(axes: Axes, examples: pd.Series, curve: pd.DataFrame) -> None:
@@ -32,7 +32,7 @@ def draw_losses(axes: Axes, examples: pd.Series, curve: pd.DataFrame) -> None:
     lines = {"classification_loss": (BLUE, "-", "classification")}
     if not curve["reconstruction_loss"].fillna(0).eq(0).all():
         lines = {"loss": (INK, "-", "total")} | lines
-        lines["reconstruction_loss"] = (GREEN, "--", "reconstruction, before its weight")
+        lines["reconstruction_loss"] = (GREEN, "--", "reconstruction, unweighted")
     for name, (color, line, label) in lines.items():
         positive = curve[name].where(curve[name] > 0)  # a log axis has no zero
         axes.plot(examples, positive, line, color=color, label=label)
@@ -54,6 +54,6 @@ def draw_errors(axes: Axes, examples: pd.Series, curve: pd.DataFrame) -> None:
     axes.set(title="Validation error" + found, ylabel="error (%)")
 
 
-def draw(found: Measured, folder: Path, *, run: str, config: RunConfig) -> None:
-    title = f"{run}: training loss and error"
+def draw(found: Measured, folder: Path, config: RunConfig) -> None:
+    title = f"{config.title}: training loss and error"
     training_curve(found.tables["training"], folder / "figures" / "training.png", title=title)
