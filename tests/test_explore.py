@@ -62,7 +62,9 @@ def made(request, tmp_path_factory):
     capsules = {digit: 0.1 * torch.randn(5, 16) for digit in range(10)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page, "FEW", 1000)  # so that layers of this size are quantised
-        text = page.explorer(evaluator, evaluator.evaluate(100), names, capsules, "net")
+        text = page.explorer(
+            evaluator, evaluator.evaluate(100), names, capsules, "net", error="test error 1.50 %"
+        )
     (folder / "net.html").write_text(text)
     return path, folder / "net.html", evaluator
 
@@ -79,7 +81,9 @@ def test_the_page_has_ten_of_each_class_the_failures_and_the_difference(made):
     wrong = int((~evaluator.evaluate(100).correct).sum())
     groups = [example["group"] for example in found["examples"]]
     assert all(groups.count(f"Digit {digit}") == 10 for digit in range(10))
-    assert groups.count(f"Read wrongly, {min(60, wrong)} of {wrong} among 100") == min(60, wrong)
+    assert groups.count(
+        f"Read wrongly, {min(60, wrong)} of {wrong} among 100 test examples"
+    ) == min(60, wrong)
     assert wrong > 0 and found["meanings"][3][0]["name"] == "thickness +30 %"
     assert 0 < found["difference"]["length"] < 0.05
     assert f"at most {found['difference']['length']:.3f}" in found["about"]
@@ -105,6 +109,10 @@ def test_a_person_can_browse_draw_and_turn(made, tmp_path):
     with browser.Browser() as tab:
         tab.open(out)
         tab.wait_for(READY)
+        digits = "two digits" if evaluator.num_digits > 1 else "a digit"
+        introduction = tab.run("document.getElementById('intro').textContent")
+        assert introduction.startswith(f"Draw {digits}") and "test error 1.50 %" in introduction
+        assert sum(tab.run(INK)) > 0  # the invitation on the empty paper
         for number in range(0, 100, 30):
             tab.run(f"document.querySelector('#examples button[data-number=\"{number}\"]').click()")
             tab.wait_for(READY)
@@ -156,6 +164,10 @@ def test_a_person_can_browse_draw_and_turn(made, tmp_path):
         assert len(sliders) == 17 and all(sliders) and "routing iterations" in sliders[0]
         assert sliders[1].startswith("0:") and sliders[16].startswith("15:")  # dimensions
 
+        first = found["meanings"][tab.run("Explorer.state.digit")][0]
+        low, high = tab.run("(i => [+i.min, +i.max])(document.querySelector('.knob input'))")
+        assert low <= first["mean"] - 1.5 * first["two_sigma"] + 1e-9  # room beyond real digits
+        assert high >= first["mean"] + 1.5 * first["two_sigma"] - 1e-9 and high < 10
         turned = "document.getElementById('turned').toDataURL()"
         before = tab.run(turned)
         tab.run("document.querySelector('.knob input').focus()")

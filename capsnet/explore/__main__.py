@@ -18,6 +18,7 @@ from capsnet.files import replace_file
 from capsnet.learning.device import keep_freed_memory
 from capsnet.learning.evaluation import load_evaluator
 from capsnet.paths import digits_folder
+from capsnet.reading.errors import known_error
 from capsnet.studies.perturbation import measure as perturbation
 from capsnet.studies.perturbation.effects import effect_table
 
@@ -73,7 +74,8 @@ def make_page(model: Path, digits: Path, num_examples: int) -> str:
         print(f"measuring the capsule of {digit}", file=sys.stderr)
         two_sigma = perturbation.two_sigma_values(poses, NUM_VALUES)
         sweeps[digit] = perturbation.measure_sweep(evaluator.model, poses, digit, two_sigma)
-    return explorer(evaluator, predictions, effect_table(sweeps), capsules, model.stem)
+    error = known_error(model)
+    return explorer(evaluator, predictions, effect_table(sweeps), capsules, model.stem, error=error)
 
 
 if __name__ == "__main__":

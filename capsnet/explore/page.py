@@ -33,11 +33,12 @@ ENGINE = ("network", "worker")  # scripts of the worker
 
 
 class Difference(NamedTuple):
-    """Difference of the page's network from the original, over COMPARED test examples."""
+    """Difference of the page's network from the original, over at most COMPARED test examples."""
 
     length: float  # largest, of any capsule
     pixel: float  # mean, of reconstructions
     decisions: int  # examples with another prediction
+    examples: int
 
 
 def no_explorer(name: str, why: str = "This network has nothing to turn.") -> str:
@@ -56,12 +57,14 @@ def explorer(
     two_sigma: pd.DataFrame,
     capsules: dict[int, Tensor],
     name: str,
+    *,
+    error: object = None,
 ) -> str:
     """Return the page of a network as HTML, with test examples.
 
     two_sigma: effects of each dimension within two standard deviations (study `perturbation`).
-    capsules: those behind it, by class [n, d]. The network passes `can_be_explored`. Raises
-    ValueError if it is too large.
+    capsules: those behind it, by class [n, d]. error: prints as "test error 0.59 %". The
+    network passes `can_be_explored`. Raises ValueError if it is too large.
     """
     model = evaluator.model
     examples, images = chosen_examples(evaluator, predictions)
@@ -83,7 +86,8 @@ def explorer(
         "examples": examples,
         "meanings": meanings(two_sigma, capsules),
         "difference": difference._asdict(),
-        "about": about(name, predictions, weights, difference),
+        "error": str(error or ""),
+        "about": about(weights, difference),
     }
     parts = {
         "title": html.escape(f"capsnet: {name}"),
@@ -141,7 +145,7 @@ def chosen_examples(
         f"Digit {digit}": (first == digit).nonzero()[:OF_EACH, 0].tolist()
         for digit in range(NUM_CLASSES)
     }
-    shown = f"{min(FAILURES, len(wrong))} of {len(wrong):,} among {len(first):,}"
+    shown = f"{min(FAILURES, len(wrong))} of {len(wrong):,} among {len(first):,} test examples"
     groups[f"Read wrongly, {shown}"] = wrong[:FAILURES].tolist()
     numbers = [(group, place) for group, found in groups.items() for place in found]
     listed = [{"group": group, "labels": predictions.labels[n].tolist()} for group, n in numbers]
@@ -193,18 +197,16 @@ def compare(evaluator: Evaluator, state: dict[str, Tensor]) -> Difference:
         lengths = max(lengths, float((one.lengths - other.lengths).abs().max()))
         pixels.append((drawn[0] - drawn[1]).abs().flatten(1).mean(dim=1))
         decisions += int((read[0] != read[1]).any(dim=1).sum())
-    return Difference(lengths, float(torch.cat(pixels).mean()), decisions)
+    pixel = torch.cat(pixels)
+    return Difference(lengths, float(pixel.mean()), decisions, len(pixel))
 
 
-def about(
-    name: str, predictions: Predictions, weights: dict[str, Quantised], difference: Difference
-) -> str:
-    error = 100 * (1 - predictions.correct.double().mean().item())
+def about(weights: dict[str, Quantised], difference: Difference) -> str:
+    """The footnote."""
     bits = 8 * packed_size(weights) / max(1, sum(each.whole.size for each in weights.values()))
     return (
-        f"{name}: test error {error:.2f} % of {len(predictions.correct):,} test examples. The "
-        f"weights of the large layers are stored as 8-bit integers, compressed to {bits:.1f} bits "
-        f"each. On {COMPARED} test examples, capsule lengths differ from the original network's by "
-        f"at most {difference.length:.3f} and reconstructions by {difference.pixel:.4f} a pixel on "
-        f"average; {difference.decisions} predictions differ."
+        "The weights of the large layers are stored as 8-bit integers, compressed to "
+        f"{bits:.1f} bits each. On {difference.examples} test examples, capsule lengths differ "
+        f"from the original network's by at most {difference.length:.3f} and reconstructions by "
+        f"{difference.pixel:.4f} a pixel on average; {difference.decisions} predictions differ."
     )

@@ -18,6 +18,9 @@ class KnownError(NamedTuple):
     percent: float
     source: str
 
+    def __str__(self) -> str:
+        return f"{self.source} error {self.percent:.2f} %"
+
     def warning(self, num_digits: int) -> str:
         """What to say with each answer of this network; nothing if it is seldom wrong."""
         if self.percent <= OFTEN:
@@ -27,10 +30,7 @@ class KnownError(NamedTuple):
 
 
 def known_error(path: str | Path) -> KnownError | None:
-    """The test error if it is recorded, else the validation error that training wrote, else None.
-
-    A served network has only the second: it is packed before it is tested.
-    """
+    """The test error if it is recorded, else the validation error of the training, else None."""
     test_error = recorded_error(path)
     if test_error is not None:
         return KnownError(test_error, "test")
@@ -41,18 +41,22 @@ def known_error(path: str | Path) -> KnownError | None:
 def recorded_error(path: str | Path) -> float | None:
     """The test error in percent that stage `evaluate` recorded for the checkpoint at `path`.
 
-    dvc.lock names the metrics file and the MD5 of the checkpoint that was evaluated. Another file
-    of the same name has no recorded error.
+    dvc.lock names metrics.json and the checkpoint that was evaluated. A served model has
+    metrics.json beside the folder of its checkpoint.
     """
     path = Path(path).absolute()  # not resolved: DVC may link the file to its cache
     root, name = path.parent.parent, path.stem
     try:
-        lock = yaml.load((root / "dvc.lock").read_bytes(), yaml.CSafeLoader)
-        stage = lock["stages"][f"evaluate@{name}"]
-        tested = {dep["path"]: dep["md5"] for dep in stage["deps"]}
-        if tested[f"{path.parent.name}/{path.name}"] != file_md5(path):
-            return None
-        [metrics] = (root / out["path"] for out in stage["outs"] if "metrics.json" in out["path"])
+        metrics = root / "metrics.json"
+        if not metrics.exists():
+            lock = yaml.load((root / "dvc.lock").read_bytes(), yaml.CSafeLoader)
+            stage = lock["stages"][f"evaluate@{name}"]
+            tested = {dep["path"]: dep["md5"] for dep in stage["deps"]}
+            if tested[f"{path.parent.name}/{path.name}"] != file_md5(path):
+                return None
+            [metrics] = (
+                root / out["path"] for out in stage["outs"] if "metrics.json" in out["path"]
+            )
         [runs] = json.loads(metrics.read_bytes()).values()  # budget -> run -> numbers
         return float(runs[name]["error"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):  # no record, or not ours

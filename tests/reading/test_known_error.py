@@ -24,9 +24,10 @@ def test_the_test_error_counts_if_it_is_of_these_weights(
     model = save(tmp_path / "models" / "pairs.safetensors", num_digits=2, validation_error=41.5)
     md5 = hashlib.md5(model.read_bytes()).hexdigest() if same_weights else "other"
     stage = {"deps": [{"path": "models/pairs.safetensors", "md5": md5}]}
-    stage["outs"] = [{"path": "errors.csv"}, {"path": "metrics.json"}]
+    stage["outs"] = [{"path": "errors.csv"}, {"path": "reports/metrics.json"}]
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {"evaluate@pairs": stage}}))
-    (tmp_path / "metrics.json").write_text(metrics)
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "metrics.json").write_text(metrics)
     assert known_error(model) == expected
     monkeypatch.chdir(model.parent)
     assert known_error("pairs.safetensors") == expected

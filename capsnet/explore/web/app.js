@@ -14,9 +14,10 @@ const Explorer = (() => {
     decoder = new Network.Decoder(page);
     state.pass = page.told.sizes.iterations - 1;
     one("about").textContent = page.told.about;
+    one("intro").textContent = introduction();
     one("layers").hidden = page.told.sizes.digits === 1;
     one("passes").value = state.pass + 1;
-    paper = Paper.make(one("paper"), page.told.sizes.digits, drawn);
+    paper = Paper.make(one("paper"), page.told.sizes.digits, invitation(), drawn);
     knobs = Knobs.make(one("sliders"), turned);
     worker = new Worker(URL.createObjectURL(new Blob([one("engine").textContent], { type: "text/javascript" })));
     worker.onmessage = ({ data }) => {
@@ -64,7 +65,14 @@ const Explorer = (() => {
     state.number += 1;
     delete document.body.dataset.busy;
     mark(null);
-    one("answer").textContent = page.told.sizes.digits > 1 ? "Draw two digits, one over the other." : "Draw a digit.";
+    one("answer").textContent = `${invitation().join(" ")}.`;
+  }
+
+  const invitation = () => (page.told.sizes.digits > 1 ? ["Draw two digits,", "one over the other"] : ["Draw a digit"]);
+
+  function introduction() {
+    const error = page.told.error ? ` This network: ${page.told.error}.` : "";
+    return `${invitation().join(" ")}, or choose a test digit below. See what the capsules read, how routing gets there and what each of their numbers draws.${error}`;
   }
 
   function choose(number) {
@@ -114,8 +122,9 @@ const Explorer = (() => {
     if (!state.chosen) state.digit = read[0];
     const lengths = read.map((j) => `${j} (${now.lengths[j].toFixed(2)})`).join(" and ");
     const true_ = state.label === null ? "" : `; the label says ${state.label.join(" and ")}`;
-    const rejected = now.lengths[read[0]] < 0.5 ? "rejected, perhaps " : "";
-    one("answer").textContent = `Reads ${rejected}${lengths}${true_}. ${Math.round(state.milliseconds)} ms.`;
+    const known = now.lengths[read[0]] > 0.5;
+    const answer = known ? `Reads ${lengths}` : `Rejected, perhaps ${lengths}: no capsule is longer than 0.5`;
+    one("answer").textContent = `${answer}${true_}. ${Math.round(state.milliseconds)} ms.`;
     one("passes-told").textContent = `${state.pass + 1}${state.pass + 1 === page.told.sizes.iterations ? " (as trained)" : ""}`;
     document.querySelectorAll(".bar").forEach((bar, j) => {
       bar.querySelector("i").style.width = `${100 * Math.min(1, now.lengths[j])}%`;

@@ -6,12 +6,12 @@ const Knobs = (() => {
   function make(host, changed) {
     let values = null, start = null, turned = 0;
 
-    // capsule [d], and of each dimension {name, mean, twoSigma}: twoSigma is two standard deviations.
+    // capsule [d], and of each dimension {name, mean, two_sigma}: two_sigma is two standard deviations.
     function show(capsule, meanings) {
       start = Float32Array.from(capsule);
       values = Float32Array.from(capsule);
       host.replaceChildren(
-        ...meanings.map(({ name, mean, twoSigma }, d) => {
+        ...meanings.map(({ name, mean, two_sigma: twoSigma }, d) => {
           const low = Math.min(mean - 1.5 * twoSigma, start[d] - 0.25), high = Math.max(mean + 1.5 * twoSigma, start[d] + 0.25);
           const label = document.createElement("label"), words = document.createElement("span");
           const told = document.createElement("span"), input = document.createElement("input");

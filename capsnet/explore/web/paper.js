@@ -2,8 +2,8 @@
 const Paper = (() => {
   const WIDTH = 280, PEN = 22, STEP = 7; // pixels of the canvas
 
-  // `changed` is called with the layers [{ink, width}] after each stroke.
-  function make(canvas, numLayers, changed) {
+  // `invitation`: the lines on the empty paper. `changed` is called with the layers [{ink, width}] after each stroke.
+  function make(canvas, numLayers, invitation, changed) {
     const layers = Array.from({ length: numLayers }, () => {
       const layer = document.createElement("canvas");
       layer.width = layer.height = WIDTH;
@@ -12,9 +12,11 @@ const Paper = (() => {
     });
     const colours = numLayers > 1 ? ["rgb(86,180,233)", "rgb(230,159,0)"] : ["#fff"];
     const pen = { x: WIDTH / 2, y: WIDTH / 2, down: false, keyboard: false };
+    let empty = true;
     const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
 
     function stroke(from, to) {
+      empty = false;
       const context = layers[Math.min(numLayers - 1, Number(chosen("layer")))].getContext("2d");
       context.globalCompositeOperation = chosen("tool") === "eraser" ? "destination-out" : "source-over";
       context.strokeStyle = colours[Math.min(numLayers - 1, Number(chosen("layer")))];
@@ -31,12 +33,20 @@ const Paper = (() => {
       context.globalCompositeOperation = "source-over";
       context.fillStyle = "#000";
       context.fillRect(0, 0, WIDTH, WIDTH);
+      if (empty) invite(context);
       context.globalCompositeOperation = "lighter";
       for (const layer of layers) context.drawImage(layer, 0, 0);
       if (!pen.keyboard) return;
       context.globalCompositeOperation = "source-over";
       context.strokeStyle = pen.down ? "#fff" : "#999";
       context.strokeRect(pen.x - PEN / 2, pen.y - PEN / 2, PEN, PEN);
+    }
+
+    function invite(context) {
+      context.font = "24px system-ui, sans-serif";
+      context.fillStyle = "#999";
+      context.textAlign = "center";
+      invitation.forEach((line, n) => context.fillText(line, WIDTH / 2, WIDTH / 2 + 30 * (n - (invitation.length - 1) / 2) + 8));
     }
 
     function tell() {
@@ -49,6 +59,7 @@ const Paper = (() => {
     }
 
     function clear() {
+      empty = true;
       for (const layer of layers) layer.getContext("2d").clearRect(0, 0, WIDTH, WIDTH);
       show();
     }
