@@ -4,9 +4,9 @@ One line for each picture (PNG, JPEG, ...; any size, dark on light or light on d
 the lengths of their capsules, from 0 to 1. A network trained on single digits names one, a network
 trained on pairs one or two, those longer than 0.5. A baseline gives probabilities for lengths.
 
-"rejected, perhaps 7 (0.41)" means that the picture may hold no digit: no capsule is longer than
-0.5, the reconstruction does not resemble the picture, or other capsules are about as long. Without
-a decoder only the lengths decide. A network with an error above 20 % says so with each answer.
+"rejected, perhaps 7 (0.41): <reason>" means that the picture may hold no digit: no capsule is
+longer than 0.5, the reconstruction does not resemble the picture, or another capsule is a rival.
+Without a decoder only the lengths decide. A network with an error above 20 % says so each time.
 """
 
 if not __package__:
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from capsnet import program_parser
 from capsnet.reading.handwriting import read_handwriting
-from capsnet.reading.recognition import Reader, Reading, load_reader, read
+from capsnet.reading.recognition import Reader, Reading, answer, load_reader, read
 
 
 def main() -> int:
@@ -61,22 +61,14 @@ def parse() -> argparse.Namespace:
 
 
 def as_text(path: Path, reading: Reading, reader: Reader) -> str:
-    mark = "rejected, perhaps " if reading.rejected else ""
-    warning = f"; {reader.warning}" if reader.warning else ""
-    return f"{path}: {mark}{' and '.join(reading.lines())}{warning}"
+    found = " and ".join(reading.lines())
+    if reading.rejected:
+        found = f"rejected, perhaps {found}: {reading.reason}"
+    return f"{path}: {found}" + (f"; {reader.warning}" if reader.warning else "")
 
 
 def as_json(path: Path, reading: Reading, reader: Reader) -> str:
-    error, source = reader.error or (None, None)
-    answer = {
-        "image": str(path),
-        "digits": reading.digits,
-        "lengths": [round(float(length), 4) for length in reading.lengths],
-        "rejected": reading.rejected,
-        "error": error,
-        "error_source": source,
-    }
-    return json.dumps(answer)
+    return json.dumps({"image": str(path)} | answer(reading, reader))
 
 
 if __name__ == "__main__":

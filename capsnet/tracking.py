@@ -12,7 +12,7 @@ import os
 import re
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, redirect_stderr, suppress
 from importlib.metadata import version
 from numbers import Real
@@ -37,23 +37,49 @@ ENVIRONMENT = {  # defaults; a variable that the user sets wins
 SERVED_WITH = (
     "mlflow", "torch", "numpy", "numba", "safetensors", "scikit-image", "pillow", "pandas",
 )  # fmt: skip
-ABOUT_RUN = """Results of record: `reports/runs/{run}/`. Repeat: `dvc repro {stage}`.
-Errors are in %, reconstruction losses in squared pixel differences, times in seconds."""
+ABOUT_RUN = """The step of a curve is the number of images shown. Errors are in %, reconstruction
+losses in squared pixel differences. Results of record are in `reports/`. To bring them up to date:
+
+    dvc repro {stage}
+"""
+ABOUT_MODEL = """Reads handwritten digits. `champion` is the version with the lowest validation
+error among those trained on the largest data set. Serve it on port 5001:
+
+    mlflow models serve -m models:/{name}@champion --env-manager local -p 5001
+
+The input has one column, `image`: a picture file in base64. The fields of the answer:
+
+{fields}
+"""
+ANSWER = {  # of the served model: two examples, where None makes a field optional; and its meaning
+    "digits": ([[7], [1, 7]], "the digits read, the longest capsule first"),
+    "lengths": ([[0.5], [0.5]], "of the ten capsules, from 0 to 1; a baseline's probabilities"),
+    "rejected": ([False, True], "whether the picture may hold no digit"),
+    "reason": ([None, "why"], "why it is rejected, else null"),
+    "error": ([1.5, None], "wrong answers of this network in %, null if unknown"),
+    "error_source": (["test", None], "the error is of `test` or of `validation` examples"),
+}
 
 
 @contextmanager
 def track(
-    stage: str, run: str, *, parameters: Mapping[str, object], checkpoint: Path | None = None
+    stage: str,
+    run: str,
+    *,
+    parameters: Mapping[str, object],
+    configuration: Mapping[str, object],
+    checkpoint: Path | None = None,
 ) -> Iterator["Tracker"]:
     """Log one execution of `stage` for `run`. Exceptions of the body pass unchanged.
 
-    parameters: nested; logged under dotted names such as `routing.iterations`.
+    parameters: flat, the columns of the table of runs.
+    configuration: nested and complete, logged as config.yaml.
     checkpoint: the network that the stage reads. The newest training run with a checkpoint of the
         same MD5 becomes the parent run.
     """
     tracker, error = Tracker(run), None
     try:
-        tracker._open(stage, parameters, checkpoint)
+        tracker._open(stage, parameters, configuration, checkpoint)
         yield tracker
     except BaseException as caught:
         error = caught
@@ -92,17 +118,25 @@ class Tracker:
         self._uri = self._failure = ""
 
     @_guarded
-    def metrics(
-        self, values: Mapping[str, object], *, step: int | None = None, run_id: str | None = None
-    ) -> None:
-        """Log the finite numbers among `values`, on this run or on another."""
-        finite = {k: v for k, v in values.items() if isinstance(v, Real) and math.isfinite(v)}
-        self._mlflow.log_metrics(finite, step, run_id=run_id)
+    def parameters(self, values: Mapping[str, object]) -> None:
+        self._mlflow.log_params({name: _spelled(value) for name, value in values.items()})
 
+    @_guarded
+    def metrics(self, values: Mapping[str, object], *, step: int | None = None) -> None:
+        """Log the finite numbers among `values`."""
+        self._mlflow.log_metrics(_finite(values), step)
+
+    @_guarded
     def headline(self, values: Mapping[str, object]) -> None:
-        """Log on this run and on its training run, so that the table of runs sorts on them."""
-        for run_id in {None, self._parent_id}:
-            self.metrics(values, run_id=run_id)
+        """Log on this run and on its training run, so that the table of runs sorts on them.
+
+        The steps of the training run count the evaluations of its network.
+        """
+        self._mlflow.log_metrics(_finite(values))
+        if self._parent_id is not None:
+            history = self._mlflow.MlflowClient().get_metric_history
+            step = len(history(self._parent_id, next(iter(values))))
+            self._mlflow.log_metrics(_finite(values), step, run_id=self._parent_id)
 
     @_guarded
     def tag(self, name: str, value: object) -> None:
@@ -123,17 +157,32 @@ class Tracker:
         log = self._mlflow.log_artifacts if path.is_dir() else self._mlflow.log_artifact
         log(str(path), folder)
 
+    @_guarded
+    def figures(self, folder: Path) -> None:
+        """Copy figures into the artifacts of this run and, to be compared, of its training run.
+
+        MLflow's compare page shows the files at the root of the artifacts, and no folders.
+        """
+        self._mlflow.log_artifacts(str(folder), folder.name)
+        if self._parent_id is not None:
+            self._mlflow.log_artifacts(str(folder), run_id=self._parent_id)
+
     def checkpoint(self, path: Path) -> None:
         """Copy the weights; tag checkpoint.md5, which is outs.md5 of the file in dvc.lock."""
         self.tag("checkpoint.md5", file_md5(path))
         self.artifact(path, folder="checkpoint")
 
     @_guarded
-    def model(self, path: Path) -> None:
-        """Log weights and code as the version `latest` of the registered model `capsnet-<run>`."""
-        readings = {"digits": [[7]] * 2, "lengths": [[0.5]] * 2, "rejected": [False] * 2}
-        readings |= {"error": [1.5, None], "error_source": ["test", None]}  # None: optional
-        tables, name = map(pd.DataFrame, ({"image": [""]}, readings)), f"capsnet-{self._run}"
+    def model(self, path: Path, *, validation_error: float, num_digits: int) -> None:
+        """Log weights and code as the version `latest` of the registered model `capsnet-<run>`.
+
+        validation_error: percent. num_digits: training and validation digits of the data set.
+        """
+        answers = {field: examples for field, (examples, _) in ANSWER.items()}
+        tables, name = map(pd.DataFrame, ({"image": [""]}, answers)), f"capsnet-{self._run}"
+        tags = {"checkpoint.md5": file_md5(path), "data.digits": str(num_digits)}
+        if math.isfinite(validation_error):
+            tags["validation_error"] = f"{validation_error:.2f}"
         with redirect_stderr(io.StringIO()):  # MLflow prints a line about each version
             self._mlflow.pyfunc.log_model(
                 name=name,
@@ -143,11 +192,33 @@ class Tracker:
                 artifacts={"checkpoint": str(path)},
                 signature=self._mlflow.models.infer_signature(*tables),
                 pip_requirements=[f"{each}=={version(each).split('+')[0]}" for each in SERVED_WITH],
-                tags={"checkpoint.md5": file_md5(path)},
+                tags=tags,
             )
+        client = self._mlflow.MlflowClient()
+        fields = "\n".join(f"- `{field}`: {meaning}" for field, (_, meaning) in ANSWER.items())
+        client.update_registered_model(name, ABOUT_MODEL.format(name=name, fields=fields))
+        champion = best_version(client.search_model_versions(f"name = '{name}'"))
+        if champion is not None:
+            client.set_registered_model_alias(name, "champion", champion)
 
     @_guarded
-    def _open(self, stage: str, parameters: Mapping[str, object], checkpoint: Path | None) -> None:
+    def tested(self, metrics: Path, *, test_error: float) -> None:
+        """Tag the versions of the training run with their test error in percent, and put the file
+        that `capsnet.reading.errors` reads into the served model.
+        """
+        client, query = self._mlflow.MlflowClient(), f"run_id = '{self._parent_id}'"
+        for each in client.search_model_versions(query) if self._parent_id else ():
+            client.set_model_version_tag(each.name, each.version, "test_error", f"{test_error:.2f}")
+            client.log_model_artifact(each.source.removeprefix("models:/"), str(metrics))
+
+    @_guarded
+    def _open(
+        self,
+        stage: str,
+        parameters: Mapping[str, object],
+        configuration: Mapping[str, object],
+        checkpoint: Path | None,
+    ) -> None:
         self._uri = tracking_uri()
         os.environ.update(ENVIRONMENT | os.environ)
         os.environ.pop("MLFLOW_RUN_ID", None)  # start_run would reopen that run
@@ -160,13 +231,10 @@ class Tracker:
         if self._uri.startswith("sqlite"):
             create_store(mlflow.MlflowClient, Path(self._uri.partition(":///")[2]))
         mlflow.set_experiment(EXPERIMENT)
-        [params] = pd.json_normalize(parameters).to_dict("records") or [{}]
-        for name, value in params.items():  # as params.yaml spells it: null, true, [3, 5]
-            params[name] = value if isinstance(value, str) else json.dumps(value, default=str)
         tags = execution(f"{stage}@{self._run}")
-        tags["mlflow.note.content"] = ABOUT_RUN.format(run=self._run, stage=tags["dvc.stage"])
+        tags["mlflow.note.content"] = ABOUT_RUN.format(stage=tags["dvc.stage"])
         tags["mlflow.source.name"] = f"stages/{stage}.py"
-        tags |= {name: value for name, value in params.items() if name.startswith("routing.")}
+        tags |= {k: _spelled(v) for k, v in parameters.items() if k.startswith("routing.")}
         if checkpoint is not None:
             tags["checkpoint.md5"] = file_md5(checkpoint)
             query = f"tags.`checkpoint.md5` = '{tags['checkpoint.md5']}'"
@@ -182,7 +250,8 @@ class Tracker:
             tags=tags,
             log_system_metrics=stage == "train",
         ).info.run_id
-        mlflow.log_params(params)
+        self.parameters(parameters)
+        mlflow.log_dict(configuration, "config.yaml")
 
     def _close(self, error: BaseException | None) -> None:
         if self._run_id is not None:
@@ -238,6 +307,29 @@ def close_abandoned(mlflow: object, tags: Mapping[str, str]) -> None:
             if same and process.status() != psutil.STATUS_ZOMBIE:
                 continue
         mlflow.MlflowClient().set_terminated(run.info.run_id, "KILLED")
+
+
+def best_version(versions: Iterable) -> str | None:
+    """The number of the version with the lowest validation error, the newest of several.
+
+    Errors on different data do not compare: only versions of the largest data set count.
+    """
+    known = [version for version in versions if "validation_error" in version.tags]
+
+    def rank(version) -> tuple[float, ...]:
+        size, error = (float(version.tags[tag]) for tag in ("data.digits", "validation_error"))
+        return -size, error, -int(version.version)
+
+    return min(known, key=rank).version if known else None
+
+
+def _finite(values: Mapping[str, object]) -> dict[str, float]:
+    return {k: v for k, v in values.items() if isinstance(v, Real) and math.isfinite(v)}
+
+
+def _spelled(value: object) -> str:
+    """A value as params.yaml spells it: null, true, [3, 5]."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _first_line(error: BaseException) -> str:

@@ -54,9 +54,12 @@ def main() -> None:
         if not distributed.first:
             evaluate_test()
             return
-        parameters = config.model_dump()
         with track(
-            "evaluate", config.name, parameters=parameters, checkpoint=paths.model
+            "evaluate",
+            config.name,
+            parameters=config.parameters(),
+            configuration=config.model_dump(mode="json"),
+            checkpoint=paths.model,
         ) as tracker:
             evaluate(*evaluate_test(), config, paths, arguments, tracker)
 
@@ -83,8 +86,9 @@ def evaluate(
     num_examples = len(predictions.labels)
     tracker.dataset(paths.digits, name=config.source, split="test", num_examples=num_examples)
     write_json(out / "metrics.json", {config.budget: {config.name: numbers}})
-    tracker.headline(numbers)
+    tracker.headline({f"test_{name}": value for name, value in numbers.items()})
     tracker.artifact(out / "metrics.json")
+    tracker.tested(out / "metrics.json", test_error=numbers["error"])
     interval = f"{numbers['error_low']:.2f} to {numbers['error_high']:.2f}"
     error = f"{numbers['error']:.2f} % ({interval})"
     print(f"{config.name}: test error {error} of {num_examples:,} examples")
@@ -100,7 +104,7 @@ def evaluate(
         if STUDIES[topic].shown and not arguments.no_figures:
             part(topic, "draw").draw(found, out, config)
     if (out / "figures").exists():
-        tracker.artifact(out / "figures", folder="figures")
+        tracker.figures(out / "figures")
 
 
 if __name__ == "__main__":

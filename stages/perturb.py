@@ -17,6 +17,7 @@ from capsnet.files import write_csv, write_text
 from capsnet.learning.device import choose_device
 from capsnet.learning.evaluation import Evaluator
 from capsnet.paths import RunPaths
+from capsnet.reading.errors import KnownError, known_error
 from capsnet.studies.registry import STUDIES, Measured, part
 from capsnet.tracking import Tracker, track
 from stages.build import make_evaluator
@@ -30,8 +31,13 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     config, paths = configuration(arguments)
-    parameters = config.model_dump()
-    with track("perturb", config.name, parameters=parameters, checkpoint=paths.model) as tracker:
+    with track(
+        "perturb",
+        config.name,
+        parameters=config.parameters(),
+        configuration=config.model_dump(mode="json"),
+        checkpoint=paths.model,
+    ) as tracker:
         perturb(config, paths, arguments.out or paths.reports, tracker)
 
 
@@ -47,23 +53,33 @@ def perturb(config: RunConfig, paths: RunPaths, out: Path, tracker: Tracker) -> 
             tracker.artifact(out / f"{name}.csv")
         print(f"{config.name}: drawing the {topic} of capsules", flush=True)
         part(topic, "draw").draw(found, out, config)
-        tracker.artifact(out / topic, folder=topic)
+        tracker.figures(out / topic)
         print(f"{config.name}: writing {paths.explorer}", flush=True)
+        error = known_error(paths.model)
         few = min(num_examples, config.study_examples)
-        write_text(paths.explorer, page(evaluator, found, few, config.title))
+        write_text(paths.explorer, page(evaluator, found, few, config.title, error))
     tracker.artifact(paths.explorer)
     print(f"{config.name}: figures in {out / 'perturbation'}")
 
 
-def page(evaluator: Evaluator, found: Measured, num_examples: int, name: str) -> str:
+def page(
+    evaluator: Evaluator, found: Measured, num_examples: int, name: str, error: KnownError | None
+) -> str:
     """The explorer page, or a notice for a network that cannot be explored or is too large."""
     if not can_be_explored(evaluator.model):
         return no_explorer(name)
     predictions, tables = evaluator.evaluate(num_examples), found.tables
     try:
-        return explorer(evaluator, predictions, tables["two_sigma"], found.pictures.capsules, name)
-    except ValueError as error:
-        return no_explorer(name, str(error))
+        return explorer(
+            evaluator,
+            predictions,
+            tables["two_sigma"],
+            found.pictures.capsules,
+            name,
+            error=error,
+        )
+    except ValueError as too_large:
+        return no_explorer(name, str(too_large))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,12 @@ def main() -> None:
             return
         with (
             only_one(states_folder(), paths.model),
-            track("train", config.name, parameters=config.model_dump()) as tracker,
+            track(
+                "train",
+                config.name,
+                parameters=config.parameters(),
+                configuration=config.model_dump(mode="json"),
+            ) as tracker,
         ):
             training = Training(config, paths.digits, device, distributed)
             train(training, config, paths, tracker, study=arguments.study)
@@ -63,10 +68,11 @@ def train(
         "num_parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "multiply_adds": multiply_adds(config.network, config.arguments),
     }
+    tracker.parameters(network | {"precision": begun["precision"]})
 
     def report(record: LogRecord) -> None:
         tqdm.write(record.line())
-        tracker.metrics(record._asdict(), step=record.examples)
+        tracker.metrics(record.metrics(), step=record.examples)
         curve = pd.DataFrame(trainer.history)
         write_csv(paths.curve, curve.assign(**network, peak_memory_mib=peak_memory_mib()))
 
@@ -88,12 +94,15 @@ def train(
     if study:
         end = {"examples": last.examples, "seconds": last.seconds}
         write_json(paths.reports / "record.json", begun | end)
-    once = {name: headline[name] for name in ("images_per_second", "minutes")}  # not in the curve
-    tracker.metrics(once, step=last.examples)
+    tracker.metrics({"minutes": headline["minutes"]}, step=last.examples)
     tracker.artifact(paths.curve)
     tracker.checkpoint(paths.model)
     if not study:  # the networks of a study are compared, not served
-        tracker.model(paths.model)
+        tracker.model(
+            paths.model,
+            validation_error=last.validation_error,
+            num_digits=len(training.digits) + len(training.validation),
+        )
     training.saved.remove()
 
 

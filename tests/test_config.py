@@ -196,3 +196,19 @@ def test_any_one_change_runs_or_is_an_error_with_its_path(data):
                 if model.decoder:
                     labels = torch.empty(2, config.task.num_digits, dtype=torch.int64)
                     model.decoder(prediction.capsules, labels)
+
+
+def test_runs_are_compared_by_the_same_parameters_at_every_budget():
+    """The learning rate is the peak; a CNN has no routing."""
+    tree = copy.deepcopy(TREE)
+    tree["runs"]["cnn"] = CNN
+    found = {
+        budget: resolve(load_tree(tree | {"budget": budget}), "mnist").parameters()
+        for budget in tree["budgets"]
+    }
+    assert len({tuple(parameters) for parameters in found.values()}) == 1
+    assert {name: found["paper"][name] for name in ("learning_rate", "batch_size", "seed")} == {
+        "learning_rate": 0.001, "batch_size": 128, "seed": 1}  # fmt: skip
+    assert found["laptop"]["routing.iterations"] == 3
+    baseline = resolve(load_tree(tree), "cnn").parameters()
+    assert baseline["task"] == "mnist" and not [name for name in baseline if "routing" in name]

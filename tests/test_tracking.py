@@ -13,14 +13,18 @@ import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from capsnet import provenance
-from capsnet.tracking import ENVIRONMENT, EXPERIMENT, track
+from capsnet.tracking import ENVIRONMENT, EXPERIMENT, best_version, track
 
-PARAMETERS = {"seed": 7, "routing": {"iterations": 3, "leaky": False}, "train": {"epochs": None}}
+PARAMETERS = {"seed": 7, "routing.iterations": 3, "routing.leaky": False, "affnist": None}
+CONFIGURATION = {"seed": 7, "routing": {"iterations": 3}}
+MODEL = {"validation_error": 1.5, "num_digits": 60_000}
 FORK = multiprocessing.get_context("fork")  # a fresh process imports for seconds
 
 
@@ -72,7 +76,7 @@ def root(tmp_path_factory, server) -> Path:
 
 def train(name: str, seconds: float = 0) -> None:
     """To run in another process."""
-    with track("train", name, parameters={}) as tracker:
+    with track("train", name, parameters={}, configuration={}) as tracker:
         tracker.metrics({"loss": 1})
         time.sleep(seconds)
 
@@ -99,7 +103,7 @@ def test_a_training_is_logged_in_the_repository(root, monkeypatch, capfd):
     for name, text in {"a.txt": "a", "sub/b.bin": "b", "a b.txt": "c", "sub-x": "d"}.items():
         (root / "digits" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "digits" / name).write_text(text)
-    with track("train", "mnist", parameters=PARAMETERS) as tracker:
+    with track("train", "mnist", parameters=PARAMETERS, configuration=CONFIGURATION) as tracker:
         for step in range(3):
             tracker.metrics({"loss": 1 / (step + 1), "none": None, "nan": float("nan")}, step=step)
         tracker.dataset(root / "digits", name="mnist", split="train", num_examples=4)
@@ -109,8 +113,8 @@ def test_a_training_is_logged_in_the_repository(root, monkeypatch, capfd):
     assert capfd.readouterr() == ("", "") and not list(Path.cwd().iterdir())
     [run] = runs_of(root, "mnist")
     assert (run.info.run_name, run.info.status) == ("mnist (dusty-goat)", "FINISHED")
-    params = {"seed": "7", "routing.iterations": "3", "routing.leaky": "false"}
-    assert run.data.params == params | {"train.epochs": "null"}
+    params = {"seed": "7", "routing.iterations": "3", "routing.leaky": "false", "affnist": "null"}
+    assert run.data.params == params
     tags = run.data.tags
     assert tags["routing.iterations"] == "3" and tags["dvc.stage"] == "train@mnist"
     assert tags["checkpoint.md5"] == hashlib.md5(b"weights").hexdigest()
@@ -121,40 +125,89 @@ def test_a_training_is_logged_in_the_repository(root, monkeypatch, capfd):
     kept = root / "user" / "mlartifacts" / run.info.run_id / "artifacts"
     assert (kept / "checkpoint" / "network").read_bytes() == b"weights"
     assert (kept / "figures" / "sub" / "b.bin").is_file()
+    assert yaml.safe_load((kept / "config.yaml").read_text()) == CONFIGURATION
 
 
 def test_a_child_of_the_newest_training_with_this_checkpoint(root, tmp_path):
+    """The training has the figures and error of its evaluations; each step has one value."""
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "a.png").write_bytes(b"picture")
     (weights := tmp_path / "weights").write_bytes(b"a child's")
     for name in ("child", "child", "child of other weights"):
-        with track("train", name, parameters={}) as tracker:
+        with track("train", name, parameters={}, configuration={}) as tracker:
             if name == "child":
                 tracker.checkpoint(weights)
-    for content, error in ((b"a child's", 0.25), (b"trained elsewhere", 0.5)):
+    evaluations = ((b"a child's", 0.75), (b"a child's", 0.25), (b"trained elsewhere", 0.5))
+    for content, error in evaluations:
         weights.write_bytes(content)
-        with track("evaluate", "child", parameters={}, checkpoint=weights) as tracker:
-            tracker.headline({"error": error})
-    first, newest, _, child, alone = runs_of(root, "child")
+        with track(
+            "evaluate", "child", parameters={}, configuration={}, checkpoint=weights
+        ) as tracker:
+            tracker.headline({"test_error": error, "nothing": float("nan")})
+            tracker.figures(tmp_path / "figures")
+    first, newest, _, _, child, alone = runs_of(root, "child")
     assert child.data.tags["mlflow.parentRunId"] == newest.info.run_id
-    assert child.data.metrics == newest.data.metrics == {"error": 0.25}
-    assert first.data.metrics == {} and alone.data.metrics == {"error": 0.5}
+    assert child.data.metrics == newest.data.metrics == {"test_error": 0.25}
+    assert first.data.metrics == {} and alone.data.metrics == {"test_error": 0.5}
     assert "mlflow.parentRunId" not in alone.data.tags
+    client = MlflowClient(f"sqlite:///{root / 'user' / 'mlflow.db'}")
+    history = client.get_metric_history(newest.info.run_id, "test_error")
+    assert [(metric.step, metric.value) for metric in history] == [(0, 0.75), (1, 0.25)]
+    for run, name in ((newest, "a.png"), (child, "figures/a.png"), (alone, "figures/a.png")):
+        kept = root / "user" / "mlartifacts" / run.info.run_id / "artifacts"
+        assert (kept / name).read_bytes() == b"picture"
 
 
-def test_the_newest_model_is_latest(root, tmp_path, capfd):
-    for content in (b"first", b"second"):
+def test_the_newest_model_is_latest_and_the_best_is_champion(root, tmp_path, capfd):
+    """The second version is tested: it has the error as a tag and as a file to serve."""
+    (tmp_path / "metrics.json").write_text("{}")
+    for content, error in ((b"first", 2.5), (b"second", 3.5)):
         (tmp_path / "network").write_bytes(content)
-        with track("train", "served", parameters={}) as tracker:
-            tracker.model(tmp_path / "network")
+        with track("train", "served", parameters={}, configuration={}) as tracker:
+            tracker.checkpoint(tmp_path / "network")
+            tracker.model(tmp_path / "network", validation_error=error, num_digits=100)
+    with track(
+        "evaluate",
+        "served",
+        parameters={},
+        configuration={},
+        checkpoint=tmp_path / "network",
+    ) as tracker:
+        tracker.tested(tmp_path / "metrics.json", test_error=4.25)
     assert capfd.readouterr() == ("", "")
     client = MlflowClient(f"sqlite:///{root / 'user' / 'mlflow.db'}")
     version = client.get_model_version_by_alias("capsnet-served", "latest")
-    assert version.tags == {"checkpoint.md5": hashlib.md5(b"second").hexdigest()}
+    md5 = hashlib.md5(b"second").hexdigest()
+    errors = {"validation_error": "3.50", "test_error": "4.25"}
+    assert version.tags == {"checkpoint.md5": md5, "data.digits": "100"} | errors
+    assert client.get_model_version_by_alias("capsnet-served", "champion").version == 1
+    described = client.get_registered_model("capsnet-served").description
+    assert "models:/capsnet-served@champion" in described
+    assert max(map(len, described.splitlines())) <= 100
     model = client.get_logged_model(version.source.removeprefix("models:/"))
     assert model.source_run_id == version.run_id == runs_of(root, "served")[1].info.run_id
     kept = Path(model.artifact_location.removeprefix("file://"))
     assert root in kept.parents and not [*kept.rglob("*.pkl"), *kept.rglob("*.pyc")]
     assert (kept / "artifacts" / "network").read_bytes() == b"second"
+    assert (kept / "metrics.json").is_file()
     assert (kept / "code" / "capsnet" / "nn" / "routing.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("versions", "best"),
+    [
+        ([(100, "1.00"), (100, "0.50"), (100, "0.50"), (100, "2.00")], 3),
+        ([(100, "1.00"), (7, "0.00")], 1),
+        ([(100, None)], None),
+    ],
+)
+def test_the_best_version_has_the_lowest_validation_error_on_the_largest_data(versions, best):
+    """Of equals the newest; a network without validation digits is not compared."""
+    made = []
+    for number, (digits, error) in enumerate(versions, 1):
+        tags = {"data.digits": str(digits)} | ({"validation_error": error} if error else {})
+        made.append(SimpleNamespace(version=number, tags=tags))
+    assert best_version(made) == best
 
 
 @pytest.mark.parametrize(
@@ -163,7 +216,10 @@ def test_the_newest_model_is_latest(root, tmp_path, capfd):
 )
 def test_exceptions_of_the_stage_pass_unchanged(root, error, status):
     name = type(error).__name__
-    with pytest.raises(type(error)) as caught, track("train", name, parameters={}):
+    with (
+        pytest.raises(type(error)) as caught,
+        track("train", name, parameters={}, configuration={}),
+    ):
         raise error
     assert caught.value is error
     [run] = runs_of(root, name)
@@ -181,9 +237,9 @@ def test_the_run_of_a_killed_process_is_closed_by_the_next(root, monkeypatch):
     killed.join()
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(provenance.uuid, "getnode", lambda: 1)
-        with track("train", "k", parameters={}):
+        with track("train", "k", parameters={}, configuration={}):
             assert [run.info.status for run in runs_of(root, "k")] == ["RUNNING"] * 3
-    with track("train", "k", parameters={}):
+    with track("train", "k", parameters={}, configuration={}):
         status = {run.data.tags["process.id"]: run.info.status for run in runs_of(root, "k")}
     assert (status[str(killed.pid)], status[str(alive.pid)]) == ("KILLED", "RUNNING")
     alive.kill()
@@ -191,11 +247,14 @@ def test_the_run_of_a_killed_process_is_closed_by_the_next(root, monkeypatch):
 
 def log_everything(tracker, path: Path) -> None:
     tracker.metrics({"loss": 1.0}, step=1)
+    tracker.parameters({"a": 1})
     tracker.headline({"error": 0.5})
+    tracker.figures(path.parent / "elsewhere")
+    tracker.tested(path, test_error=0.5)
     tracker.dataset(path.parent / "elsewhere", name="mnist", split="train", num_examples=1)
     tracker.artifact(path)
     tracker.checkpoint(path)
-    tracker.model(path)
+    tracker.model(path, **MODEL)
     tracker.tag("a", 1)
 
 
@@ -216,7 +275,7 @@ def test_a_store_out_of_reach_is_one_warning(uri, reason, root, monkeypatch, cap
     if uri == "no mlflow":
         monkeypatch.setitem(sys.modules, "mlflow", None)
     started = time.monotonic()
-    with track("train", "mnist", parameters=PARAMETERS) as tracker:
+    with track("train", "mnist", parameters=PARAMETERS, configuration=CONFIGURATION) as tracker:
         log_everything(tracker, root / "network")
     assert time.monotonic() - started < 20
     assert_one_warning(capfd, reason)
@@ -226,7 +285,10 @@ def test_a_store_that_dies_midway_is_one_warning(root, tmp_path, monkeypatch, ca
     shutil.copy(root / "user" / "mlflow.db", tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     error = ValueError("loss is nan")
-    with pytest.raises(ValueError) as caught, track("train", "mnist", parameters={}) as tracker:
+    with (
+        pytest.raises(ValueError) as caught,
+        track("train", "mnist", parameters={}, configuration={}) as tracker,
+    ):
         with sqlite3.connect(tmp_path / "mlflow.db") as store:
             store.execute("DROP TABLE metrics")
             store.execute("DROP TABLE tags")
@@ -245,7 +307,7 @@ def test_a_training_logs_to_a_server(server, root, monkeypatch, capfd):
         assert process.poll() is None, (folder / "log").read_text()
         time.sleep(0.2)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    with track("train", "mnist", parameters=PARAMETERS) as tracker:
+    with track("train", "mnist", parameters=PARAMETERS, configuration=CONFIGURATION) as tracker:
         log_everything(tracker, root / "network")
     assert capfd.readouterr() == ("", "") and not list(Path.cwd().iterdir())
     [run] = runs_of(address, "mnist")

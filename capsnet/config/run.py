@@ -19,7 +19,7 @@ class RunTask(Section):
 
 
 class RunConfig(Sections):
-    """Everything that one run needs. MLflow logs it, flattened."""
+    """Everything that one run needs."""
 
     name: str
     budget: str
@@ -37,6 +37,28 @@ class RunConfig(Sections):
     def title(self) -> str:
         """The run in figures and reports, with its digits if they are not MNIST's."""
         return self.name if self.source == "mnist" else f"{self.name} ({self.source} digits)"
+
+    def parameters(self) -> dict[str, object]:
+        """The numbers by which runs differ, flat, under the same names at every budget."""
+        found = {
+            "task": self.task.name,
+            "network": self.network,
+            "budget": self.budget,
+            "data": self.source,
+            "seed": self.seed,
+            "examples": self.task.training_examples,
+            "batch_size": self.task.batch_size,
+            "learning_rate": self.learning_rate.peak,
+            "learning_rate_schedule": self.learning_rate.schedule,
+            "reconstruction_weight": self.loss.reconstruction_weight,
+            "validation_fraction": self.data.validation_fraction,
+            "image_size": self.task.image_size,
+        }
+        if NETWORKS[self.network].routes:
+            routing = self.routing.model_dump(exclude={"implementation"})
+            found |= {f"routing.{name}": value for name, value in routing.items()}
+        sizes = ("conv_channels", "primary_types", "class_dim")
+        return found | {name: self.arguments[name] for name in sizes if name in self.arguments}
 
 
 def resolve(params: Params, run: str) -> RunConfig:

@@ -33,6 +33,11 @@ class LogRecord(NamedTuple):
     images_per_second: float  # training alone, without evaluation
     seconds: float  # since the start, all included
 
+    def metrics(self) -> dict[str, float]:
+        """The curves: all but the two that count the steps and the time."""
+        values = self._asdict()
+        return {name: values[name] for name in self._fields[2:-1]}
+
     def line(self) -> str:
         """The record under `HEADER`."""
         return (

@@ -25,8 +25,17 @@ DEFAULT_THRESHOLD = 0.3  # without a threshold in the checkpoint; six networks h
 
 
 def rejection_score(images: Tensor, lengths: Tensor, digits: Tensor, drawn: Tensor) -> Tensor:
-    """Rejection score [b], at most 1: high if images [b, 1, h, w] show the `digits` [b, k].
+    """Rejection score [b], at most 1: the product of `rejection_factors`."""
+    likeness, share = rejection_factors(images, lengths, digits, drawn)
+    return likeness * share
 
+
+def rejection_factors(
+    images: Tensor, lengths: Tensor, digits: Tensor, drawn: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Two factors [b], at most 1: both are high if images [b, 1, h, w] show the `digits` [b, k].
+
+    The correlation of image and reconstruction, and the share of the digits in all squared lengths.
     lengths: [b, j] of all capsules. drawn: [b, k, h, w], the reconstructions of the digits.
     """
     image = images.flatten(1) - images.flatten(1).mean(dim=1, keepdim=True)
@@ -34,7 +43,7 @@ def rejection_score(images: Tensor, lengths: Tensor, digits: Tensor, drawn: Tens
     together = together - together.mean(dim=1, keepdim=True)
     likeness = torch.cosine_similarity(image, together, dim=1)  # of deviations: the correlation
     squares = lengths.square()
-    return likeness * squares.gather(1, digits).sum(dim=1) / squares.sum(dim=1)
+    return likeness, squares.gather(1, digits).sum(dim=1) / squares.sum(dim=1)
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from capsnet import checkpoint
 from capsnet.learning.evaluation import decode, predict
-from capsnet.learning.rejection import DEFAULT_THRESHOLD, rejection_score
+from capsnet.learning.rejection import DEFAULT_THRESHOLD, rejection_factors
 from capsnet.losses import THRESHOLD, probabilities
 from capsnet.reading.errors import KnownError, known_error
 from capsnet.reading.handwriting import fit
@@ -17,6 +17,9 @@ from capsnet.reading.handwriting import fit
 DIGIT_BOX = 20  # pixels, the longer side of the box around a digit (MNIST)
 PAIR_BOXES = (20, 22, 24, 26)  # around two overlapping digits, 90 % of MultiMNIST
 PAIR_BOX = 23  # their mean
+NO_CAPSULE = f"no capsule is longer than {THRESHOLD}"
+NO_PROBABILITY = f"no digit has a probability above {THRESHOLD}"
+UNLIKE = "the reconstruction does not resemble the picture"
 
 
 class Reader(NamedTuple):
@@ -37,15 +40,19 @@ class Reader(NamedTuple):
 
 class Reading(NamedTuple):
     """The prediction for one picture: the network's input [h, w], lengths [10] (probabilities of a
-    network without capsules), the predicted digits by falling length, and their reconstructions
-    [k, h, w], None without a decoder.
+    network without capsules), the predicted digits by falling length, the reason for a rejection,
+    and the reconstructions of the digits [k, h, w], None without a decoder.
     """
 
     image: np.ndarray
     lengths: np.ndarray
     digits: tuple[int, ...]
-    rejected: bool
+    reason: str | None
     reconstructions: np.ndarray | None
+
+    @property
+    def rejected(self) -> bool:
+        return self.reason is not None
 
     def lines(self) -> list[str]:
         return [f"{digit} ({self.lengths[digit]:.2f})" for digit in self.digits]
@@ -80,6 +87,19 @@ def read(reader: Reader, ink: np.ndarray) -> Reading:
     return min((read_image(reader, image) for image in images), key=Reading.misfit)
 
 
+def answer(reading: Reading, reader: Reader) -> dict[str, object]:
+    """A reading as JSON: the fields of `capsnet.predict --json` and of the served model."""
+    error, source = reader.error or (None, None)
+    return {
+        "digits": list(reading.digits),
+        "lengths": [round(float(length), 4) for length in reading.lengths],
+        "rejected": reading.rejected,
+        "reason": reading.reason,
+        "error": error,
+        "error_source": source,
+    }
+
+
 @torch.inference_mode()
 def read_image(reader: Reader, image: np.ndarray) -> Reading:
     """Read an image float32 [h, w] of the network's size."""
@@ -88,13 +108,23 @@ def read_image(reader: Reader, image: np.ndarray) -> Reading:
     if capsules is None:
         lengths = probabilities(lengths, reader.num_digits)
     digits = choose_digits(lengths[0], reader.num_digits)
-    rejected, drawn = not lengths.max() > THRESHOLD, None
+    reason, drawn = None, None
     if reader.model.decoder is not None:
         labels = torch.tensor([digits])
         drawn = decode(reader.model, capsules, labels)
-        score = rejection_score(images, lengths, labels, drawn).item()
-        rejected, drawn = rejected or not score > reader.rejection_threshold, drawn[0].numpy()
-    return Reading(image, lengths[0].numpy(), digits, rejected, drawn)
+        likeness, share = rejection_factors(images, lengths, labels, drawn)
+        if not likeness * share > reader.rejection_threshold:
+            reason = UNLIKE if likeness < share else rival(lengths[0], digits)
+        drawn = drawn[0].numpy()
+    if not lengths.max() > THRESHOLD:
+        reason = NO_CAPSULE if capsules is not None else NO_PROBABILITY
+    return Reading(image, lengths[0].numpy(), digits, reason, drawn)
+
+
+def rival(lengths: Tensor, digits: tuple[int, ...]) -> str:
+    """Name the longest capsule of [j] that is not among `digits`."""
+    others = lengths.index_fill(0, torch.tensor(digits), 0)
+    return f"{others.argmax()} ({others.max():.2f}) is a rival"
 
 
 def choose_digits(lengths: Tensor, num_digits: int) -> tuple[int, ...]:

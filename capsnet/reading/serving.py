@@ -12,7 +12,7 @@ import pandas as pd
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from capsnet.reading.handwriting import read_handwriting
-from capsnet.reading.recognition import load_reader, read
+from capsnet.reading.recognition import answer, load_reader, read
 
 
 class DigitReader(mlflow.pyfunc.PythonModel):
@@ -23,13 +23,10 @@ class DigitReader(mlflow.pyfunc.PythonModel):
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Column `image`: files (PNG, JPEG, ...) in base64, with or without the `data:` of a data
-        URL. Columns `digits`: those read, the surest first; `lengths` of all ten; `sure`: whether
-        the picture looks like digits to the network; `error`: how often it is wrong, in percent,
-        and `error_source`, the "test" or "validation" digits, both None if that is unknown.
+        URL. The columns of the answer are the fields of `capsnet.reading.recognition.answer`.
 
         What cannot be read is the sender's mistake: MLflow's error names the row and the reason.
         """
-        wrong = self._reader.error or (None, None)
         rows = []
         for number, text in enumerate(model_input["image"]):
             try:
@@ -37,10 +34,8 @@ class DigitReader(mlflow.pyfunc.PythonModel):
             except ValueError as error:
                 told = f"row {number}: {error}"
                 raise mlflow.MlflowException(told, error_code=BAD_REQUEST) from None
-            lengths = [float(length) for length in reading.lengths]
-            rows.append((list(reading.digits), lengths, reading.rejected, *wrong))
-        columns = ["digits", "lengths", "rejected", "error", "error_source"]
-        return pd.DataFrame(rows, columns=columns, dtype=object)  # so that None stays None
+            rows.append(answer(reading, self._reader))
+        return pd.DataFrame(rows, dtype=object)  # so that None stays None
 
 
 def decoded(text: str) -> bytes:

@@ -25,12 +25,12 @@ def call(monkeypatch, capsys):
 def test_a_line_for_each_picture(call, picture, digits, pairs):
     reading = read(load_reader(digits), read_handwriting(picture))
     answer = f"{reading.digits[0]} ({reading.lengths.max():.2f})"
-    line = f"{picture}: rejected, perhaps {answer}\n"
+    line = f"{picture}: rejected, perhaps {answer}: no capsule is longer than 0.5\n"
     assert call(digits, picture, picture) == (0, 2 * line, "")
-    sure = predict.as_text(picture, reading._replace(rejected=False), load_reader(digits))
+    sure = predict.as_text(picture, reading._replace(reason=None), load_reader(digits))
     assert sure == f"{picture}: {answer}"
     _, out, _ = call(pairs, picture)
-    assert out.endswith("); this network is wrong on 96 % of its validation pairs\n")
+    assert out.endswith("; this network is wrong on 96 % of its validation pairs\n")
 
 
 def test_answers_as_json(call, picture, digits, pairs):
@@ -38,6 +38,7 @@ def test_answers_as_json(call, picture, digits, pairs):
     reading = read(load_reader(pairs), read_handwriting(picture))
     np.testing.assert_allclose(answer.pop("lengths"), reading.lengths, atol=1e-4)
     wanted = {"image": str(picture), "digits": [*reading.digits], "rejected": True}
+    wanted |= {"reason": "no capsule is longer than 0.5"}
     assert answer == wanted | {"error": 96.4, "error_source": "validation"}
     assert json.loads(call(digits, picture, "--json")[1])["error"] is None
 

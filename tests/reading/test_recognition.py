@@ -68,6 +68,22 @@ def test_a_baseline_rejects_by_its_probability_alone(num_digits):
     assert rejection_threshold(model, [], torch.float32) is None
 
 
+def test_a_rejection_gives_the_weaker_factor_as_its_reason(templates):
+    """A picture that no template resembles; one that two templates draw in equal shares."""
+    noise = torch.rand(28, 28, generator=seeded_generator("noise")).numpy()
+    reader = Reader(Templates(templates), 28, 1, rejection_threshold=2)
+    assert read(reader, noise).reason == "no capsule is longer than 0.5"
+    between = (0.55 * templates[3] + 0.45 * templates[7]).numpy()
+    reading = read(reader, between)
+    assert reading.digits == (3,)
+    assert reading.reason == f"7 ({reading.lengths[7]:.2f}) is a rival"
+    blank = Templates(templates)
+    blank.decoder = lambda capsules, labels: torch.zeros(1, 1, 28, 28)
+    reading = read(Reader(blank, 28, 1), templates[3].numpy())
+    assert reading.reason == "the reconstruction does not resemble the picture"
+    assert read(Reader(blank, 28, 1, -1), templates[3].numpy()).reason is None
+
+
 def test_rejection_score_is_correlation_times_share_of_squared_lengths():
     """An exact drawing by the only capsule: 1. Two capsules of one length, one predicted: 1/2.
     Drawn inverted: -1. An uncorrelated drawing: 0.
