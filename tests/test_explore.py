@@ -85,7 +85,7 @@ def test_the_page_has_ten_of_each_class_the_failures_and_the_difference(made):
         f"Read wrongly, {min(60, wrong)} of {wrong} among 100 test examples"
     ) == min(60, wrong)
     assert wrong > 0 and found["meanings"][3][0]["name"] == "thickness +30 %"
-    assert 0 < found["difference"]["length"] < 0.05
+    assert 0 < found["difference"]["length"] < 0.05 and found["difference"]["examples"] == 100
     assert f"at most {found['difference']['length']:.3f}" in found["about"]
     text = re.sub(r"[A-Za-z0-9+/=]{1000,}", "", out.read_text())  # without the payload, base64
     assert "{{" not in text and "http" not in text.replace("http-equiv", "")

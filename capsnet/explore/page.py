@@ -186,7 +186,7 @@ def compare(evaluator: Evaluator, state: dict[str, Tensor]) -> Difference:
     shown = copy.deepcopy(original)
     shown.load_state_dict(state)
     lengths, pixels, decisions = 0.0, [], 0
-    for batch in evaluator.batches(COMPARED):
+    for batch in evaluator.batches(min(COMPARED, len(evaluator.digits))):
         networks = (original, shown)
         one, other = (predict(network, batch.images, torch.float32) for network in networks)
         drawn = [
