@@ -10,10 +10,9 @@ import logging
 import math
 import os
 import re
-import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, redirect_stderr, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, suppress
 from importlib.metadata import version
 from numbers import Real
 from pathlib import Path
@@ -22,9 +21,10 @@ import pandas as pd
 
 from capsnet.files import file_md5, folder_md5
 from capsnet.provenance import execution
+from capsnet.tracking.model import ABOUT_MODEL, ANSWER, SERVED_WITH, best_version
+from capsnet.tracking.store import EXPERIMENT, close_abandoned, create_store, tracking_uri
 
-PACKAGE = Path(__file__).resolve().parent
-EXPERIMENT = "capsnet"
+PACKAGE = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {  # defaults; a variable that the user sets wins
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -34,31 +34,11 @@ ENVIRONMENT = {  # defaults; a variable that the user sets wins
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "5",  # seconds
 }
-SERVED_WITH = (
-    "mlflow", "torch", "numpy", "numba", "safetensors", "scikit-image", "pillow", "pandas",
-)  # fmt: skip
 ABOUT_RUN = """The step of a curve is the number of images shown. Errors are in %, reconstruction
 losses in squared pixel differences. Results of record are in `reports/`. To bring them up to date:
 
     dvc repro {stage}
 """
-ABOUT_MODEL = """Reads handwritten digits. `champion` is the version with the lowest validation
-error among those trained on the largest data set. Serve it on port 5001:
-
-    mlflow models serve -m models:/{name}@champion --env-manager local -p 5001
-
-The input has one column, `image`: a picture file in base64. The fields of the answer:
-
-{fields}
-"""
-ANSWER = {  # of the served model: two examples, where None makes a field optional; and its meaning
-    "digits": ([[7], [1, 7]], "the digits read, the longest capsule first"),
-    "lengths": ([[0.5], [0.5]], "of the ten capsules, from 0 to 1; a baseline's probabilities"),
-    "rejected": ([False, True], "whether the picture may hold no digit"),
-    "reason": ([None, "why"], "why it is rejected, else null"),
-    "error": ([1.5, None], "wrong answers of this network in %, null if unknown"),
-    "error_source": (["test", None], "the error is of `test` or of `validation` examples"),
-}
 
 
 @contextmanager
@@ -260,67 +240,6 @@ class Tracker:
             tags = {"incomplete": self._failure, "error": _first_line(error) if error else ""}
             for name in filter(tags.get, tags):
                 self._mlflow.MlflowClient().set_tag(self._run_id, name, tags[name])
-
-
-def tracking_uri() -> str:
-    """The user's URI or that of mlflow.db. A SQLite file lies relative to the repository, which
-    DVC_ROOT names where `dvc exp run --queue` or `--temp` runs in a temporary copy.
-    """
-    root = Path(os.environ.get("DVC_ROOT") or PACKAGE.parent).resolve()
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    scheme, _, path = uri.partition(":///")
-    return f"{scheme}:///{root / path}" if scheme.startswith("sqlite") else uri
-
-
-def create_store(client_class: type, database: Path) -> None:
-    """Create a SQLite store with the experiment unless it exists. Its artifacts lie beside it.
-
-    Two processes that create a store at once break it, hence the lock. MLflow cannot use a store
-    whose creation was interrupted, so the file gets its name when it is complete.
-    """
-    from filelock import FileLock
-
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock", timeout=60):
-        begun = Path(f"{database}.new")
-        begun.unlink(missing_ok=True)
-        store = database if database.exists() else begun
-        with closing(sqlite3.connect(store, timeout=5)) as probe:
-            probe.execute("BEGIN IMMEDIATE")  # fails soon, where MLflow tries for minutes
-        client = client_class(f"sqlite:///{store}")
-        if client.get_experiment_by_name(EXPERIMENT) is None:
-            client.create_experiment(EXPERIMENT, (database.parent / "mlartifacts").as_uri())
-        store.replace(database)
-
-
-def close_abandoned(mlflow: object, tags: Mapping[str, str]) -> None:
-    """End as KILLED the RUNNING runs of this stage on this machine whose process is gone."""
-    import psutil
-
-    query = "attributes.status = 'RUNNING'"
-    for name in ("dvc.stage", "process.host", "process.machine"):
-        query += f" AND tags.`{name}` = '{tags[name]}'"
-    for run in mlflow.search_runs([], query, output_format="list"):
-        with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(int(run.data.tags["process.id"]))
-            same = process.create_time() < run.info.start_time / 1000 + 60  # not a later process
-            if same and process.status() != psutil.STATUS_ZOMBIE:
-                continue
-        mlflow.MlflowClient().set_terminated(run.info.run_id, "KILLED")
-
-
-def best_version(versions: Iterable) -> str | None:
-    """The number of the version with the lowest validation error, the newest of several.
-
-    Errors on different data do not compare: only versions of the largest data set count.
-    """
-    known = [version for version in versions if "validation_error" in version.tags]
-
-    def rank(version) -> tuple[float, ...]:
-        size, error = (float(version.tags[tag]) for tag in ("data.digits", "validation_error"))
-        return -size, error, -int(version.version)
-
-    return min(known, key=rank).version if known else None
 
 
 def _finite(values: Mapping[str, object]) -> dict[str, float]:

@@ -1,0 +1,57 @@
+"""Where MLflow logs: a server, or a SQLite file in the repository."""
+
+import os
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENT = "capsnet"
+
+
+def tracking_uri() -> str:
+    """The user's URI or that of mlflow.db. A SQLite file lies relative to the repository, which
+    DVC_ROOT names where `dvc exp run --queue` or `--temp` runs in a temporary copy.
+    """
+    root = Path(os.environ.get("DVC_ROOT") or ROOT).resolve()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    scheme, _, path = uri.partition(":///")
+    return f"{scheme}:///{root / path}" if scheme.startswith("sqlite") else uri
+
+
+def create_store(client_class: type, database: Path) -> None:
+    """Create a SQLite store with the experiment unless it exists. Its artifacts lie beside it.
+
+    Two processes that create a store at once break it, hence the lock. MLflow cannot use a store
+    whose creation was interrupted, so the file gets its name when it is complete.
+    """
+    from filelock import FileLock
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.lock", timeout=60):
+        begun = Path(f"{database}.new")
+        begun.unlink(missing_ok=True)
+        store = database if database.exists() else begun
+        with closing(sqlite3.connect(store, timeout=5)) as probe:
+            probe.execute("BEGIN IMMEDIATE")  # fails soon, where MLflow tries for minutes
+        client = client_class(f"sqlite:///{store}")
+        if client.get_experiment_by_name(EXPERIMENT) is None:
+            client.create_experiment(EXPERIMENT, (database.parent / "mlartifacts").as_uri())
+        store.replace(database)
+
+
+def close_abandoned(mlflow: object, tags: Mapping[str, str]) -> None:
+    """End as KILLED the RUNNING runs of this stage on this machine whose process is gone."""
+    import psutil
+
+    query = "attributes.status = 'RUNNING'"
+    for name in ("dvc.stage", "process.host", "process.machine"):
+        query += f" AND tags.`{name}` = '{tags[name]}'"
+    for run in mlflow.search_runs([], query, output_format="list"):
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(int(run.data.tags["process.id"]))
+            same = process.create_time() < run.info.start_time / 1000 + 60  # not a later process
+            if same and process.status() != psutil.STATUS_ZOMBIE:
+                continue
+        mlflow.MlflowClient().set_terminated(run.info.run_id, "KILLED")
