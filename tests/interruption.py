@@ -35,6 +35,7 @@ def make_workspace(folder: Path, steps: int) -> None:
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
     tree["budget"], tree["train"]["save_every"] = "quick", 0
     tree["data"]["validation_fraction"] = 0.5
+    tree["routing"]["implementation"] = "reference"  # no kernel is compiled
     tree["budgets"]["quick"]["network"] = SIZES
     for task in tree["tasks"].values():
         task["batch_size"]["quick"], task["training_examples"]["quick"] = 4, 4 * steps
