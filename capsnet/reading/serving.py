@@ -32,8 +32,8 @@ class DigitReader(mlflow.pyfunc.PythonModel):
             try:
                 reading = read(self._reader, read_handwriting(decoded(text)))
             except ValueError as error:
-                told = f"row {number}: {error}"
-                raise mlflow.MlflowException(told, error_code=BAD_REQUEST) from None
+                message = f"row {number}: {error}"
+                raise mlflow.MlflowException(message, error_code=BAD_REQUEST) from None
             rows.append(answer(reading, self._reader))
         return pd.DataFrame(rows, dtype=object)  # so that None stays None
 

@@ -12,12 +12,12 @@ const Explorer = (() => {
     const bytes = await new Response(stream).arrayBuffer();
     page = Network.unpack(bytes);
     decoder = new Network.Decoder(page);
-    state.pass = page.told.sizes.iterations - 1;
-    one("about").textContent = page.told.about;
+    state.pass = page.info.sizes.iterations - 1;
+    one("about").textContent = page.info.about;
     one("intro").textContent = introduction();
-    one("layers").hidden = page.told.sizes.digits === 1;
+    one("layers").hidden = page.info.sizes.digits === 1;
     one("passes").value = state.pass + 1;
-    paper = Paper.make(one("paper"), page.told.sizes.digits, invitation(), drawn);
+    paper = Paper.make(one("paper"), page.info.sizes.digits, invitation(), drawn);
     knobs = Knobs.make(one("sliders"), turned);
     worker = new Worker(URL.createObjectURL(new Blob([one("engine").textContent], { type: "text/javascript" })));
     worker.onmessage = ({ data }) => {
@@ -53,7 +53,7 @@ const Explorer = (() => {
   // --- what is read
 
   function drawn(layers) {
-    const { size, digits } = page.told.sizes, near = digits > 1 ? page.told.sizes.shift : null;
+    const { size, digits } = page.info.sizes, near = digits > 1 ? page.info.sizes.shift : null;
     const images = layers.map((layer) => Handwriting.fit(layer, size, near)).filter((image) => image !== null);
     if (images.length === 0) return ask();
     mark(null);
@@ -68,15 +68,15 @@ const Explorer = (() => {
     one("answer").textContent = `${invitation().join(" ")}.`;
   }
 
-  const invitation = () => (page.told.sizes.digits > 1 ? ["Draw two digits,", "one over the other"] : ["Draw a digit"]);
+  const invitation = () => (page.info.sizes.digits > 1 ? ["Draw two digits,", "one over the other"] : ["Draw a digit"]);
 
   function introduction() {
-    const error = page.told.error ? ` This network: ${page.told.error}.` : "";
+    const error = page.info.error ? ` This network: ${page.info.error}.` : "";
     return `${invitation().join(" ")}, or choose a test digit below. See what the capsules read, how routing gets there and what each of their numbers draws.${error}`;
   }
 
   function choose(number) {
-    const { size } = page.told.sizes, example = page.told.examples[number];
+    const { size } = page.info.sizes, example = page.info.examples[number];
     const bytes = page.arrays.examples.subarray(number * size * size, (number + 1) * size * size);
     mark(number);
     read(Float32Array.from(bytes, (value) => value / 255), example.labels);
@@ -89,7 +89,7 @@ const Explorer = (() => {
     state.number += 1;
     document.body.dataset.busy = "yes";
     send({ image, most: MOST, number: state.number });
-    Pictures.paint(one("given"), page.told.sizes.size, [[Pictures.WHITE, image]]);
+    Pictures.paint(one("given"), page.info.sizes.size, [[Pictures.WHITE, image]]);
   }
 
   function send(message) {
@@ -112,20 +112,20 @@ const Explorer = (() => {
   function digitsRead() {
     const lengths = state.passes[state.pass].lengths;
     const order = lengths.map((_, j) => j).sort((a, b) => lengths[b] - lengths[a]);
-    return order.slice(0, page.told.sizes.digits).filter((j, n) => n === 0 || lengths[j] > 0.5);
+    return order.slice(0, page.info.sizes.digits).filter((j, n) => n === 0 || lengths[j] > 0.5);
   }
 
   // --- what is shown
 
   function show() {
-    const { size } = page.told.sizes, now = state.passes[state.pass], read = digitsRead();
+    const { size } = page.info.sizes, now = state.passes[state.pass], read = digitsRead();
     if (!state.chosen) state.digit = read[0];
     const lengths = read.map((j) => `${j} (${now.lengths[j].toFixed(2)})`).join(" and ");
     const true_ = state.label === null ? "" : `; the label says ${state.label.join(" and ")}`;
     const known = now.lengths[read[0]] > 0.5;
     const answer = known ? `Reads ${lengths}` : `Rejected, perhaps ${lengths}: no capsule is longer than 0.5`;
     one("answer").textContent = `${answer}${true_}. ${Math.round(state.milliseconds)} ms.`;
-    one("passes-told").textContent = `${state.pass + 1}${state.pass + 1 === page.told.sizes.iterations ? " (as trained)" : ""}`;
+    one("passes-text").textContent = `${state.pass + 1}${state.pass + 1 === page.info.sizes.iterations ? " (as trained)" : ""}`;
     document.querySelectorAll(".bar").forEach((bar, j) => {
       bar.querySelector("i").style.width = `${100 * Math.min(1, now.lengths[j])}%`;
       bar.querySelector("b").textContent = now.lengths[j].toFixed(3);
@@ -144,15 +144,15 @@ const Explorer = (() => {
     one("both").replaceChildren(
       ...(parts.length ? [figure(size, parts, `both digits as drawn: ${read[0]} blue, ${read[1]} orange`)] : []),
     );
-    one("knobs-told").textContent =
-      `The ${page.told.sizes.upperDim} dimensions of the capsule of ${state.digit}. What a slider changes was measured on test digits over the ` +
+    one("knobs-text").textContent =
+      `The ${page.info.sizes.upperDim} dimensions of the capsule of ${state.digit}. What a slider changes was measured on test digits over the ` +
       `blue band: two standard deviations of them either way of their mean. Beyond it real digits are rare.`;
     knobs.show(capsule(state.digit), meanings());
   }
 
   function tell(name, words) {
     one(name).setAttribute("aria-label", words);
-    one(`${name}-told`).textContent = words;
+    one(`${name}-text`).textContent = words;
   }
 
   function figure(size, layers, words) {
@@ -167,10 +167,10 @@ const Explorer = (() => {
   }
 
   const capsule = (digit) => {
-    const d = page.told.sizes.upperDim;
+    const d = page.info.sizes.upperDim;
     return state.passes[state.pass].capsules.subarray(digit * d, (digit + 1) * d);
   };
-  const meanings = () => page.told.meanings[state.digit];
+  const meanings = () => page.info.meanings[state.digit];
 
   function course() {
     const digit = String(state.digit), own = state.passes.map((pass) => pass.couplings[state.digit]);
@@ -180,13 +180,13 @@ const Explorer = (() => {
     const words =
       `Lengths over the iterations, ${digit} thick; dashed, the coupling of the votes that make it. ` +
       `After ${state.pass + 1}: length ${now.lengths[state.digit].toFixed(2)}, coupling ${(100 * own[state.pass]).toFixed(0)} %.`;
-    one("course-told").textContent = words;
+    one("course-text").textContent = words;
     one("course").setAttribute("aria-label", words);
   }
 
   // What each place of the grid adds to the capsule, spread over the pixels that it looks at.
   function heat(places) {
-    const { size, grid, kernel } = page.told.sizes, found = new Float32Array(size * size), radius = kernel / 2;
+    const { size, grid, kernel } = page.info.sizes, found = new Float32Array(size * size), radius = kernel / 2;
     let most = 0;
     for (let y = 0; y < size; y++)
       for (let x = 0; x < size; x++) {
@@ -204,7 +204,7 @@ const Explorer = (() => {
   // --- knobs
 
   function turned(values, dimension) {
-    const { size } = page.told.sizes, image = decoder.image(values, state.digit);
+    const { size } = page.info.sizes, image = decoder.image(values, state.digit);
     Pictures.paint(one("turned"), size, [[Pictures.WHITE, image]]);
     tell("turned", `${state.digit}, as turned`);
     const steps = knobs ? knobs.strip() : [];
@@ -217,11 +217,11 @@ const Explorer = (() => {
     );
     const words = `Dimension ${dimension} from -0.25 to +0.25 of what it is, in the paper's eleven steps.`;
     one("strip").setAttribute("aria-label", words);
-    one("strip-told").textContent = words;
+    one("strip-text").textContent = words;
   }
 
   function save() {
-    const images = [one("turned"), ...document.querySelectorAll("#strip canvas")], { size } = page.told.sizes;
+    const images = [one("turned"), ...document.querySelectorAll("#strip canvas")], { size } = page.info.sizes;
     const canvas = document.createElement("canvas"), context = canvas.getContext("2d"), large = 6 * size, small = 2 * size;
     canvas.width = Math.max(large, 11 * small);
     canvas.height = large + small;
@@ -238,7 +238,7 @@ const Explorer = (() => {
 
   function bars() {
     one("bars").replaceChildren(
-      ...Array.from({ length: page.told.sizes.classes }, (_, j) => {
+      ...Array.from({ length: page.info.sizes.classes }, (_, j) => {
         const bar = document.createElement("button");
         bar.type = "button";
         bar.className = "bar";
@@ -249,7 +249,7 @@ const Explorer = (() => {
           const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
           if (!step) return;
           event.preventDefault();
-          look((j + step + page.told.sizes.classes) % page.told.sizes.classes);
+          look((j + step + page.info.sizes.classes) % page.info.sizes.classes);
           one("bars").children[state.digit].focus();
         };
         return bar;
@@ -264,8 +264,8 @@ const Explorer = (() => {
   }
 
   function browse() {
-    const { size } = page.told.sizes, groups = new Map();
-    page.told.examples.forEach((example, number) => {
+    const { size } = page.info.sizes, groups = new Map();
+    page.info.examples.forEach((example, number) => {
       if (!groups.has(example.group)) groups.set(example.group, []);
       groups.get(example.group).push(number);
     });
@@ -280,7 +280,7 @@ const Explorer = (() => {
         Pictures.paint(canvas, size, [[Pictures.WHITE, Float32Array.from(bytes, (value) => value / 255)]]);
         button.type = "button";
         button.dataset.number = number;
-        button.setAttribute("aria-label", `test example ${page.told.examples[number].labels.join(" and ")}`);
+        button.setAttribute("aria-label", `test example ${page.info.examples[number].labels.join(" and ")}`);
         button.onclick = () => choose(number);
         button.append(canvas);
         row.append(button);

@@ -14,14 +14,14 @@ const Knobs = (() => {
         ...meanings.map(({ name, mean, two_sigma: twoSigma }, d) => {
           const low = Math.min(mean - 1.5 * twoSigma, start[d] - 0.25), high = Math.max(mean + 1.5 * twoSigma, start[d] + 0.25);
           const label = document.createElement("label"), words = document.createElement("span");
-          const told = document.createElement("span"), input = document.createElement("input");
+          const info = document.createElement("span"), input = document.createElement("input");
           const real = `real digits: ${(mean - twoSigma).toFixed(2)} to ${(mean + twoSigma).toFixed(2)}`;
           label.className = "knob";
           words.textContent = `${d}: ${name === "none" ? "no one thing" : name}`;
           Object.assign(input, { type: "range", min: low, max: high, step: "any", value: start[d] });
-          told.className = "told";
+          info.className = "info";
           const say = (value) => {
-            told.textContent = value.toFixed(2);
+            info.textContent = value.toFixed(2);
             input.setAttribute("aria-valuetext", `${value.toFixed(2)}; ${real}`);
           };
           say(start[d]);
@@ -37,7 +37,7 @@ const Knobs = (() => {
             turned = d;
             changed(values, turned);
           });
-          label.append(words, told, input, band);
+          label.append(words, info, input, band);
           return label;
         }),
       );

@@ -6,12 +6,12 @@ const Network = (() => {
   // The bytes of the page: the length of a JSON text, the text, and the arrays that it lists.
   function unpack(buffer) {
     const length = new DataView(buffer).getUint32(0, true);
-    const told = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+    const info = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
     const kinds = { int8: Int8Array, uint8: Uint8Array, float32: Float32Array };
     const arrays = {};
-    for (const { name, kind, offset, count } of told.arrays)
+    for (const { name, kind, offset, count } of info.arrays)
       arrays[name] = new kinds[kind](buffer, 4 + length + offset, count);
-    return { told, arrays };
+    return { info, arrays };
   }
 
   // Whole numbers times the step of their row: the weights, in float32. Few weights are there as such.
@@ -34,8 +34,8 @@ const Network = (() => {
   }
 
   class Encoder {
-    constructor({ told, arrays }) {
-      this.sizes = told.sizes;
+    constructor({ info, arrays }) {
+      this.sizes = info.sizes;
       const { channels, kernel, types, lowerDim } = this.sizes;
       const outputs = types * lowerDim;
       this.first = transposed(weights(arrays, "convolution.weight"), channels, kernel ** 2);
@@ -158,8 +158,8 @@ const Network = (() => {
   }
 
   class Decoder {
-    constructor({ told, arrays }) {
-      this.upperDim = told.sizes.upperDim;
+    constructor({ info, arrays }) {
+      this.upperDim = info.sizes.upperDim;
       const names = Object.keys(arrays).filter((name) => /^decoder\.layers\.\d+\.bias$/.test(name));
       const places = names.map((name) => Number(name.split(".")[2])).sort((a, b) => a - b);
       this.layers = places.map((n) => ({

@@ -28,7 +28,7 @@ def reconstructions(results: Results, config: RunConfig) -> str:
 
 
 def squared_error(table: pd.DataFrame) -> str:
-    """The reconstruction error beside trivial answers, and which of them are closer."""
+    """The reconstruction error and those of trivial answers, and which of them are closer."""
     squared = table[table["measure"] == "squared_error"].set_index("name")
     own, trivial = squared.loc["network", "value"], squared["value"].drop("network")
     closer = " and ".join(trivial.index[trivial < own])
