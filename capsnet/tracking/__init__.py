@@ -22,18 +22,16 @@ import pandas as pd
 from capsnet.files import file_md5, folder_md5
 from capsnet.provenance import execution
 from capsnet.tracking.model import ABOUT_MODEL, ANSWER, SERVED_WITH, best_version
-from capsnet.tracking.store import EXPERIMENT, close_abandoned, create_store, tracking_uri
+from capsnet.tracking.store import (
+    ENVIRONMENT,
+    EXPERIMENT,
+    close_abandoned,
+    create_store,
+    first_line,
+    tracking_uri,
+)
 
 PACKAGE = Path(__file__).resolve().parents[1]
-ENVIRONMENT = {  # defaults; a variable that the user sets wins
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds; with one retry a dead server costs 10 s
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "5",  # seconds
-}
 ABOUT_RUN = """The step of a curve is the number of images shown. Errors are in %, reconstruction
 losses in squared pixel differences. Results of record are in `reports/`. To bring them up to date:
 
@@ -80,7 +78,7 @@ def _guarded(method: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:
             while cause := error.__cause__ or error.__context__:
                 error = cause
-            self._failure = _first_line(error)
+            self._failure = first_line(error)
             what = "logging interrupted" if self._run_id else "not logging"
             warning = f"mlflow: {what}, cannot reach {self._uri} ({self._failure})"
             warning = re.sub(r"//[^/@]*@", "//", warning)  # without a password
@@ -237,7 +235,7 @@ class Tracker:
         if self._run_id is not None:
             status = "FAILED" if isinstance(error, Exception) else "KILLED" if error else "FINISHED"
             self._mlflow.end_run(status)
-            tags = {"incomplete": self._failure, "error": _first_line(error) if error else ""}
+            tags = {"incomplete": self._failure, "error": first_line(error) if error else ""}
             for name in filter(tags.get, tags):
                 self._mlflow.MlflowClient().set_tag(self._run_id, name, tags[name])
 
@@ -249,7 +247,3 @@ def _finite(values: Mapping[str, object]) -> dict[str, float]:
 def _spelled(value: object) -> str:
     """A value as params.yaml spells it: null, true, [3, 5]."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]

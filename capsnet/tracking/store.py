@@ -8,6 +8,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = "capsnet"
+ENVIRONMENT = {  # defaults; a variable that the user sets wins
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds; with one retry a dead server costs 10 s
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "5",  # seconds
+}
 
 
 def tracking_uri() -> str:
@@ -55,3 +64,7 @@ def close_abandoned(mlflow: object, tags: Mapping[str, str]) -> None:
             if same and process.status() != psutil.STATUS_ZOMBIE:
                 continue
         mlflow.MlflowClient().set_terminated(run.info.run_id, "KILLED")
+
+
+def first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
