@@ -41,6 +41,7 @@ def main() -> None:
     digits = "MNIST" if params.source == "mnist" else f"the digits of {params.source}"
     title = f"# Results at budget `{params.budget}`, on {digits}, seed {params.seed}"
     parts = [title, *summary(configs, measured, here)]
+    (here / "figures").mkdir(parents=True, exist_ok=True)  # an output, also without a figure
     write_text(here / "summary.md", "\n\n".join(part for part in parts if part) + "\n")
     print(headline(configs, measured))
 

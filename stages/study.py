@@ -35,6 +35,7 @@ def main() -> None:
         if (shown / "perturbation").exists():
             results = read_results(shown, TABLES, training=folder)
             write_parts(here / f"{name}.md", page(results, configs[name], shown, here))
+    (here / "figures").mkdir(parents=True, exist_ok=True)  # an output, also without a figure
     write_parts(here / "study.md", study(configs, measured, here))
     print(f"{len(measured)} of {len(configs)} runs: {here / 'study.md'}")
 

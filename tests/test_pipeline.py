@@ -156,7 +156,7 @@ def test_the_mlflow_runs_have_files_parameters_metrics_and_parents(repository):
     path = repository.folder / "reports" / "quick" / "runs" / "mnist" / "metrics.json"
     error = json.loads(path.read_text())["quick"]["mnist"]["error"]
     for name in (parent, child):
-        assert table("latest_metrics", name)["error"] == pytest.approx(error, abs=0.01)
+        assert table("latest_metrics", name)["test_error"] == pytest.approx(error, abs=0.01)
 
 
 def test_training_again_gives_the_same_bytes_without_the_test_split(repository, tmp_path):
