@@ -1,7 +1,7 @@
 """From the configuration of a run to objects: a training, an evaluator."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -94,7 +94,7 @@ class Training:
         """
         log = self.distributed.first and not sys.stderr.isatty()
         with repeated(partial(self._progress, perf_counter())) if log else nullcontext():
-            yield from self._records()
+            yield from until(self._records(), self.config.stop_at_error)
 
     def _records(self) -> Iterator[LogRecord]:
         config, task = self.config, self.config.task
@@ -106,17 +106,14 @@ class Training:
             num_digits=task.num_digits,
             max_shift=task.training_shift,
         )
-        for record in self.trainer.fit(
+        return self.trainer.fit(
             draws,
             num_steps=self.num_steps,
             num_intervals=min(self.num_steps, config.optimizer.intervals),
             validation_batches=partial(self._interval_examples, self.validation),
             train_eval_batches=partial(self._interval_examples, self.digits),
             after_step=self.saved.save_if_due,
-        ):
-            yield record
-            if config.stop_at_error is not None and record.validation_error <= config.stop_at_error:
-                return
+        )
 
     def rejection_threshold(self) -> float | None:
         few = min(SCORED, 10 * len(self.validation))  # pairs of the same digits differ
@@ -164,6 +161,14 @@ class Training:
                 leave=False,
             )
         )
+
+
+def until(records: Iterable[LogRecord], stop_at_error: float | None) -> Iterator[LogRecord]:
+    """Log records up to the first that reaches this validation error; None: all of them."""
+    for record in records:
+        yield record
+        if stop_at_error is not None and record.validation_error <= stop_at_error:
+            return
 
 
 def make_losses(config: RunConfig) -> ComputeLosses:

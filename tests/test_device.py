@@ -21,7 +21,10 @@ print(counts[-1] - counts[0])
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep it")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc",
+    reason="keep_freed_memory calls mallopt, which only glibc has",
+)
 def test_a_large_array_is_not_mapped_anew_each_time():
     """64 MiB are 16,384 pages of 4 KiB, and ten later uses touched all of them each time without
     `keep_freed_memory`; a use or two may where something small took a piece of the first place.

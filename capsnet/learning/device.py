@@ -23,7 +23,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 
 def choose_device() -> torch.device:
-    """A CUDA device where there is one, else the CPU. For stages: they alone choose.
+    """A CUDA device where there is one, else the CPU. Only stages and programs call it.
 
     It is the first device, or in a process that torchrun started the one of its own number; raises
     ValueError if there are fewer.
