@@ -10,14 +10,22 @@ if not __package__:
 from pathlib import Path
 
 from capsnet import program_parser
-from capsnet.config import load
+from capsnet.config import load, resolve
 from capsnet.files import write_text
+from capsnet.nn.registry import multiply_adds
 from stages.command import run
 
 
 def main() -> None:
     program_parser(__spec__.name, __doc__).parse_args()
-    affnist = load().data.affnist
+    params = load()
+    for run_name in params.runs:  # sizes that do not fit
+        config = resolve(params, run_name)
+        try:
+            multiply_adds(config.network, config.arguments)
+        except ValueError as error:
+            raise ValueError(f"params.yaml: runs.{run_name}: {error}") from None
+    affnist = params.data.affnist
     if affnist is not None and not Path(affnist).exists():
         raise ValueError(f"params.yaml: data.affnist: there is no file or folder {affnist!r}")
     write_text(Path("data/params.ok"), "params.yaml is sound\n")

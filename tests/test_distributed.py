@@ -9,9 +9,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from capsnet.data.batches import evaluation_batches, training_draws
 from capsnet.learning.distributed import Distributed, init_distributed
 from capsnet.learning.resume import SavedState
 from capsnet.learning.training import Progress, Trainer
+from capsnet.nn.compact import CompactCapsNet
+from tests.training import SHIFTED, TASK, make_digits, make_model, make_trainer
 
 
 def test_a_batch_that_cannot_be_sharded_is_refused():
@@ -66,3 +69,34 @@ def test_a_bug_in_one_process_is_not_a_lost_process(monkeypatch):
         init_distributed(torch.device("cpu")),
     ):
         raise dist.DistNetworkError("connection closed by peer")
+
+
+def train_compact(rank: int, port: int) -> None:
+    """One of two processes. Their shards differ, so batch normalization sees other numbers."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    os.environ |= {"MASTER_PORT": str(port)}
+    digits = make_digits()
+    with init_distributed(torch.device("cpu")) as distributed:
+        trainer = make_trainer(make_model(CompactCapsNet), digits, distributed=distributed)
+        draws = training_draws(digits, range(4), seed=1, batch_size=8, **SHIFTED)
+
+        def examples(last: bool):
+            return evaluation_batches(digits, seed=0, num_examples=20, batch_size=5, **TASK)
+
+        [record] = trainer.fit(
+            draws,
+            num_steps=4,
+            num_intervals=1,
+            validation_batches=examples,
+            train_eval_batches=examples,
+        )
+        state = distributed.gather([trainer.model.state_dict()])
+        assert record.validation_error == record.training_error
+        errors = distributed.gather([(record.loss, record.validation_error)])
+    assert errors[0] == errors[1]
+    assert all(torch.equal(state[0][name], state[1][name]) for name in state[0])
+
+
+def test_processes_share_batch_statistics():
+    """After training all have the same weights and running statistics, those of rank 0."""
+    torch.multiprocessing.spawn(train_compact, (free_port(),), nprocs=2)

@@ -14,15 +14,21 @@ from capsnet import checkpoint
 from capsnet.data.archives import ARCHIVES, write_idx
 from capsnet.explore import __main__ as program
 from capsnet.explore import page
-from capsnet.explore.weights import as_shown, fit_into, packed_size, quantise
+from capsnet.explore.weights import fit_into, packed_size, quantise, with_weights
 from capsnet.learning.evaluation import load_evaluator
 from capsnet.nn.capsnet import CapsNet
+from capsnet.nn.registry import network_class
+from capsnet.nn.stem import fold_norms
 from capsnet.reading.handwriting import fit
 from capsnet.reading.recognition import load_reader, read
 from tests import browser
 
-SIZES = dict(conv_channels=16, primary_types=4, decoder_sizes=[32, 64], weight_std=0.5)
-TASKS = {"one": (28, 1, 0), "two": (36, 2, 4)}
+SIZES = dict(decoder_sizes=[32, 64], weight_std=0.5)
+STEM = dict(channels=[16, 32], kernels=[5, 5], strides=[2, 1], primary_kernel=5)
+NETWORK = {  # network, sizes, image size, number of digits, shift
+    "one": ("capsnet", SIZES | dict(conv_channels=16, primary_types=4), 28, 1, 0),
+    "two": ("compact", SIZES | dict(stem=STEM), 36, 2, 4),
+}
 READY = "document.body?.dataset.ready && !document.body.dataset.busy"
 INK = """(() => {  // of a copy: reading the paper itself would make it slow
   const copy = Object.assign(document.createElement("canvas"), {width: 280, height: 280});
@@ -35,10 +41,10 @@ needs_chromium = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", params=TASKS)
+@pytest.fixture(scope="module", params=NETWORK)
 def made(request, tmp_path_factory):
     """(checkpoint, page, evaluator) of an untrained network and ten strokes of each class."""
-    size, num_digits, shift = TASKS[request.param]
+    network, sizes, size, num_digits, shift = NETWORK[request.param]
     folder, random = tmp_path_factory.mktemp(request.param), np.random.default_rng(0)
     images = np.zeros((100, 28, 28), np.uint8)
     for image in images:
@@ -50,11 +56,12 @@ def made(request, tmp_path_factory):
         write_idx(folder / "digits" / ARCHIVES[split][0], images)
         write_idx(folder / "digits" / ARCHIVES[split][1], np.arange(100) % 10)
     torch.manual_seed(0)
-    sizes = SIZES | {"image_size": size}
-    model, path = CapsNet(**sizes), folder / "net.safetensors"
+    sizes |= {"image_size": size}
+    model, path = network_class(network)(**sizes), folder / "net.safetensors"
+    model(torch.rand(100, 1, size, size).round())  # running statistics
     with torch.no_grad():
-        model.primary.convolution.weight *= 8
-    checkpoint.save(model, path, network="capsnet", arguments=sizes, num_digits=num_digits)
+        model.layers[-1].weight *= 8
+    checkpoint.save(model, path, network=network, arguments=sizes, num_digits=num_digits)
     evaluator = load_evaluator(
         path, folder / "digits", torch.device("cpu"), precision="float32", seed=1, batch_size=50,
         num_digits=num_digits, image_size=size, max_shift=shift)  # fmt: skip
@@ -185,13 +192,14 @@ def test_a_person_can_browse_draw_and_turn(made, tmp_path):
 
 def test_quantised_weights_are_within_half_a_step(made):
     *_, evaluator = made
-    state = evaluator.model.state_dict()
+    folded = fold_norms(evaluator.model)
+    state = folded.state_dict()
     weights = {name: each for name, each in state.items() if each.ndim > 1 and each.numel() > 1000}
     finest, quantised = fit_into(weights, 10**9)
-    shown = as_shown(evaluator.model, quantised)
+    shown = with_weights(folded, quantised)
     assert finest == 0
     for name, weight in weights.items():
-        rows = (shown[name] - weight).flatten(1).abs().max(1).values
+        rows = (shown.state_dict()[name] - weight).flatten(1).abs().max(1).values
         assert (rows.numpy() <= 0.51 * quantised[name].steps).all()
     assert page.compare(evaluator, shown).length < 0.05
 

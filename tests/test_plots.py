@@ -88,7 +88,7 @@ def maps(num_digits: int) -> list[VoteMaps]:
     sources, votes = images(2, 28, 28), np.zeros((2, 6, 6))
     sources[num_digits:] = 0
     votes[:, 0, 0] = 1
-    return [VoteMaps(images(28, 28), sources, votes, (3, 5))]
+    return [VoteMaps(images(28, 28), sources, votes, (3, 5), 17, 2)]
 
 
 def sweep(num_dimensions: int, num_values: int, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from capsnet.data.batches import evaluation_batches, training_draws
 from capsnet.learning import resume
 from capsnet.learning.resume import SavedState, inputs_of, only_one
 from capsnet.nn.capsnet import CapsNet
+from capsnet.nn.compact import CompactCapsNet
 from tests.training import SHIFTED, TASK, make_digits, make_model, make_trainer
 
 STEPS, INTERVALS = 9, 3
@@ -79,7 +80,7 @@ def train(folder, stop_after=None, network=CapsNet, inputs=INPUTS, every=0.0):
     return trainer.model.state_dict(), records
 
 
-@pytest.mark.parametrize("network", [CapsNet, WithDropout])
+@pytest.mark.parametrize("network", [CapsNet, WithDropout, CompactCapsNet])
 def test_resuming_gives_the_same_weights_and_records(tmp_path, network):
     """Stopped after the first step, at the end of an interval, within one and after the last."""
     wanted, wanted_rows = train(tmp_path, network=network)

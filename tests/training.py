@@ -3,12 +3,14 @@
 from functools import partial
 
 import torch
+from torch import nn
 
 from capsnet.data.batches import compose_batch
 from capsnet.data.mnist import Digits
 from capsnet.learning.training import Trainer
 from capsnet.losses import margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet
+from capsnet.nn.compact import CompactCapsNet
 
 SHIFTED = dict(num_digits=2, max_shift=2)
 TASK = SHIFTED | {"image_size": 20}
@@ -19,10 +21,12 @@ def make_digits() -> Digits:
     return Digits(images.to(torch.uint8), torch.arange(40) % 10)
 
 
-def make_model(network: type[CapsNet] = CapsNet) -> CapsNet:
+def make_model(network: type[nn.Module] = CapsNet) -> nn.Module:
     torch.manual_seed(0)
-    sizes = dict(conv_channels=8, kernel_size=5, primary_types=2, decoder_sizes=[16])
-    return network(image_size=20, **sizes)
+    sizes = dict(conv_channels=8, kernel_size=5, primary_types=2)
+    if network is CompactCapsNet:
+        sizes = dict(stem=dict(channels=[4, 8], kernels=[5, 3], strides=[2, 1], primary_kernel=3))
+    return network(image_size=20, decoder_sizes=[16], **sizes)
 
 
 def compute_losses(prediction, reconstructions, batch, classification=margin_loss):

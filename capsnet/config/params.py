@@ -28,6 +28,7 @@ Pixels = Annotated[int, Field(ge=0, le=128)]
 Images = Annotated[int, Field(ge=1, le=65536)]
 Iterations = Annotated[int, Field(ge=1, le=100)]
 Fraction = Annotated[float, Field(ge=0, le=0.5)]
+Kernel = Annotated[int, Field(ge=1, le=14)]  # pixels
 Weight = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -46,14 +47,22 @@ class Exponential(Section):
     floor: Share
 
 
+class Stem(Section):
+    channels: Annotated[tuple[Images, ...], Field(min_length=1, strict=False)]
+    kernels: Annotated[tuple[Kernel, ...], Field(min_length=1, strict=False)]
+    strides: Annotated[tuple[Kernel, ...], Field(min_length=1, strict=False)]
+    primary_kernel: Kernel
+
+
 class Network(Section):
     conv_channels: Annotated[int, Field(ge=1, le=4096)]
-    kernel_size: Annotated[int, Field(ge=1, le=14)]
+    kernel_size: Kernel
     primary_types: Annotated[int, Field(ge=1, le=1024)]
     primary_dim: Annotated[int, Field(ge=1, le=256)]
     class_dim: Annotated[int, Field(ge=1, le=256)]
     decoder_sizes: Annotated[tuple[Images, ...], Field(min_length=1, strict=False)]
     init: Literal["pytorch", "authors"]
+    stem: Stem
     weight_std: Annotated[float, Field(ge=0.000001, le=10)]
     dropout: Annotated[float, Field(ge=0, le=0.99)]
 
@@ -76,6 +85,14 @@ def some_of(section: type[Section]) -> type[Section]:
 SomeSizes, SomeOptimizer = some_of(Network), some_of(Optimizer)
 
 
+class CompactTraining(Section):
+    """What differs for compact networks."""
+
+    peak: Share
+    batch_size: Images
+    training_examples: dict[Name, Count]  # by task
+
+
 class Budget(Section):
     source: Literal["mnist", "scikit-learn"]
     learning_rate: Annotated[OneCycle | Exponential, Field(discriminator="schedule")]
@@ -84,6 +101,7 @@ class Budget(Section):
     perturb_examples: Annotated[int, Field(ge=1, le=10000)]
     network: SomeSizes  # what differs from the sections of the same names
     optimizer: SomeOptimizer
+    compact: CompactTraining
 
 
 class Task(Section):
@@ -102,6 +120,7 @@ class Run(Section):
     network: Literal[tuple(NETWORKS)]
     seed: Seed | None = None
     examples: Count | None = None  # images shown in training
+    batch_size: Images | None = None
     peak: Share | None = None  # of the learning rate
     iterations: Iterations | None = None
     reconstruction_weight: Weight | None = None
@@ -217,5 +236,9 @@ class Params(Sections):
         fraction = self.data.validation_fraction if fraction is None else fraction
         if run.stop_at_error is not None and fraction == 0:
             yield "stop_at_error: there are no validation digits to look at"
+        examples = self.budgets[self.budget].compact.training_examples
+        if network.compact and run.examples is None and run.task not in examples:
+            place = f"budgets.{self.budget}.compact.training_examples"
+            yield f"task: {place} has no {run.task}, and the run sets no examples"
         if run.task not in self.tasks:
             yield f"task: got {run.task!r}, wanted one of {', '.join(self.tasks)}"

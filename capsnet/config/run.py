@@ -70,9 +70,14 @@ def resolve(params: Params, run: str) -> RunConfig:
         raise ValueError(f"got the run {run!r}, wanted one of {', '.join(params.runs)}")
     own, budget = params.runs[run], params.budgets[params.budget]
     task = params.tasks[own.task]
+    peak, batch_size = None, task.batch_size[params.budget]
+    examples = task.training_examples[params.budget]
+    if NETWORKS[own.network].compact:
+        peak, batch_size = budget.compact.peak, budget.compact.batch_size
+        examples = budget.compact.training_examples.get(own.task, own.examples)
     routing = updated(params.routing, iterations=own.iterations)
     loss = updated(params.loss, reconstruction_weight=own.reconstruction_weight)
-    numbers = updated(params.network, **budget.network.model_dump()).model_dump()
+    numbers = params.network.model_dump() | budget.network.model_dump(exclude_none=True)
     numbers |= {"image_size": task.image_size, "num_digits": task.digits}
     numbers |= {"num_iterations": routing.iterations, **routing.model_dump()}
     if loss.reconstruction_weight == 0:
@@ -91,15 +96,15 @@ def resolve(params: Params, run: str) -> RunConfig:
             **task.model_dump(include={"image_size", "training_shift", "test_shift"}),
             name=own.task,
             num_digits=task.digits,
-            training_examples=own.examples or task.training_examples[params.budget],
-            batch_size=task.batch_size[params.budget],
+            training_examples=own.examples or examples,
+            batch_size=own.batch_size or batch_size,
             test_examples=None if task.digits == 1 else budget.test_pairs,
         ),
         data=updated(params.data, validation_fraction=own.validation_fraction),
         routing=routing,
         loss=loss,
         optimizer=updated(params.optimizer, **budget.optimizer.model_dump()),
-        learning_rate=updated(budget.learning_rate, peak=own.peak),
+        learning_rate=updated(budget.learning_rate, peak=peak if own.peak is None else own.peak),
         train=params.train,
         evaluate=params.evaluate,
         perturb=params.perturb,

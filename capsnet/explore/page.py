@@ -4,7 +4,6 @@ The file holds markup, style, scripts, test digits and the weights in 8 bits, an
 """
 
 import base64
-import copy
 import html
 import json
 import zlib
@@ -18,9 +17,11 @@ from torch import Tensor, nn
 
 from capsnet import metrics
 from capsnet.data.archives import NUM_CLASSES
-from capsnet.explore.weights import Quantised, as_shown, fit_into, packed_size
+from capsnet.explore.weights import Quantised, fit_into, packed_size, with_weights
 from capsnet.learning.evaluation import Evaluator, Predictions, decode, predict
+from capsnet.nn.layers import grid_size, receptive_field
 from capsnet.nn.registry import network_of
+from capsnet.nn.stem import fold_norms
 
 MOST_BYTES = 8_000_000  # of the page
 OF_EACH = 10  # test examples of each class
@@ -66,7 +67,7 @@ def explorer(
     capsules: those behind it, by class [n, d]. error: prints as "test error 0.59 %". The
     network passes `can_be_explored`. Raises ValueError if it is too large.
     """
-    model = evaluator.model
+    model = fold_norms(evaluator.model)
     examples, images = chosen_examples(evaluator, predictions)
     state = model.state_dict()
     large = {key: each for key, each in state.items() if each.ndim > 1 and each.numel() > FEW}
@@ -77,12 +78,13 @@ def explorer(
     small = sum(map(len, texts.values())) + images.size
     small += sum(5 * each.size for each in arrays.values())
     _, weights = fit_into(large, (MOST_BYTES - small) * 3 // 4)
-    difference = compare(evaluator, as_shown(model, weights))
+    difference = compare(evaluator, with_weights(model, weights))
     arrays |= {f"{key}.step": each.steps for key, each in weights.items()}
     arrays |= {key: each.whole.ravel() for key, each in weights.items()}
     arrays["examples"] = images.ravel()
     header = {
         "sizes": sizes_of(evaluator),
+        "layers": layers_of(model),
         "examples": examples,
         "meanings": meanings(two_sigma, capsules),
         "difference": difference._asdict(),
@@ -118,22 +120,37 @@ def pack(header: dict, arrays: dict[str, np.ndarray]) -> bytes:
 
 def sizes_of(evaluator: Evaluator) -> dict[str, int | bool]:
     model = evaluator.model
-    num_lower, num_classes, lower_dim, upper_dim = model.digit.weight.shape
-    types, kernel = model.primary.num_types, model.convolution.kernel_size[0]
+    _, num_classes, lower_dim, upper_dim = model.digit.weight.shape
+    width, stride = receptive_field(model.layers)
     return {
         "size": evaluator.image_size,
         "digits": evaluator.num_digits,
         "shift": evaluator.max_shift,
-        "channels": model.convolution.out_channels,
-        "kernel": kernel,
-        "types": types,
-        "grid": round((num_lower / types) ** 0.5),
+        "grid": grid_size(evaluator.image_size, model.layers),
+        "width": width,  # pixels that a place of the grid sees
+        "stride": stride,
         "lowerDim": lower_dim,
         "upperDim": upper_dim,
         "classes": num_classes,
         "iterations": model.digit.num_iterations,
         "leaky": model.digit.leaky,
     }
+
+
+def layers_of(model: nn.Module) -> list[dict[str, object]]:
+    """The convolutions; each but the last is followed by ReLU."""
+    names = {module: name for name, module in model.named_modules()}
+    return [
+        {
+            "name": names[layer],
+            "outputs": layer.out_channels,
+            "kernel": layer.kernel_size[0],
+            "stride": layer.stride[0],
+            "depthwise": layer.groups > 1,
+            "relu": layer is not model.layers[-1],
+        }
+        for layer in model.layers
+    ]
 
 
 def chosen_examples(
@@ -180,11 +197,9 @@ def meanings(two_sigma: pd.DataFrame, capsules: dict[int, Tensor]) -> list[list[
 
 
 @torch.inference_mode()
-def compare(evaluator: Evaluator, state: dict[str, Tensor]) -> Difference:
-    """Compare the network with `state` in float32; true digits are reconstructed."""
-    original = evaluator.model.float().eval()
-    shown = copy.deepcopy(original)
-    shown.load_state_dict(state)
+def compare(evaluator: Evaluator, shown: nn.Module) -> Difference:
+    """Compare the network with the one that is shown, in float32; true digits are reconstructed."""
+    original, shown = evaluator.model.float().eval(), shown.float().eval()
     lengths, pixels, decisions = 0.0, [], 0
     for batch in evaluator.batches(min(COMPARED, len(evaluator.digits))):
         networks = (original, shown)

@@ -1,5 +1,6 @@
 """Weights as 8-bit integers with a step for each row, as fine as the page has room for."""
 
+import copy
 import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -45,10 +46,11 @@ def fit_into(weights: Mapping[str, Tensor], room: int) -> tuple[float, dict[str,
     raise ValueError("the network is too large for one page, with its coarsest weights too")
 
 
-def as_shown(model: nn.Module, weights: Mapping[str, Quantised]) -> dict[str, Tensor]:
-    """The state of the network with the quantised weights."""
-    state = dict(model.state_dict())
+def with_weights(model: nn.Module, weights: Mapping[str, Quantised]) -> nn.Module:
+    """A copy of the network with the quantised weights."""
+    shown = copy.deepcopy(model)
+    state = shown.state_dict()
     for name, (whole, steps) in weights.items():
-        found = torch.from_numpy(whole * steps[:, None]).reshape(state[name].shape)
-        state[name] = found.to(state[name])
-    return state
+        state[name] = torch.from_numpy(whole * steps[:, None]).reshape(state[name].shape)
+    shown.load_state_dict(state)
+    return shown

@@ -2,7 +2,7 @@
 
 Without torchrun there is one process and every operation here is the identity. Gradients and losses
 are means over all shards, so m processes compute what one computes with the whole batch, up to
-rounding.
+rounding. Batch normalization normalizes each shard by itself; the running statistics are rank 0's.
 """
 
 import os
@@ -44,6 +44,12 @@ class Distributed(NamedTuple):
     def wrap_ddp(self, module: nn.Module) -> nn.Module:
         """Wrap the module in DistributedDataParallel: gradients are means over all processes."""
         return DistributedDataParallel(module) if self.size > 1 else module
+
+    def broadcast_buffers(self, module: nn.Module) -> None:
+        """Give all processes the running statistics of rank 0."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
 
     def sum(self, values: Tensor) -> Tensor:
         """All-reduce: the sum over all processes, in place."""

@@ -108,6 +108,7 @@ class Trainer:
                 means = check_finite(self.loss_sums / now.interval_examples, f"by step {now.step}")
             now.interval_seconds += perf_counter() - lap
             if ended:
+                self.distributed.broadcast_buffers(self.model)
                 errors = self.error(validation_batches(last)), self.error(train_eval_batches(last))
                 self.history.append(self._record(means, errors, perf_counter() - start))
                 yield self.history[-1]

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, linalg, nn
 
 from capsnet.nn.convolution import convolve_relu
-from capsnet.nn.decoder import Decoder
-from capsnet.nn.layers import PRIMARY_STRIDE, ClassCapsules, PrimaryCapsules, grid_size
+from capsnet.nn.decoder import make_decoder
+from capsnet.nn.layers import ClassCapsules, PrimaryCapsules, grid_size
+
+PRIMARY_STRIDE = 2  # of the second convolution (paper, section 4)
 
 
 class Prediction(NamedTuple):
@@ -45,7 +47,6 @@ class CapsNet(nn.Module):
         gradient: str = "all",
     ) -> None:
         super().__init__()
-        grid = grid_size(image_size, kernel_size)
         convolution = nn.Conv2d(1, conv_channels, kernel_size)
         self.convolution = convolution.to(memory_format=torch.channels_last)  # see `convolve`
         self.primary = PrimaryCapsules(
@@ -55,6 +56,7 @@ class CapsNet(nn.Module):
             kernel_size=kernel_size,
             stride=PRIMARY_STRIDE,
         )
+        grid = grid_size(image_size, self.layers)
         self.digit = ClassCapsules(
             num_lower=primary_types * grid**2,
             num_upper=num_classes,
@@ -66,14 +68,7 @@ class CapsNet(nn.Module):
             gradient=gradient,
             weight_std=weight_std,
         )
-        self.decoder = None
-        if decoder_sizes is not None:
-            self.decoder = Decoder(
-                num_classes=num_classes,
-                pose_dim=class_dim,
-                hidden_sizes=decoder_sizes,
-                image_size=image_size,
-            )
+        self.decoder = make_decoder(num_classes, class_dim, decoder_sizes, image_size)
         if init == "authors":
             self._init_as_authors()
 
@@ -90,6 +85,11 @@ class CapsNet(nn.Module):
             nn.init.constant_(layer.bias, 0.1)
         with torch.no_grad():
             self.primary.convolution.weight /= 32
+
+    @property
+    def layers(self) -> list[nn.Conv2d]:
+        """The convolutions from the image to the primary capsules."""
+        return [self.convolution, self.primary.convolution]
 
     def forward(self, images: Tensor) -> Prediction:
         capsules = self.digit(self.lower_capsules(images))

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, linalg, nn
 
-from capsnet.nn.capsnet import Prediction
+from capsnet.nn.capsnet import PRIMARY_STRIDE, Prediction
 from capsnet.nn.convolution import convolve_relu
-from capsnet.nn.decoder import Decoder
-from capsnet.nn.layers import PRIMARY_STRIDE, grid_size
+from capsnet.nn.decoder import make_decoder
+from capsnet.nn.layers import grid_size
 
 
 class ConvNet(nn.Module):
@@ -42,17 +42,10 @@ class ConvNet(nn.Module):
             nn.Conv2d(conv_channels, channels, kernel_size, PRIMARY_STRIDE),
         ]
         self.convolutions = nn.ModuleList(convolutions).to(memory_format=torch.channels_last)
-        num_features = channels * grid_size(image_size, kernel_size) ** 2
+        num_features = channels * grid_size(image_size, convolutions) ** 2
         self.linear = nn.Linear(num_features, num_classes * class_dim)
         self.vectors = nn.Unflatten(1, (num_classes, class_dim))
-        self.decoder = None
-        if decoder_sizes is not None:
-            self.decoder = Decoder(
-                num_classes=num_classes,
-                pose_dim=class_dim,
-                hidden_sizes=decoder_sizes,
-                image_size=image_size,
-            )
+        self.decoder = make_decoder(num_classes, class_dim, decoder_sizes, image_size)
 
     def forward(self, images: Tensor) -> Prediction:
         features = images

@@ -33,3 +33,17 @@ class Decoder(nn.Module):
         masked_bkjd = mask_bkj.unsqueeze(-1) * capsules_bjd.unsqueeze(1)
         pixels = self.layers(masked_bkjd.flatten(2))
         return pixels.unflatten(-1, (self.image_size, self.image_size))
+
+
+def make_decoder(
+    num_classes: int, pose_dim: int, hidden_sizes: Sequence[int] | None, image_size: int
+) -> Decoder | None:
+    """The decoder of a network; None without hidden sizes."""
+    if hidden_sizes is None:
+        return None
+    return Decoder(
+        num_classes=num_classes,
+        pose_dim=pose_dim,
+        hidden_sizes=hidden_sizes,
+        image_size=image_size,
+    )

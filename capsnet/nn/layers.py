@@ -1,8 +1,10 @@
-"""The two capsule layers: primary capsules and class capsules.
+"""The layers of capsules: primary capsules and class capsules.
 
 Suffixes: b image, c channel, h w pixel, i lower capsule, j upper capsule, p lower pose, d upper
 pose.
 """
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -10,17 +12,36 @@ from torch import Tensor, nn
 from capsnet.nn.convolution import convolve
 from capsnet.nn.routing import Trace, route, squash, trace
 
-PRIMARY_STRIDE = 2  # of the second convolution (paper, section 4)
+
+def grid_size(image_size: int, layers: Iterable[nn.Conv2d]) -> int:
+    """Width of the last convolution's output. Raises ValueError if a kernel does not fit."""
+    size = image_size
+    for layer in layers:
+        kernel, stride = layer.kernel_size[0], layer.stride[0]
+        if kernel > size:
+            raise ValueError(
+                f"images of {image_size} px are too small: a kernel of {kernel} px meets {size} px"
+            )
+        size = (size - kernel) // stride + 1
+    return size
 
 
-def grid_size(image_size: int, kernel_size: int) -> int:
-    """Width of the second convolution's output in pixels. Raises ValueError if it is below 1."""
-    grid = (image_size - 2 * kernel_size + 1) // PRIMARY_STRIDE + 1
-    if grid < 1:
-        raise ValueError(
-            f"images of {image_size} px are too small for two convolutions of {kernel_size} px"
-        )
-    return grid
+def receptive_field(layers: Iterable[nn.Conv2d]) -> tuple[int, int]:
+    """Width of the receptive field of an output pixel, and the distance between neighbours, both in
+    pixels of the image.
+    """
+    width, stride = 1, 1
+    for layer in layers:
+        width += (layer.kernel_size[0] - 1) * stride
+        stride *= layer.stride[0]
+    return width, stride
+
+
+def capsules_of(features_bchw: Tensor, pose_dim: int) -> Tensor:
+    """Read each `pose_dim` channels of a pixel as a capsule: [b, i, p], by type, row and column."""
+    # A plain view of [b, c, h, w] as [b, i, p] would mix pixels into a capsule.
+    poses = features_bchw.unflatten(1, (-1, pose_dim))  # [b, type, p, h, w]
+    return poses.permute(0, 1, 3, 4, 2).flatten(1, 3)
 
 
 class PrimaryCapsules(nn.Module):
@@ -34,17 +55,14 @@ class PrimaryCapsules(nn.Module):
         self, *, in_channels: int, num_types: int, pose_dim: int, kernel_size: int, stride: int
     ) -> None:
         super().__init__()
-        self.num_types, self.pose_dim = num_types, pose_dim
+        self.pose_dim = pose_dim
         convolution = nn.Conv2d(in_channels, num_types * pose_dim, kernel_size, stride)
         self.convolution = convolution.to(memory_format=torch.channels_last)  # see `convolve`
 
     def forward(self, features_bchw: Tensor) -> Tensor:
         layer = self.convolution
         output = convolve(features_bchw, layer.weight, layer.bias, stride=layer.stride[0]).float()
-        # A plain view of [b, c, h, w] as [b, i, p] would mix pixels into a capsule.
-        poses = output.unflatten(1, (self.num_types, self.pose_dim))  # [b, type, p, h, w]
-        capsules_bip = poses.permute(0, 1, 3, 4, 2).flatten(1, 3)
-        return squash(capsules_bip)
+        return squash(capsules_of(output, self.pose_dim))
 
 
 class ClassCapsules(nn.Module):

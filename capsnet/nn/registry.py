@@ -13,6 +13,7 @@ class Network(NamedTuple):
     arguments: tuple[str, ...]  # keyword arguments of the class set by the configuration
     routes: bool = False
     reconstructs: bool = False
+    compact: bool = False  # trained by the budget's section `compact`
 
     @property
     def gives_lengths(self) -> bool:
@@ -24,6 +25,8 @@ MARGIN = ("margin_loss", "margin_loss")
 SIZES = ("image_size", "conv_channels", "kernel_size", "primary_types", "primary_dim", "class_dim",
          "decoder_sizes")  # fmt: skip
 ROUTING = ("init", "weight_std", "num_iterations", "leaky", "gradient")
+OUTPUTS = ("class_dim", "decoder_sizes")
+STEM = ("image_size", "stem", "primary_dim", *OUTPUTS)
 NETWORKS = {
     "capsnet": Network(
         "capsnet.nn.capsnet.CapsNet",
@@ -32,6 +35,39 @@ NETWORKS = {
         SIZES + ROUTING,
         routes=True,
         reconstructs=True,
+    ),
+    "compact": Network(
+        "capsnet.nn.compact.CompactCapsNet",
+        "compact CapsNet",
+        MARGIN,
+        (*STEM, "weight_std", "num_iterations", "leaky", "gradient"),
+        routes=True,
+        reconstructs=True,
+        compact=True,
+    ),
+    "compact_attention": Network(
+        "capsnet.nn.compact.CompactAttention",
+        "compact CapsNet with self-attention",
+        MARGIN,
+        (*STEM, "weight_std"),
+        reconstructs=True,
+        compact=True,
+    ),
+    "compact_convnet": Network(
+        "capsnet.nn.compact.CompactConvNet",
+        "compact ConvNet",
+        MARGIN,
+        STEM,
+        reconstructs=True,
+        compact=True,
+    ),
+    "efficient": Network(
+        "capsnet.nn.efficient.EfficientCapsNet",
+        "Efficient-CapsNet",
+        MARGIN,
+        ("image_size", *OUTPUTS),
+        reconstructs=True,
+        compact=True,
     ),
     "convnet": Network("capsnet.nn.convnet.ConvNet", "ConvNet", MARGIN, SIZES, reconstructs=True),
     "baseline": Network(

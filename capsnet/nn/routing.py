@@ -90,7 +90,7 @@ def route(
     if fastest:
         capsules_bjd = fastest.apply(lower, weight, bias, num_iterations, leaky, gradient)
     else:
-        with _without_autocast(lower.device.type):  # sum in float32
+        with without_autocast(lower.device.type):  # sum in float32
             capsules_bjd = route_reference(
                 lower,
                 weight,
@@ -126,7 +126,7 @@ def trace(
     2 MB. Raises the same errors as `route_reference`.
     """
     _check(lower_bip, weight_ijpd, num_iterations, bias_jd, "all")
-    with _without_autocast(lower_bip.device.type):
+    with without_autocast(lower_bip.device.type):
         dtype = torch.promote_types(weight_ijpd.dtype, torch.float32)
         lower, weight = lower_bip.to(dtype), weight_ijpd.to(dtype)
         votes_bijd = torch.einsum("bip,ijpd->bijd", lower, weight)  # Eq. 2
@@ -160,7 +160,8 @@ def _fastest(device: str, num_upper: int) -> type[torch.autograd.Function] | Non
     return None
 
 
-def _without_autocast(device: str) -> AbstractContextManager:
+def without_autocast(device: str) -> AbstractContextManager:
+    """Multiply and sum in the dtype of the tensors."""
     if torch.amp.is_autocast_available(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()  # the meta device

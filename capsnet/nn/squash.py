@@ -1,4 +1,4 @@
-"""Squash (Sabour, Frosst & Hinton 2017, Eq. 1) and its gradient."""
+"""Squash (Sabour, Frosst & Hinton 2017, Eq. 1), its gradient, and another squash."""
 
 import torch
 from torch import Tensor
@@ -12,6 +12,12 @@ def squash(s: Tensor, dim: int = -1) -> Tensor:
     """
     length = torch.linalg.vector_norm(s, dim=dim, keepdim=True)
     return s * (length / (1 + length**2))  # Eq. 1
+
+
+def exponential_squash(s: Tensor, dim: int = -1) -> Tensor:
+    """The squash of Efficient-CapsNet (Mazzia et al. 2021): lengths are 1 - exp(-|s|)."""
+    length = torch.linalg.vector_norm(s, dim=dim, keepdim=True).clamp_min(1e-12)  # 0 / 0
+    return s * (-torch.expm1(-length) / length)
 
 
 def squash_gradient(s: Tensor, grad_capsules: Tensor, dim: int = -1) -> Tensor:

@@ -22,11 +22,16 @@ from capsnet.learning.log import repeated
 from stages import build
 
 ROOT = Path(__file__).parents[2]
-SIZES = {"conv_channels": 4, "primary_types": 2, "decoder_sizes": [8]}
+STEM = {"channels": [8, 8], "kernels": [5, 3], "strides": [2, 2], "primary_kernel": 3}
+SIZES = {"conv_channels": 4, "primary_types": 2, "decoder_sizes": [8], "stem": STEM}
 FEW = {"test_pairs": 10, "study_examples": 2, "perturb_examples": 1, "network": SIZES}
 RUNS = {  # every task and every network
     "mnist": ("mnist", "capsnet"),
     "pairs": ("multimnist", "capsnet"),
+    "compact": ("multimnist", "compact"),
+    "compact_attention": ("mnist", "compact_attention"),
+    "compact_convnet": ("multimnist", "compact_convnet"),
+    "efficient": ("multimnist", "efficient"),
     "convnet": ("mnist40", "convnet"),
     "cnn": ("mnist", "baseline"),
     "cnn_pairs": ("multimnist", "baseline"),
@@ -77,6 +82,10 @@ def workspace(tmp_path_factory) -> Path:
     savemat(folder / "affnist.mat", {"affNISTdata": fields})
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
     tree["budget"], tree["data"]["affnist"] = "quick", "affnist.mat"
+    tree["budgets"]["quick"]["compact"] |= {
+        "batch_size": 4,
+        "training_examples": dict.fromkeys(tree["tasks"], 4),
+    }
     tree["data"]["validation_fraction"] = 0.5  # or there is no pair of classes in it
     tree["budgets"]["quick"] |= FEW
     tree["optimizer"]["intervals"] = 1

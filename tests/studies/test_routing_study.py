@@ -26,11 +26,11 @@ def test_a_position_belongs_to_the_digit_with_nearly_all_the_ink():
     """
     sources = torch.zeros(1, 2, 28, 28)
     sources[0, 0, :, 4:8] = sources[0, 1, :, 20:24] = 1
-    first, second = spatial_map(sources, 9)[0].view(2, 6, 6)
+    first, second = spatial_map(sources, 17, 2, 6)[0].view(2, 6, 6)
     columns = torch.arange(6).expand(6, 6)
     assert torch.equal(first, columns < 2) and torch.equal(second, columns > 3)
     both = torch.ones(1, 2, 28, 28)
-    assert not spatial_map(both, 9).any() and not spatial_map(0 * both, 9).any()
+    assert not any(spatial_map(ink * both, 17, 2, 6).any() for ink in (0, 1))
 
 
 def traced(couplings: list) -> TracedSample:
@@ -39,7 +39,7 @@ def traced(couplings: list) -> TracedSample:
     """
     votes, capsules = 2 * torch.eye(3).expand(2, 3, 3), 0.5 * torch.eye(3)[None]
     trace = Trace(votes, torch.zeros(1, 2, 3), torch.tensor(couplings)[None], capsules)
-    return TracedSample(trace, torch.tensor([1.0, 3.0]), torch.eye(2).bool(), 2, [0, 1], 1)
+    return TracedSample(trace, torch.tensor([1.0, 3.0]), torch.eye(2).bool(), 2, [0, 1], 1, (9, 2))
 
 
 def test_measures_of_one_image():
@@ -90,7 +90,7 @@ def test_agreement_is_weighted_by_the_coupling():
     capsules = torch.tensor([[[0.5, 0.0], [0.0, 0.0]]]).repeat(2, 1, 1)
     couplings = torch.tensor([[[0.5, 0.5], [0.5, 0.5]], [[0.9, 0.1], [0.1, 0.9]]])
     trace = Trace(votes, torch.zeros(2, 2, 2), couplings, capsules)
-    one = TracedSample(trace, torch.tensor([1.0, 3.0]), torch.ones(1, 2).bool(), 2, [0], 2)
+    one = TracedSample(trace, torch.tensor([1.0, 3.0]), torch.ones(1, 2).bool(), 2, [0], 2, (9, 2))
     agreement = measure(one)[:, list(UNITS).index("agreement")]
     torch.testing.assert_close(agreement, torch.tensor([0.25, 0.75]))
 

@@ -186,13 +186,14 @@ const Explorer = (() => {
 
   // What each place of the grid adds to the capsule, spread over the pixels that it looks at.
   function heat(places) {
-    const { size, grid, kernel } = page.info.sizes, found = new Float32Array(size * size), radius = kernel / 2;
+    const { size, grid, width, stride } = page.info.sizes, found = new Float32Array(size * size);
+    const radius = (width + 1) / 4, first = (width - 1) / 2; // the middle of the first place
     let most = 0;
     for (let y = 0; y < size; y++)
       for (let x = 0; x < size; x++) {
         let sum = 0;
         for (let place = 0; place < places.length; place++) {
-          const dy = y - (2 * Math.floor(place / grid) + kernel - 1), dx = x - (2 * (place % grid) + kernel - 1);
+          const dy = y - first - stride * Math.floor(place / grid), dx = x - first - stride * (place % grid);
           sum += Math.max(0, places[place]) * Math.exp(-(dy * dy + dx * dx) / (radius * radius));
         }
         found[y * size + x] = sum;

@@ -1,8 +1,6 @@
 // The network itself, in plain arithmetic: what capsnet/nn does, for one image at a time.
 // Legend: i lower capsule, j digit, p lower pose, d upper pose, c channel, k place in a kernel.
 const Network = (() => {
-  const STRIDE = 2; // of the second convolution
-
   // The bytes of the page: the length of a JSON text, the text, and the arrays that it lists.
   function unpack(buffer) {
     const length = new DataView(buffer).getUint32(0, true);
@@ -36,14 +34,10 @@ const Network = (() => {
   class Encoder {
     constructor({ info, arrays }) {
       this.sizes = info.sizes;
-      const { channels, kernel, types, lowerDim } = this.sizes;
-      const outputs = types * lowerDim;
-      this.first = transposed(weights(arrays, "convolution.weight"), channels, kernel ** 2);
-      this.firstBias = arrays["convolution.bias"];
-      // [o, c, k] -> [c, k, o]
-      const second = weights(arrays, "primary.convolution.weight");
-      this.second = transposed(second, outputs, channels * kernel ** 2);
-      this.secondBias = arrays["primary.convolution.bias"];
+      this.layers = info.layers.map((layer) => {
+        const weight = weights(arrays, `${layer.name}.weight`); // [o, c, k] -> [c, k, o]
+        return { ...layer, weight: transposed(weight, layer.outputs, weight.length / layer.outputs), bias: arrays[`${layer.name}.bias`] };
+      });
       this.matrices = weights(arrays, "digit.weight");
       this.bias = arrays["digit.bias"];
     }
@@ -64,47 +58,25 @@ const Network = (() => {
       return found;
     }
 
-    // First convolution and ReLU: [place, c]. Black pixels are skipped.
+    // All convolutions: [place, c].
     features(image) {
-      const { size, channels, kernel } = this.sizes, width = size - kernel + 1;
-      const found = new Float32Array(width * width * channels);
-      for (let place = 0; place < width * width; place++) found.set(this.firstBias, place * channels);
-      for (let y = 0; y < size; y++)
-        for (let x = 0; x < size; x++) {
-          const ink = image[y * size + x];
-          if (ink === 0) continue;
-          for (let ky = Math.max(0, y - width + 1); ky < kernel && ky <= y; ky++)
-            for (let kx = Math.max(0, x - width + 1); kx < kernel && kx <= x; kx++) {
-              const from = (ky * kernel + kx) * channels, to = ((y - ky) * width + x - kx) * channels;
-              for (let c = 0; c < channels; c++) found[to + c] += ink * this.first[from + c];
-            }
-        }
-      for (let n = 0; n < found.length; n++) if (found[n] < 0) found[n] = 0;
-      return found;
+      let values = image, size = this.sizes.size, inputs = 1;
+      for (const layer of this.layers) {
+        values = convolve(values, size, inputs, layer);
+        size = Math.floor((size - layer.kernel) / layer.stride) + 1;
+        inputs = layer.outputs;
+      }
+      return values;
     }
 
-    // Second convolution, read as capsules type by type and row by row, squashed: [i, p].
+    // Features read as capsules type by type and row by row, squashed: [i, p].
     lowerCapsules(features) {
-      const { size, channels, kernel, types, lowerDim, grid } = this.sizes;
-      const width = size - kernel + 1, outputs = types * lowerDim, places = grid * grid;
-      const sums = new Float32Array(places * outputs), second = this.second;
-      for (let place = 0; place < places; place++) sums.set(this.secondBias, place * outputs);
-      for (let c = 0; c < channels; c++)
-        for (let k = 0; k < kernel * kernel; k++) {
-          const ky = Math.floor(k / kernel), kx = k % kernel, from = (c * kernel * kernel + k) * outputs;
-          for (let gy = 0; gy < grid; gy++)
-            for (let gx = 0; gx < grid; gx++) {
-              const at = (STRIDE * gy + ky) * width + STRIDE * gx + kx, f = features[at * channels + c];
-              if (f === 0) continue;
-              const to = (gy * grid + gx) * outputs;
-              for (let o = 0; o < outputs; o++) sums[to + o] += f * second[from + o];
-            }
-        }
-      const lower = new Float32Array(types * places * lowerDim);
+      const { lowerDim, grid } = this.sizes, places = grid * grid, outputs = features.length / places;
+      const types = outputs / lowerDim, lower = new Float32Array(features.length);
       for (let type = 0; type < types; type++)
         for (let place = 0; place < places; place++) {
           const from = place * outputs + type * lowerDim;
-          lower.set(squash(sums.subarray(from, from + lowerDim)), (type * places + place) * lowerDim);
+          lower.set(squash(features.subarray(from, from + lowerDim)), (type * places + place) * lowerDim);
         }
       return lower;
     }
@@ -184,6 +156,30 @@ const Network = (() => {
       });
       return values;
     }
+  }
+
+  // [place, c] of an image [size, size] -> [place, o]. Zeros, as black pixels are, are skipped.
+  function convolve(values, size, inputs, { kernel, stride, outputs, depthwise, relu, weight, bias }) {
+    const width = Math.floor((size - kernel) / stride) + 1, sums = new Float32Array(width * width * outputs);
+    for (let place = 0; place < width * width; place++) sums.set(bias, place * outputs);
+    for (let ky = 0; ky < kernel; ky++)
+      for (let kx = 0; kx < kernel; kx++)
+        for (let y = 0; y < width; y++)
+          for (let x = 0; x < width; x++) {
+            const at = ((stride * y + ky) * size + stride * x + kx) * inputs, to = (y * width + x) * outputs;
+            if (depthwise) {
+              const from = (ky * kernel + kx) * outputs;
+              for (let o = 0; o < outputs; o++) sums[to + o] += values[at + o] * weight[from + o];
+              continue;
+            }
+            for (let c = 0; c < inputs; c++) {
+              const value = values[at + c];
+              if (value === 0) continue;
+              const from = ((c * kernel + ky) * kernel + kx) * outputs;
+              for (let o = 0; o < outputs; o++) sums[to + o] += value * weight[from + o];
+            }
+          }
+    return relu ? sums.map((value) => Math.max(0, value)) : sums;
   }
 
   function norm(vector) {

@@ -14,9 +14,8 @@ from capsnet.plots.pictures import Column, picture_columns
 from capsnet.studies.registry import Measured
 from capsnet.studies.routing.measure import VoteMaps
 
-STRIDE = 2  # pixels from one grid position to the next
 NUM_CLASSES = 10
-SPREAD = 3.0  # pixels, standard deviation: a primary capsule sees 17 of them
+SPREAD = 0.18  # standard deviation, as a share of the pixels that a primary capsule sees
 DARK = 0.35  # brightness of the image below the votes
 
 STYLES = {  # others are blue and have no label
@@ -86,11 +85,11 @@ def _places(one: VoteMaps) -> Iterator[np.ndarray]:
     from scipy.ndimage import gaussian_filter
 
     for place, votes in enumerate(one.maps):
-        cells = votes.repeat(STRIDE, axis=0).repeat(STRIDE, axis=1)
+        cells = votes.repeat(one.stride, axis=0).repeat(one.stride, axis=1)
         picture = np.zeros((2, *one.image.shape))
         top, left = ((picture.shape[axis + 1] - cells.shape[axis]) // 2 for axis in (0, 1))
         picture[place, top : top + cells.shape[0], left : left + cells.shape[1]] = cells
-        spread = gaussian_filter(picture, SPREAD, axes=(1, 2))
+        spread = gaussian_filter(picture, SPREAD * one.width, axes=(1, 2))
         color = canvas.overlay(spread / max(spread.max(), 1e-12))
         yield np.clip(color + DARK * one.image[..., None], 0, 1)
 

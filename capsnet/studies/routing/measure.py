@@ -6,8 +6,8 @@ reported:
 - by contribution: vote i contributes c_ij u_ij . s_j / |s_j|^2 to s_j, the sum of all coupled
   votes; the contributions sum to 1 over i.
 - by position: a lower capsule counts by its length. A grid position belongs to a digit if at least
-  `OWNER` of the ink in the middle of its receptive field is that digit's. The middle is one kernel
-  wide, the receptive field nearly two. Positions between overlapping digits belong to neither.
+  `OWNER` of the ink in the middle half of its receptive field is that digit's. Positions between
+  overlapping digits belong to neither.
 """
 
 from collections.abc import Iterator
@@ -25,6 +25,7 @@ from capsnet.data.batches import Batch
 from capsnet.learning.device import autocast
 from capsnet.learning.evaluation import Evaluator, Predictions
 from capsnet.metrics import exact_match, mean_interval, wilson_interval
+from capsnet.nn.layers import grid_size, receptive_field
 from capsnet.nn.registry import NETWORKS
 from capsnet.nn.routing import Trace
 from capsnet.studies.registry import Measured
@@ -62,19 +63,23 @@ class TracedSample(NamedTuple):
     num_positions: int  # of the grid
     labels: list[int]
     num_trained: int  # iterations in training
+    field: tuple[int, int]  # width of a position's receptive field and stride, in pixels
 
 
 class VoteMaps(NamedTuple):
     """Votes for two `digits` over one image [h, w] with the sources [2, h, w].
 
     `maps` [2, rows, columns] is the share of the capsule that the votes from a position contribute
-    after the last iteration of the training; zero where they point away from it.
+    after the last iteration of the training; zero where they point away from it. A position sees
+    `width` pixels; the next one is `stride` pixels away.
     """
 
     image: np.ndarray
     sources: np.ndarray
     maps: np.ndarray
     digits: tuple[int, int]
+    width: int
+    stride: int
 
 
 def trace_routing(
@@ -107,20 +112,26 @@ def trace_samples(evaluator: Evaluator, batch: Batch) -> Iterator[TracedSample]:
         with autocast(images.device, evaluator.dtype):
             lower_bip = model.lower_capsules(images)
             traced = model.digit.trace(lower_bip, max(trained, MAX_ITERATIONS))
-        owned = spatial_map(sources, model.convolution.kernel_size[0])
+        field = receptive_field(model.layers)
+        owned = spatial_map(sources, *field, grid_size(images.shape[-1], model.layers))
         num_positions = owned.shape[2]
         owned = owned.repeat(1, 1, lower_bip.shape[1] // num_positions)  # type by type
         for n in range(len(images)):
             one = Trace(traced.votes[n], *(field[:, n] for field in traced[1:]))
             strength = lower_bip[n].float().norm(dim=-1)
-            yield TracedSample(one, strength, owned[n], num_positions, labels[n].tolist(), trained)
+            yield TracedSample(
+                one, strength, owned[n], num_positions, labels[n].tolist(), trained, field
+            )
 
 
-def spatial_map(sources: Tensor, kernel_size: int) -> Tensor:
-    """Grid positions that belong to each of the sources [b, k, h, w]: bool [b, k, positions]."""
-    edge = kernel_size // 2
-    middle = sources[..., edge : sources.shape[-2] - edge, edge : sources.shape[-1] - edge]
-    ink = avg_pool2d(middle, kernel_size, stride=2)
+def spatial_map(sources: Tensor, width: int, stride: int, grid: int) -> Tensor:
+    """Grid positions that belong to each of the sources [b, k, h, w]: bool [b, k, positions].
+
+    width: of the receptive field of a position, in pixels. stride: to the next one.
+    """
+    middle = width // 2 + 1
+    edge = (width - middle) // 2
+    ink = avg_pool2d(sources[..., edge:, edge:], middle, stride)[..., :grid, :grid]
     total = ink.sum(dim=1, keepdim=True)
     return ((ink >= OWNER * total) & (total > 0)).flatten(2)
 
@@ -222,7 +233,7 @@ def vote_maps(traced: TracedSample, image: Tensor, sources: Tensor) -> VoteMaps:
     maps = parts.unflatten(0, (-1, size, size)).sum(dim=0).clamp_min(0).movedim(-1, 0)
     clean = torch.stack([sources[0], sources[-1] if len(sources) > 1 else torch.zeros_like(image)])
     parts = (image, clean, maps)
-    return VoteMaps(*(part.cpu().numpy() for part in parts), tuple(digits))
+    return VoteMaps(*(part.cpu().numpy() for part in parts), tuple(digits), *traced.field)
 
 
 def study(evaluator: Evaluator, predictions: Predictions, config: RunConfig) -> Measured:

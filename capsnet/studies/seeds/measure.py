@@ -24,7 +24,8 @@ def records(configs: Mapping[str, RunConfig], measured: Mapping[str, Results]) -
     """One record for each run that was measured: its row, its numbers, the paper's, its results."""
     found, peaks = [], {}
     for run, config in configs.items():
-        first_peak = peaks.setdefault(config.budget, config.learning_rate.peak)
+        alike = config.budget, NETWORKS[config.network].compact
+        first_peak = peaks.setdefault(alike, config.learning_rate.peak)
         if run in measured:
             results, task = measured[run], config.task
             last, separation = results.tables["training"].iloc[-1], results.tables["separation"]

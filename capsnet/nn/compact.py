@@ -1,0 +1,133 @@
+"""Compact networks: the light `Stem` and what follows it, one class each.
+
+`CompactCapsNet` routes by agreement. `CompactAttention` routes by self-attention. `CompactConvNet`
+is the control, with one linear layer for squash, votes and routing. None is in the paper.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, linalg, nn
+
+from capsnet.nn.attention import SelfAttentionCapsules
+from capsnet.nn.capsnet import Prediction
+from capsnet.nn.decoder import Decoder, make_decoder
+from capsnet.nn.layers import ClassCapsules
+from capsnet.nn.squash import squash
+from capsnet.nn.stem import Stem
+
+STEM = {
+    "channels": (32, 64, 64, 128),
+    "kernels": (5, 3, 3, 3),
+    "strides": (2, 1, 2, 1),
+    "primary_kernel": 2,
+}
+
+
+class StemNetwork(nn.Module):
+    """Images float [b, 1, h, w] in [0, 1] -> Prediction: a stem, a layer and a decoder."""
+
+    def __init__(self, stem: Stem, digit: nn.Module, decoder: Decoder | None) -> None:
+        super().__init__()
+        self.stem, self.digit, self.decoder = stem, digit, decoder
+
+    def forward(self, images: Tensor) -> Prediction:
+        capsules = self.digit(self.lower_capsules(images)).float()
+        return Prediction(linalg.vector_norm(capsules, dim=-1), capsules)
+
+    def lower_capsules(self, images: Tensor) -> Tensor:
+        """Primary capsules [b, i, p], ordered by type, row and column."""
+        return squash(self.stem(images))
+
+    @property
+    def layers(self) -> list[nn.Conv2d]:
+        """The convolutions from the image to the primary capsules."""
+        return self.stem.layers
+
+
+class CompactCapsNet(StemNetwork):
+    """Routing by agreement. `stem`: arguments of `Stem` but for `image_size` and `pose_dim`."""
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        num_classes: int = 10,
+        stem: Mapping[str, object] = STEM,
+        primary_dim: int = 8,
+        class_dim: int = 16,
+        decoder_sizes: Sequence[int] | None = (512, 1024),
+        weight_std: float = 0.05,
+        num_iterations: int = 3,
+        leaky: bool = False,
+        gradient: str = "all",
+    ) -> None:
+        made = Stem(image_size=image_size, pose_dim=primary_dim, **stem)
+        digit = ClassCapsules(
+            num_lower=made.num_capsules,
+            num_upper=num_classes,
+            lower_dim=primary_dim,
+            upper_dim=class_dim,
+            num_iterations=num_iterations,
+            leaky=leaky,
+            gradient=gradient,
+            weight_std=weight_std,
+        )
+        super().__init__(
+            made, digit, make_decoder(num_classes, class_dim, decoder_sizes, image_size)
+        )
+
+
+class CompactAttention(StemNetwork):
+    """Self-attention in the place of routing by agreement."""
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        num_classes: int = 10,
+        stem: Mapping[str, object] = STEM,
+        primary_dim: int = 8,
+        class_dim: int = 16,
+        decoder_sizes: Sequence[int] | None = (512, 1024),
+        weight_std: float = 0.05,
+    ) -> None:
+        made = Stem(image_size=image_size, pose_dim=primary_dim, **stem)
+        digit = SelfAttentionCapsules(
+            num_lower=made.num_capsules,
+            num_upper=num_classes,
+            lower_dim=primary_dim,
+            upper_dim=class_dim,
+            weight_std=weight_std,
+        )
+        super().__init__(
+            made, digit, make_decoder(num_classes, class_dim, decoder_sizes, image_size)
+        )
+
+
+class CompactConvNet(StemNetwork):
+    """ReLU and one linear layer, with as many weights as the matrices of `CompactCapsNet`."""
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        num_classes: int = 10,
+        stem: Mapping[str, object] = STEM,
+        primary_dim: int = 8,
+        class_dim: int = 16,
+        decoder_sizes: Sequence[int] | None = (512, 1024),
+    ) -> None:
+        made = Stem(image_size=image_size, pose_dim=primary_dim, **stem)
+        vectors = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(made.num_capsules * primary_dim, num_classes * class_dim),
+            nn.Unflatten(1, (num_classes, class_dim)),
+        )
+        super().__init__(
+            made, vectors, make_decoder(num_classes, class_dim, decoder_sizes, image_size)
+        )
+
+    def lower_capsules(self, images: Tensor) -> Tensor:
+        """Features [b, i, p], without a squash."""
+        return torch.relu(self.stem(images))
