@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 STUDY_PARAMS = Path("study/params.yaml")  # its sections replace those of params.yaml
 STUDY_REPORTS = Path("reports/study")
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 
 class RunPaths(NamedTuple):
@@ -34,3 +35,8 @@ def run_paths(run: str, budget: str, *, study: bool = False) -> RunPaths:
     reports = reports_folder(budget, study=study) / "runs" / run
     digits = digits_folder(study=study)
     return RunPaths(digits, models / f"{run}.safetensors", models / f"{run}.html", reports)
+
+
+def pretrained(num_digits: int) -> Path:
+    """The published network that reads so many digits in an image; its card lies beside it."""
+    return PRETRAINED / ("mnist.safetensors" if num_digits == 1 else "multimnist.safetensors")

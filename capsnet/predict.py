@@ -1,8 +1,9 @@
 """Read the handwritten digits in pictures with a trained network.
 
 One line for each picture (PNG, JPEG, ...; any size, dark on light or light on dark): the digits and
-the lengths of their capsules, from 0 to 1. A network trained on single digits names one, a network
-trained on pairs one or two, those longer than 0.5. A baseline gives probabilities for lengths.
+the lengths of their capsules, from 0 to 1. The network is a checkpoint named first or, without one,
+pretrained/mnist.safetensors. A network trained on single digits names one, a network trained on
+pairs (--pairs) one or two, those longer than 0.5. A baseline gives probabilities for lengths.
 
 "rejected, perhaps 7 (0.41): <reason>" means that the picture may hold no digit: no capsule is
 longer than 0.5, the reconstruction does not resemble the picture, or another capsule is a rival.
@@ -18,6 +19,7 @@ import sys
 from pathlib import Path
 
 from capsnet import program_parser
+from capsnet.paths import pretrained
 from capsnet.reading.handwriting import read_handwriting
 from capsnet.reading.recognition import Reader, Reading, answer, load_reader, read
 
@@ -50,14 +52,26 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = program_parser(__spec__.name, __doc__, "models/multimnist.safetensors photo.png")
-    parser.add_argument("model", type=Path, help="checkpoint of a trained network")
-    parser.add_argument("images", type=Path, nargs="+", help="pictures of one or two digits")
+    parser = program_parser(__spec__.name, __doc__, "photo.png")
+    parser.add_argument(
+        "images", type=Path, nargs="+", metavar="[checkpoint.safetensors] picture", help="files"
+    )
+    parser.add_argument(
+        "--pairs", action="store_true", help="use the pretrained network for two overlapping digits"
+    )
     parser.add_argument(
         "--figure", type=Path, help="PNG to write, of the inputs and reconstructions"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per line, all lengths")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    arguments.model = pretrained(2 if arguments.pairs else 1)
+    if arguments.images[0].suffix == ".safetensors":
+        arguments.model, *arguments.images = arguments.images
+        if arguments.pairs:
+            parser.error("--pairs: the checkpoint decides whether it reads one digit or two")
+    if not arguments.images:
+        parser.error("wanted a picture")
+    return arguments
 
 
 def as_text(path: Path, reading: Reading, reader: Reader) -> str:

@@ -31,10 +31,11 @@ class KnownError(NamedTuple):
 
 def known_error(path: str | Path) -> KnownError | None:
     """The test error if it is recorded, else the validation error of the training, else None."""
-    test_error = recorded_error(path)
+    description = checkpoint.describe(path)
+    test_error = description.get("test_error", recorded_error(path))
     if test_error is not None:
         return KnownError(test_error, "test")
-    validation_error = checkpoint.describe(path).get("validation_error")
+    validation_error = description.get("validation_error")
     return None if validation_error is None else KnownError(validation_error, "validation")
 
 

@@ -63,7 +63,9 @@ def test_an_unreadable_picture_is_one_line_and_the_others_are_read(call, picture
 
 
 def test_a_wrong_checkpoint_or_one_without_a_decoder_is_one_line(call, picture, tmp_path, save):
-    for model in (tmp_path / "none.safetensors", picture):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(picture.read_bytes())
+    for model in (tmp_path / "none.safetensors", broken):
         code, out, err = call(model, picture)
         assert (code, out) == (1, "") and err.startswith(f"predict: {model} is ")
         assert err.count("\n") == 1
@@ -72,3 +74,14 @@ def test_a_wrong_checkpoint_or_one_without_a_decoder_is_one_line(call, picture, 
     code, out, err = call(model, picture, "--figure", tmp_path / "out.png")
     assert (code, out) == (1, "")
     assert err == f"predict: {model} has no decoder: no reconstruction for --figure\n"
+
+
+def test_without_a_checkpoint_the_pretrained_networks_read(
+    call, picture, digits, pairs, monkeypatch
+):
+    monkeypatch.setattr(predict, "pretrained", {1: digits, 2: pairs}.__getitem__)
+    assert call(picture) == call(digits, picture)
+    assert call("--pairs", picture) == call(pairs, picture)
+    for wrong in (["--pairs", digits, picture], [digits]):
+        with pytest.raises(SystemExit):
+            call(*wrong)
