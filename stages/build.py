@@ -105,6 +105,7 @@ class Training:
             batch_size=task.batch_size,
             num_digits=task.num_digits,
             max_shift=task.training_shift,
+            augment=config.data.augment,
         )
         return self.trainer.fit(
             draws,

@@ -118,7 +118,7 @@ def test_the_runs_of_the_committed_results():
     tasks = [tuple(resolve(params, run).task.model_dump().values()) for run in params.runs]
     assert tasks == [
         ("mnist", 1, 28, 2, 0, 110_000, 32, None),
-        ("multimnist", 2, 36, 4, 4, 104_000, 16, 10_000),
+        ("multimnist", 2, 36, 4, 4, 1_200_000, 64, 10_000),
         ("mnist40", 1, 40, 6, 6, 60_000, 32, None),
     ]
     mnist = resolve(params, "mnist")

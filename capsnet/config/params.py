@@ -125,6 +125,7 @@ class Run(Section):
     iterations: Iterations | None = None
     reconstruction_weight: Weight | None = None
     validation_fraction: Fraction | None = None  # of the training digits
+    augment: bool | None = None
     stop_at_error: Weight | None = None  # percent, on validation digits
     budget: str | None = None  # only in an override file
 
@@ -133,6 +134,7 @@ class Data(Section):
     mirrors: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     affnist: str | None
     validation_fraction: Fraction
+    augment: bool
 
 
 class Routing(Section):

@@ -52,6 +52,7 @@ class RunConfig(Sections):
             "learning_rate_schedule": self.learning_rate.schedule,
             "reconstruction_weight": self.loss.reconstruction_weight,
             "validation_fraction": self.data.validation_fraction,
+            "augment": self.data.augment,
             "image_size": self.task.image_size,
         }
         if NETWORKS[self.network].routes:
@@ -100,7 +101,7 @@ def resolve(params: Params, run: str) -> RunConfig:
             batch_size=own.batch_size or batch_size,
             test_examples=None if task.digits == 1 else budget.test_pairs,
         ),
-        data=updated(params.data, validation_fraction=own.validation_fraction),
+        data=updated(params.data, validation_fraction=own.validation_fraction, augment=own.augment),
         routing=routing,
         loss=loss,
         optimizer=updated(params.optimizer, **budget.optimizer.model_dump()),

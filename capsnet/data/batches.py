@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.mnist import Digits
 from capsnet.data.multimnist import Classes, draw_partners, draw_shifts, place, sort_classes
+from capsnet.data.transforms import draw_distortions
 
 EVALUATION_BLOCK = 1000  # examples drawn together; the test pairs depend on it
 
@@ -47,21 +48,29 @@ def training_draws(
     batch_size: int,
     num_digits: int,
     max_shift: int,
+    augment: bool = False,
 ) -> Iterator[Tensor]:
     """Draw the batches number `steps`, from 0: int64 [b, k, 3] on the CPU, the position of each
-    digit in `digits` and its shift (down, right). Raises ValueError if pairs need a second class.
+    digit in `digits` and its shift (down, right), followed by its distortion if `augment`. Raises
+    ValueError if pairs need a second class.
 
     Each epoch has every digit once as the first digit, in a new order.
     """
     classes = sort_classes(digits.labels)
     for step in steps:
         base = epoch_order(len(digits), step * batch_size, batch_size, seed)
-        yield _draw(classes, base, num_digits, max_shift, seeded_generator("batch", seed, step))
+        generator = seeded_generator("batch", seed, step)
+        draws = _draw(classes, base, num_digits, max_shift, generator)
+        if augment:
+            draws = torch.cat([draws, draw_distortions(draws.shape[:2], generator)], dim=-1)
+        yield draws
 
 
 def compose_batch(digits: Digits, draws: Tensor, *, image_size: int) -> Batch:
-    """Make the batch of `draws` int64 [b, k, 3], on the device of the digits."""
-    canvases, sources, labels = place(*digits, draws[..., 0], draws[..., 1:], image_size)
+    """Make the batch of `draws` int64 [b, k, 3 or more], on the device of the digits."""
+    distortions = draws[..., 3:] if draws.shape[-1] > 3 else None
+    positions = draws[..., 0], draws[..., 1:3]
+    canvases, sources, labels = place(*digits, *positions, image_size, distortions)
     targets = torch.zeros(len(labels), NUM_CLASSES, device=labels.device).scatter_(1, labels, 1.0)
     return Batch(canvases.unsqueeze(1) / 255, targets, sources / 255, labels)
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from capsnet.data.transforms import distort
+
 
 class Classes(NamedTuple):
     """Digits sorted by class, int64 on the CPU: `labels` [n] in the original order, `order` [n] of
@@ -74,11 +76,22 @@ def draw_shifts(index: Tensor, max_shift: int, generator: Generator) -> Tensor:
 
 
 def place(
-    images: Tensor, labels: Tensor, index: Tensor, shifts: Tensor, canvas_size: int
+    images: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    shifts: Tensor,
+    canvas_size: int,
+    distortions: Tensor | None = None,
 ) -> Composition:
-    """Put the digits `index` [b, k] on canvases, each shifted by `shifts` [b, k, 2] pixels."""
+    """Put the digits `index` [b, k] on canvases, each shifted by `shifts` [b, k, 2] pixels, after
+    its distortion [b, k, ...] if there are any, see `capsnet.data.transforms.distort`.
+    """
     index, shifts = index.to(images.device), shifts.to(images.device)
-    sources = shift(images[index], shifts, canvas_size)
+    digits = images[index]
+    if distortions is not None:
+        numbers = distortions.to(images.device).flatten(0, 1)
+        digits = distort(digits.flatten(0, 1), numbers).view_as(digits)
+    sources = shift(digits, shifts, canvas_size)
     canvases = sources.sum(dim=1, dtype=torch.int32).clamp_(max=255).to(torch.uint8)
     return Composition(canvases, sources, labels[index])
 

@@ -1,7 +1,8 @@
-"""Affine transforms about the centre of the image, for the test of robustness.
+"""Affine transforms about the centre of the image, for the test of robustness, and distortions.
 
-Training uses shifts only, as in the paper. `affnist_like` makes images like those of affNIST
-(Tieleman, https://www.cs.toronto.edu/~tijmen/affNIST/; paper, section 5.2).
+The paper trains with shifts only; `distort` is the option `data.augment`. `affnist_like` makes
+images like those of affNIST (Tieleman, https://www.cs.toronto.edu/~tijmen/affNIST/; paper, section
+5.2).
 """
 
 import torch
@@ -13,6 +14,11 @@ AFFNIST_SIZE = 40  # pixels, both sides of the canvas
 AFFNIST_ROTATION = 20.0  # degrees, from -20 to 20
 AFFNIST_SHEAR = 0.2  # from -0.2 to 0.2
 AFFNIST_SCALE = (0.8, 1.2)  # vertical and horizontal
+# `draw_distortions` draws uniformly, up to:
+ROTATION = 10.0  # degrees
+STRETCH = 0.1  # shear and relative change of height and width
+ELASTIC = 1.5  # pixels that each of GRID x GRID control points moves, in both directions
+GRID = 3
 
 
 def affine(
@@ -22,13 +28,14 @@ def affine(
     shear: float | Tensor = 0.0,
     scale: float | Tensor | tuple[float | Tensor, float | Tensor] = 1.0,
     translation: tuple[float | Tensor, float | Tensor] = (0.0, 0.0),
+    displacement: Tensor | None = None,
 ) -> Tensor:
     """Scale, then shear, rotate and translate images [n, h, w], uint8 or float.
 
     Each parameter is a number or a tensor [n]. `rotation`: degrees, anticlockwise. `shear`: pixels
     to the right per pixel above the centre. `scale`: one factor or (vertical, horizontal).
-    `translation`: (down, right) in pixels. Interpolation is bilinear, without antialiasing; outside
-    is black.
+    `translation`: (down, right) in pixels. `displacement` [n, h, w, 2]: each pixel is read so many
+    pixels further (right, down). Interpolation is bilinear, without antialiasing; outside is black.
     """
     vertical, horizontal = scale if isinstance(scale, tuple) else (scale, scale)
     parameters = (rotation, shear, vertical, horizontal, *translation)
@@ -39,6 +46,8 @@ def affine(
     half = torch.tensor([width / 2, height / 2, 1.0], device=images.device)
     theta = inverse * half / half[:2, None]
     grid = F.affine_grid(theta, [len(images), 1, height, width], align_corners=False)
+    if displacement is not None:
+        grid = grid + displacement / half[:2]
     moved = F.grid_sample(images[:, None].to(grid.dtype), grid, align_corners=False)[:, 0]
     return moved.to(images.dtype) if images.is_floating_point() else moved.round().to(images.dtype)
 
@@ -56,6 +65,29 @@ def _inverse(*parameters: Tensor) -> Tensor:
     linear = torch.stack([from_right / horizontal[:, None], from_down / vertical[:, None]], dim=1)
     offset = -linear @ torch.stack([right, down], dim=1)[:, :, None]
     return torch.cat([linear, offset], dim=2)
+
+
+def draw_distortions(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Draw numbers for `distort`, in thousandths: int64 [*shape, 4 + 2 GRID^2]. Whole numbers are
+    the same on every device.
+    """
+    most = [ROTATION, STRETCH, STRETCH, STRETCH] + [ELASTIC] * 2 * GRID**2
+    uniform = torch.rand(*shape, len(most), generator=generator, device=generator.device)
+    return (1000 * (2 * uniform - 1) * torch.tensor(most, device=generator.device)).round().long()
+
+
+def distort(images: Tensor, numbers: Tensor) -> Tensor:
+    """Rotate, shear, stretch and bend images uint8 [n, h, w] by `draw_distortions`, [n, ...]."""
+    rotation, shear, vertical, horizontal, *_ = (numbers / 1000).unbind(dim=1)
+    control = (numbers[:, 4:] / 1000).view(-1, 2, GRID, GRID)
+    displacement = F.interpolate(control, images.shape[1:], mode="bilinear", align_corners=True)
+    return affine(
+        images,
+        rotation=rotation,
+        shear=shear,
+        scale=(1 + vertical, 1 + horizontal),
+        displacement=displacement.permute(0, 2, 3, 1),
+    )
 
 
 def draw_affnist(count: int, generator: Generator) -> dict[str, Tensor | tuple[Tensor, Tensor]]:

@@ -8,6 +8,7 @@ from capsnet.data import batches
 from capsnet.data.batches import seeded_generator, training_batches
 from capsnet.data.mnist import Digits
 from capsnet.data.multimnist import compose, draw_partners, shift, sort_classes
+from capsnet.data.transforms import distort
 
 MULTIMNIST = dict(num_digits=2, image_size=36, max_shift=4)
 MNIST = dict(num_digits=1, image_size=28, max_shift=2)
@@ -150,3 +151,17 @@ def test_the_first_test_pairs_are_pinned():
     assert batch.labels.tolist() == [[0, 7], [1, 6], [2, 0], [3, 6]]
     corners = [1, 0, 4, 0, 0, 0, 7, 0, 8, 6, 6, 2, 1, 5, 0, 2]
     assert corner(batch.sources).flatten().tolist() == corners
+
+
+def test_augmented_digits_are_those_of_the_plain_batch_distorted():
+    """Positions and shifts are drawn before the distortions, so they stay the same."""
+    digits, task = make_digits(), dict(seed=1, batch_size=8, num_digits=2, max_shift=2)
+    [plain] = batches.training_draws(digits, [3], **task)
+    [drawn] = batches.training_draws(digits, [3], augment=True, **task)
+    assert torch.equal(drawn[..., :3], plain)
+    batch = batches.compose_batch(digits, drawn, image_size=32)
+    images = distort(digits.images[drawn[:, 1, 0]], drawn[:, 1, 3:])
+    expected = shift(images, drawn[:, 1, 1:3], 32) / 255
+    assert torch.equal(batch.sources[:, 1], expected)
+    together = batch.sources.sum(dim=1).clamp(max=1)
+    torch.testing.assert_close(batch.images[:, 0], together)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from capsnet.data.batches import seeded_generator
-from capsnet.data.transforms import affine, affnist_like, draw_affnist
+from capsnet.data.transforms import affine, affnist_like, distort, draw_affnist, draw_distortions
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -86,3 +86,21 @@ def test_affnist_like_digits_go_everywhere_and_stay_on_the_canvas():
     near = affnist_like(images, seeded_generator("like"), max_translation=2.0)
     places = torch.tensor([centre_of_mass(image[None]) for image in near])
     assert 1.9 < places.abs().max() < 2.1
+
+
+def test_distortions_by_hand():
+    """Thousandths: nothing is nothing; 10,000 is a rotation by 10 degrees; control points that are
+    all read 1 px further right and 2 px further down move the image left by 1 and up by 2.
+    """
+    images, numbers = noise(1, 28, 28), torch.zeros(1, 4 + 18, dtype=torch.int64)
+    assert torch.equal(distort(images, numbers), images)
+    numbers[0, 0] = 10_000
+    assert torch.equal(distort(images, numbers), affine(images, rotation=10))
+    numbers[0, 0], numbers[0, 4:13], numbers[0, 13:] = 0, 1000, 2000
+    assert torch.equal(distort(images, numbers)[:, :-2, :-1], images[:, 2:, 1:])
+
+
+def test_distortions_fill_their_ranges():
+    numbers = draw_distortions((50, 20), seeded_generator("distortions")).flatten(0, 1)
+    most = torch.tensor([10_000, 100, 100, 100] + [1500] * 18)
+    assert (numbers.abs() <= most).all() and (numbers.abs().amax(dim=0) > 0.98 * most).all()
