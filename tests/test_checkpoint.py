@@ -14,6 +14,7 @@ from capsnet import checkpoint
 from capsnet.nn.registry import network_class
 
 SIZES = dict(image_size=20, conv_channels=8, kernel_size=5, primary_types=2, decoder_sizes=[16])
+STEM = dict(channels=[8, 8], kernels=[5, 3], strides=[2, 1], primary_kernel=3)
 
 
 def save(path, network="capsnet", arguments=SIZES, saved_as=None, **known) -> nn.Module:
@@ -29,6 +30,7 @@ def save(path, network="capsnet", arguments=SIZES, saved_as=None, **known) -> nn
         ("capsnet", SIZES | {"init": "authors"}),
         ("capsnet", SIZES | {"decoder_sizes": None}),
         ("convnet", SIZES),
+        ("compact", dict(image_size=20, stem=STEM, decoder_sizes=[16])),
         ("baseline", dict(image_size=8, num_digits=2)),
     ],
 )
@@ -37,13 +39,28 @@ def test_a_loaded_network_equals_the_saved_one(tmp_path, network, arguments):
     not channels last would copy it in every call.
     """
     path = tmp_path / "models" / "net.safetensors"
-    model = save(path, network, arguments)
-    loaded = checkpoint.load(str(path))
-    images = torch.rand(2, 1, arguments["image_size"], arguments["image_size"])
+    size = arguments["image_size"]
+    torch.manual_seed(0)
+    model = network_class(network)(**arguments)
+    model(torch.rand(8, 1, size, size))  # running statistics
+    checkpoint.save(model.eval(), path, network=network, arguments=arguments)
+    loaded, images = checkpoint.load(str(path)), torch.rand(2, 1, size, size)
     assert torch.equal(loaded(images).lengths, model(images).lengths)
     for (name, found), wanted in zip(loaded.named_parameters(), model.parameters(), strict=True):
         assert torch.equal(found, wanted) and found.stride() == wanted.stride(), name
     assert not loaded.training and [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_16_bit_weights_are_read_as_32_bit(tmp_path):
+    """Rounding to 11 bits changes a weight by at most its 2048th part."""
+    model = save(tmp_path / "net")
+    description, tensors = checkpoint.read(tmp_path / "net")
+    checkpoint.write(tmp_path / "half", description, {k: v.half() for k, v in tensors.items()})
+    for found, wanted in zip(
+        checkpoint.load(tmp_path / "half").parameters(), model.parameters(), strict=True
+    ):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, wanted, rtol=2**-11, atol=1e-6)
 
 
 def test_same_network_same_bytes(tmp_path):
