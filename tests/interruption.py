@@ -37,6 +37,7 @@ def make_workspace(folder: Path, steps: int) -> None:
     tree["data"]["validation_fraction"] = 0.5
     tree["routing"]["implementation"] = "reference"  # no kernel is compiled
     tree["budgets"]["quick"]["network"] = SIZES
+    tree["runs"]["multimnist"]["network"] = "capsnet"
     for task in tree["tasks"].values():
         task["batch_size"]["quick"], task["training_examples"]["quick"] = 4, 4 * steps
     (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))

@@ -24,7 +24,7 @@ FEW = {"test_pairs": 60, "study_examples": 20, "perturb_examples": 2}
 SHORT = {"mnist": 256, "mnist40": 96, "multimnist": 96}
 TINY = {
     "budget": "quick",
-    "budgets": {"quick": FEW | {"network": SIZES}},
+    "budgets": {"quick": FEW | {"network": SIZES, "compact": {"training_examples": SHORT}}},
     "tasks": {task: {"training_examples": {"quick": images}} for task, images in SHORT.items()},
     "optimizer": {"intervals": 2},
     "routing": {"implementation": "reference"},  # no kernel is compiled
