@@ -2,7 +2,7 @@
 
 Each transform alone, and all together as in affNIST (paper, section 5.2): on transformed test
 digits, and on affNIST's published files if they are given. Training shows none of these transforms
-but shifts by whole pixels.
+but shifts by whole pixels. Where a task shifts digits, also under a second digit.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from capsnet import metrics
 from capsnet.config import RunConfig
 from capsnet.data.affnist import load_affnist
 from capsnet.data.batches import seeded_generator
@@ -26,7 +27,7 @@ NUM_TRANSFORMED = 16  # digits in the figure of random transforms
 COLUMNS = ["transform", "amount", "unit", "examples", "error", "error_low", "error_high"]
 UNITS = {"rotation": "degrees", "shear": "px/px", "scale": "times", "translation": "px"}
 AMOUNTS = {  # affNIST: -20 to 20, -0.2 to 0.2, 0.8 to 1.2, and all of the distances
-    "rotation": (-60, -45, -30, -20, -15, 0, 15, 20, 30, 45, 60),
+    "rotation": (-90, -75, -60, -45, -30, -20, -15, 0, 15, 20, 30, 45, 60, 75, 90),
     "shear": (-0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6),
     "scale": (0.5, 0.65, 0.8, 1.0, 1.2, 1.35, 1.5),
     "translation": (0, 1, 2, 3, 4, 6, 8),
@@ -90,6 +91,16 @@ def random_affine(
     return images, moved, evaluator._replace(digits=digits, max_shift=0).evaluate(len(moved))
 
 
+def pair_rows(evaluator: Evaluator) -> Iterator[dict[str, object]]:
+    """Test on overlapping pairs, shifted as in the task, one with each test digit as its first:
+    the error of pairs, `pair`, and of the digits in them, `pair_digit`.
+    """
+    found = evaluator._replace(num_digits=2).evaluate(len(evaluator.digits))
+    hits = metrics.found(found.predicted, found.labels)
+    yield row("pair", None, error_row(found.correct))
+    yield row("pair_digit", None, error_row(hits.flatten()))
+
+
 def centred(images: Tensor, image_size: int) -> Tensor:
     """Digits [n, h, w] at the centre of square canvases."""
     offsets = torch.zeros(len(images), 2, dtype=torch.int64, device=images.device)
@@ -122,7 +133,10 @@ def study(evaluator: Evaluator, predictions: Predictions, config: RunConfig) -> 
     table = robustness_table(evaluator, config.study_examples, affnist)
     degrees, share = config.evaluate.affine_degrees, config.evaluate.affine_translate
     images, moved, answers = random_affine(evaluator, degrees, share)
-    table.loc[len(table)] = row("random_affine", None, error_row(answers.correct))
+    rows = [row("random_affine", None, error_row(answers.correct))]
+    rows += pair_rows(evaluator) if evaluator.max_shift > 0 else []
+    for one in rows:
+        table.loc[len(table)] = one
     first = slice(NUM_TRANSFORMED)
     pictures = [part[first].cpu().numpy() / 255 for part in (images, moved)]
     digits = [part[first, 0].numpy() for part in (answers.labels, answers.predicted)]
