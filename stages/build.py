@@ -18,7 +18,7 @@ from capsnet.data.batches import (
     seeded_generator,
     training_draws,
 )
-from capsnet.data.mnist import Digits, load_digits, split_validation
+from capsnet.data.mnist import Digits, load_digits, split_validation, stratified_subset
 from capsnet.learning.device import (
     allow_tf32,
     choose_dtype,
@@ -62,6 +62,9 @@ class Training:
             config.data.validation_fraction,
             seeded_generator("validation", config.evaluate.seed),
         )
+        if config.data.training_digits is not None:
+            drawn = seeded_generator("training digits", config.seed)
+            self.digits = stratified_subset(self.digits, config.data.training_digits, drawn)
         next(self.examples(self.validation, 1), None)  # too few digits for a pair stop here
         inputs = inputs_of(config.model_dump(), digits)
         inputs |= {"device": device.type, "precision": str(dtype)}

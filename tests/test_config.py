@@ -71,6 +71,8 @@ def errors_of(changes: dict[str, object]) -> list[str]:
         ("runs/cnn", CNN | {"iterations": 1}, "runs.cnn.iterations: a baseline does not route"),
         ("runs/cnn", CNN | {"stop_at_error": 1, "validation_fraction": 0}, "runs.cnn.stop_at_erro"),
         ("runs/cnn", CNN | {"budget": "paper"}, "runs.cnn.budget: only an override file may set"),
+        ("runs/cnn", CNN | {"claim": "digits"}, "runs.cnn.claim: only an override file may set it"),
+        ("data/training_digits", 9, "data.training_digits: got 9, wanted greater than or equal"),
         ("perturb/step", 0.04, "perturb.step: got 0.04, wanted a whole fraction of perturb.range"),
     ],
 )  # fmt: skip
@@ -134,11 +136,13 @@ def test_the_runs_of_the_committed_results():
 def test_a_run_sets_its_own_numbers_and_no_other_runs():
     own = {"seed": 7, "iterations": 1, "reconstruction_weight": 0, "examples": 77, "peak": 0.01}
     own |= {"validation_fraction": 0, "task": "mnist", "network": "capsnet"}
+    own |= {"training_digits": 100, "intervals": 3}
     params = load_changed({"runs/mine": own})
     assert resolve(params, "mnist") == resolve(load_changed({}), "mnist")
     found = resolve(params, "mine")
     assert (found.seed, found.task.training_examples, found.learning_rate.peak) == (7, 77, 0.01)
     assert (found.loss.reconstruction_weight, found.data.validation_fraction) == (0, 0)
+    assert (found.data.training_digits, found.optimizer.intervals) == (100, 3)
     assert found.routing.iterations == found.arguments["num_iterations"] == 1
     assert found.arguments["decoder_sizes"] is None
 

@@ -27,6 +27,8 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Pixels = Annotated[int, Field(ge=0, le=128)]
 Images = Annotated[int, Field(ge=1, le=65536)]
 Iterations = Annotated[int, Field(ge=1, le=100)]
+Intervals = Annotated[int, Field(ge=1, le=10000)]
+TrainingDigits = Annotated[int, Field(ge=10, le=10**12)]  # at least one of each class
 Fraction = Annotated[float, Field(ge=0, le=0.5)]
 Kernel = Annotated[int, Field(ge=1, le=14)]  # pixels
 Weight = Annotated[float, Field(ge=0, le=100)]
@@ -72,7 +74,7 @@ class Optimizer(Section):
     beta2: Annotated[float, Field(ge=0, le=0.999999)]
     epsilon: Share
     precision: Literal["auto", "float32", "bfloat16"]
-    intervals: Annotated[int, Field(ge=1, le=10000)]
+    intervals: Intervals
 
 
 def some_of(section: type[Section]) -> type[Section]:
@@ -125,15 +127,19 @@ class Run(Section):
     iterations: Iterations | None = None
     reconstruction_weight: Weight | None = None
     validation_fraction: Fraction | None = None  # of the training digits
+    training_digits: TrainingDigits | None = None
     augment: bool | None = None
+    intervals: Intervals | None = None  # rows of the training curve
     stop_at_error: Weight | None = None  # percent, on validation digits
-    budget: str | None = None  # only in an override file
+    budget: str | None = None  # only in an override file, as `claim`
+    claim: Literal["orientation", "overlap", "digits"] | None = None  # that the run is for
 
 
 class Data(Section):
     mirrors: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     affnist: str | None
     validation_fraction: Fraction
+    training_digits: TrainingDigits | None  # None: all
     augment: bool
 
 
@@ -201,8 +207,9 @@ class Params(Sections):
         errors = [*self._errors_of_sections(), *self._errors_of_tasks()]
         for name, run in self.runs.items():
             errors += [f"runs.{name}.{error}" for error in self._errors_of(run)]
-            if run.budget is not None and not info.context["override"]:
-                errors.append(f"runs.{name}.budget: only an override file may set it")
+            own = [key for key in ("budget", "claim") if getattr(run, key) is not None]
+            if not info.context["override"]:
+                errors += [f"runs.{name}.{key}: only an override file may set it" for key in own]
         if errors:
             raise ValueError("\n".join(errors))
         return self

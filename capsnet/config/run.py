@@ -52,6 +52,7 @@ class RunConfig(Sections):
             "learning_rate_schedule": self.learning_rate.schedule,
             "reconstruction_weight": self.loss.reconstruction_weight,
             "validation_fraction": self.data.validation_fraction,
+            "training_digits": self.data.training_digits,
             "augment": self.data.augment,
             "image_size": self.task.image_size,
         }
@@ -101,10 +102,17 @@ def resolve(params: Params, run: str) -> RunConfig:
             batch_size=own.batch_size or batch_size,
             test_examples=None if task.digits == 1 else budget.test_pairs,
         ),
-        data=updated(params.data, validation_fraction=own.validation_fraction, augment=own.augment),
+        data=updated(
+            params.data,
+            validation_fraction=own.validation_fraction,
+            training_digits=own.training_digits,
+            augment=own.augment,
+        ),
         routing=routing,
         loss=loss,
-        optimizer=updated(params.optimizer, **budget.optimizer.model_dump()),
+        optimizer=updated(
+            updated(params.optimizer, **budget.optimizer.model_dump()), intervals=own.intervals
+        ),
         learning_rate=updated(budget.learning_rate, peak=peak if own.peak is None else own.peak),
         train=params.train,
         evaluate=params.evaluate,

@@ -1,4 +1,4 @@
-"""The digits of MNIST as tensors, and their split into training and validation digits."""
+"""The digits of MNIST as tensors, their validation split and their stratified subsets."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,10 @@ class Digits(NamedTuple):
 
     def __len__(self) -> int:  # the number of digits, not of fields
         return self.labels.shape[0]
+
+    def pick(self, picked: Tensor) -> "Digits":
+        """Those at the positions `picked`, or where the mask `picked` is true."""
+        return Digits(*(field[picked.to(field.device)] for field in self))
 
     def to(self, device: torch.device | str) -> "Digits":
         return Digits(self.images.to(device), self.labels.to(device))
@@ -50,7 +54,22 @@ def split_validation(
     chosen = by_class[even.long()][torch.randperm(size, generator=generator)]
     left = torch.ones(len(digits), dtype=torch.bool)
     left[chosen] = False
-    training, validation = (
-        Digits(*(field[picked.to(field.device)] for field in digits)) for picked in (left, chosen)
-    )
-    return training, validation
+    return digits.pick(left), digits.pick(chosen)
+
+
+def stratified_subset(digits: Digits, size: int, generator: Generator) -> Digits:
+    """Draw `size` digits, the same share of each class, in their original order.
+
+    With equal generators a smaller subset is part of a larger one. Raises ValueError for more
+    digits than there are.
+    """
+    if size > len(digits):
+        wanted = f"at most {len(digits)}, the digits that are not for validation"
+        raise ValueError(f"params.yaml: data.training_digits: got {size}, wanted {wanted}")
+    shuffled = torch.randperm(len(digits), generator=generator)
+    labels = digits.labels.cpu()[shuffled]
+    counts = labels.bincount()
+    place = torch.empty(len(digits), dtype=torch.float64)
+    for label, count in enumerate(counts.tolist()):  # spread each class evenly over [0, 1]
+        place[labels == label] = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    return digits.pick(shuffled[place.argsort(stable=True)[:size]].sort().values)

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies
 
 from capsnet.data.archives import read_idx, write_idx
 from capsnet.data.batches import seeded_generator
-from capsnet.data.mnist import Digits, load_digits, split_validation
+from capsnet.data.mnist import Digits, load_digits, split_validation, stratified_subset
 
 
 def write_split(folder, images, labels) -> bytes:
@@ -84,3 +84,21 @@ def test_validation_digits_are_the_same_share_of_each_class():
     assert not torch.equal(splits[2][1].images, validation.images)
     training, validation = split_validation(digits, 0.0, seeded_generator(1))
     assert len(validation) == 0 and torch.equal(training.images, digits.images)
+
+
+def test_subsets_are_stratified_nested_and_seeded():
+    """A quarter of 8 threes, 20 fives and 12 nines: 2, 5 and 3. A smaller subset is part of it, and
+    the smallest has a digit of each class. A digit keeps its label and its place in the order.
+    """
+    labels = torch.tensor([3] * 8 + [5] * 20 + [9] * 12)
+    digits = Digits(torch.arange(40, dtype=torch.uint8)[:, None, None].expand(40, 28, 28), labels)
+    subsets = [stratified_subset(digits, size, seeded_generator(1)) for size in (3, 10, 40)]
+    kept = [subset.images[:, 0, 0].tolist() for subset in subsets]
+    assert set(kept[0]) < set(kept[1]) and kept[1] == sorted(kept[1]) and kept[2] == [*range(40)]
+    assert subsets[0].labels.tolist() == [3, 5, 9]
+    assert subsets[1].labels.bincount()[[3, 5, 9]].tolist() == [2, 5, 3]
+    assert torch.equal(labels[kept[1]], subsets[1].labels)
+    other = stratified_subset(digits, 10, seeded_generator(2))
+    assert not torch.equal(other.images, subsets[1].images)
+    with pytest.raises(ValueError, match="training_digits: got 41, wanted at most 40"):
+        stratified_subset(digits, 41, seeded_generator(1))
