@@ -1,7 +1,8 @@
-"""Write reports/study/study.md from the finished runs of the study.
+"""Write reports/study/study.md and claims.md from the finished runs of the study.
 
-A run is finished when its training and evaluation are there. One that was evaluated with every
-topic, in a folder beside the report, has a page of its own.
+A run is finished when its training and evaluation are there. One that is for a claim has no row in
+study.md. One that was evaluated with every topic, in a folder beside the report, has a page of its
+own.
 """
 
 if not __package__:
@@ -14,6 +15,8 @@ from capsnet import program_parser
 from capsnet.config import RunConfig, load, resolve
 from capsnet.files import write_text
 from capsnet.paths import STUDY_PARAMS, STUDY_REPORTS
+from capsnet.studies.claims.describe import page as claims_page
+from capsnet.studies.claims.measure import TRANSFORMS
 from capsnet.studies.registry import TABLES, sections
 from capsnet.studies.results import Results, read_results, run_figures
 from capsnet.studies.seeds import describe
@@ -21,23 +24,33 @@ from capsnet.studies.seeds.measure import records
 from stages.command import run
 
 NEEDED = ("training", "errors", "separation", "examples")
-FILES = ("training.json", "metrics.json", *(f"{table}.csv" for table in NEEDED))
 
 
 def main() -> None:
     program_parser(__spec__.name, __doc__).parse_args()
     here, configs, measured = STUDY_REPORTS, {}, {}
-    for name in load(override=STUDY_PARAMS).runs:
+    runs = load(override=STUDY_PARAMS).runs
+    claims = {name: run.claim for name, run in runs.items() if run.claim is not None}
+    for name in runs:
         configs[name] = resolve(load(override=STUDY_PARAMS, run=name), name)
         folder, shown = here / "runs" / name, here / name
-        if all((folder / file).exists() for file in FILES):
-            measured[name] = read_results(folder, NEEDED)
+        transformed = claims.get(name) != "digits" and configs[name].task.num_digits == 1
+        needed = (*NEEDED, TRANSFORMS) if name in claims and transformed else NEEDED
+        if all((folder / file).exists() for file in files(needed)):
+            measured[name] = read_results(folder, needed)
         if (shown / "perturbation").exists():
             results = read_results(shown, TABLES, training=folder)
             write_parts(here / f"{name}.md", page(results, configs[name], shown, here))
     (here / "figures").mkdir(parents=True, exist_ok=True)  # an output, also without a figure
-    write_parts(here / "study.md", study(configs, measured, here))
+    write_parts(here / "claims.md", claims_page(configs, measured, claims, here))
+    own = {name: config for name, config in configs.items() if name not in claims}
+    results = {name: measured[name] for name in own if name in measured}
+    write_parts(here / "study.md", study(own, results, here))
     print(f"{len(measured)} of {len(configs)} runs: {here / 'study.md'}")
+
+
+def files(tables: Iterable[str]) -> tuple[str, ...]:
+    return "training.json", "metrics.json", *(f"{table}.csv" for table in tables)
 
 
 def write_parts(path: Path, parts: Iterable[str]) -> None:
