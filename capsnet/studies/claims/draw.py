@@ -28,7 +28,7 @@ GROUPS = {  # panel -> label of its group of bars
     "pair": "trained on single digits:\npair wrong",
     "pair_digit": "trained on single digits:\ndigit missed",
 }
-NOTE = "Mean over seeds. Bands and bars: 95 % intervals."
+NOTE = "Mean over seeds, with 95 % intervals"
 
 
 def orientation(table: pd.DataFrame, path: Path) -> None:
@@ -82,15 +82,15 @@ def curves(axes: Axes, table: pd.DataFrame) -> None:
 
 def groups(axes: Axes, table: pd.DataFrame, words: dict[str, str]) -> None:
     """A group of bars for each panel in `words`, with a bar for each network."""
-    panels, width = list(words), 0.8 / len(STYLES)
-    for number, (network, (color, _)) in enumerate(STYLES.items()):
+    panels, networks = list(words), [name for name in STYLES if name in set(table["network"])]
+    width = 0.8 / len(STYLES)
+    for number, network in enumerate(networks):
         rows = table[(table["network"] == network) & table["panel"].isin(panels)]
-        apart = (number - (len(STYLES) - 1) / 2) * width
+        apart = (number - (len(networks) - 1) / 2) * width
         x = [panels.index(panel) + apart for panel in rows["panel"]]
         bars = error_bars(rows["error"], rows["low"], rows["high"])
-        style = {"color": color, "label": NETWORKS[network].title}
-        if len(rows):
-            axes.bar(x, rows["error"], 0.9 * width, yerr=bars, ecolor=INK, capsize=4, **style)
+        style = {"color": STYLES[network][0], "label": NETWORKS[network].title}
+        axes.bar(x, rows["error"], 0.9 * width, yerr=bars, ecolor=INK, capsize=4, **style)
     axes.set_xticks(range(len(panels)), list(words.values()), **LABELS)
     axes.set_xlim(-0.5, len(panels) - 0.5)
     axes.grid(visible=True, axis="y")
