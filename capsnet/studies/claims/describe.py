@@ -29,7 +29,8 @@ CLAIMS = {
     "orientation": Claim(
         "Are capsules better with rotated objects?",
         "Networks are trained on upright digits until they reach the same validation error, since "
-        "a better network is better under every transform.",
+        "a better network is better under every transform. A network that does not reach it has no "
+        "result.",
     ),
     "overlap": Claim(
         "Are capsules better with overlapping objects?",
@@ -102,7 +103,7 @@ def sentence(one) -> str:
 
 def table_markdown(table: pd.DataFrame) -> str:
     """The tests of TESTS, or of every number of training digits, in this order."""
-    tests = TESTS | {("digits", n): f"{n:,} training digits" for n in sorted(table["place"])}
+    tests = TESTS | {("digits", n): f"{n:,.0f} training digits" for n in sorted(table["place"])}
     order, networks = list(tests), list(NETWORKS)
     rows = [one for one in table.itertuples() if (one.panel, one.place) in tests]
     rows.sort(key=lambda one: (order.index((one.panel, one.place)), networks.index(one.network)))

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from capsnet.nn.registry import NETWORKS
-from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, PURPLE, chart, error_bars, log_scale
+from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, PURPLE, chart, log_scale
 
 LABELS = {"size": 9}
 STYLES = {  # solid with capsules, dashed without
@@ -88,7 +88,7 @@ def groups(axes: Axes, table: pd.DataFrame, words: dict[str, str]) -> None:
         rows = table[(table["network"] == network) & table["panel"].isin(panels)]
         apart = (number - (len(networks) - 1) / 2) * width
         x = [panels.index(panel) + apart for panel in rows["panel"]]
-        bars = error_bars(rows["error"], rows["low"], rows["high"])
+        bars = [rows["error"] - rows["low"], rows["high"] - rows["error"]]  # NaN: none is drawn
         style = {"color": STYLES[network][0], "label": NETWORKS[network].title}
         axes.bar(x, rows["error"], 0.9 * width, yerr=bars, ecolor=INK, capsize=4, **style)
     axes.set_xticks(range(len(panels)), list(words.values()), **LABELS)
