@@ -28,7 +28,7 @@ RESULTS = "Test error in % with the 95 % Wilson interval of the one network that
 PAPER = """Paper: Table 1, for the same network and iterations. Its errors on MNIST are means of
 three trainings, its MultiMNIST test has 10M pairs."""
 HOW = """No run here has another one to compare it with. Train one without agreement:
-`dvc exp run -S '+runs.once={task: multimnist, network: capsnet, iterations: 1}'`.
+`dvc exp run -S '+runs.once={task: multimnist, network: compact, iterations: 1}'`.
 `reports/study/study.md` compares rows of several seeds."""
 
 
