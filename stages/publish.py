@@ -34,15 +34,15 @@ def main() -> None:
     checkpoint.write(out, description | {"test_error": round(numbers["error"], 4)}, half)
     error = Interval(numbers["error"], numbers["error_low"], numbers["error_high"])
     write_text(out.with_suffix(".md"), card(config, paths, error, count))
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, test error {error.value:.2f} %")
+    print(f"{out.name}: {out.stat().st_size / 1e6:.1f} MB, test error {error.value:.2f} %")
 
 
 def card(config: RunConfig, paths: RunPaths, error: Interval, num_examples: int) -> str:
     """The card of a published network, as Markdown."""
     record = json.loads((paths.reports / "record.json").read_text())
-    examples, wanted = (
-        ("digits", "single digits") if config.task.num_digits == 1 else ("pairs", "two digits")
-    )
+    single = config.task.num_digits == 1
+    examples, wanted = ("digits", "one digit") if single else ("pairs", "two overlapping digits")
+    turned = "10 degrees and scales beyond 10 %" if config.data.augment else "a few degrees"
     shown = (
         f"{error.value:.2f} % ({error.low:.2f} to {error.high:.2f}) of {num_examples:,} {examples}"
     )
@@ -60,10 +60,10 @@ def card(config: RunConfig, paths: RunPaths, error: Interval, num_examples: int)
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return (
         f"# {config.task.name}\n\n| | |\n| --- | --- |\n{lines}\n\n"
-        f"The network reads {wanted} as MNIST has them: handwritten, upright, centred, "
+        f"The network reads {wanted} as MNIST has them: handwritten, upright, on "
         f"{config.task.image_size}x{config.task.image_size} pixels. It knows no letters and no "
-        "other alphabets. Rotations and scales were not trained. A rejected picture may still be a "
-        "digit.\n"
+        f"other alphabets. It was not trained for rotations beyond {turned}. A rejected picture "
+        "may still be a digit.\n"
     )
 
 

@@ -33,7 +33,7 @@ def rows_markdown(runs: pd.DataFrame) -> str:
             "95 % interval": f"{row.low:.2f} to {row.high:.2f}",
             "validation error %": number(row.validation_error),
             "separation accuracy %": with_sd(row.separation, row.separation_sd),
-            "GMAC": f"{row.multiply_adds / 1e9:.2f}",
+            "GMAC": f"{row.multiply_adds / 1e9:.3g}",
             "images/s": f"{row.images_per_second:.0f}",
             "paper %": with_sd(row.paper, row.paper_sd, "g"),
         }

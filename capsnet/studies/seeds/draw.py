@@ -20,7 +20,8 @@ from capsnet.plots.canvas import (
 )
 from capsnet.studies.seeds.measure import by_overlap, row_table
 
-STYLES = [(BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^-"), (PURPLE, "D--"), (INK, "v:"), (GREY, "x:")]
+STYLES = [(BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^-"), (PURPLE, "D--"), (INK, "v:"), (GREY, "x:"),
+          (GREEN, "P--"), (ORANGE, "*-")]  # fmt: skip
 ERROR, SHARED = "test error (%)", "shared ink, of the smaller digit's"
 CHANCE = 50  # percent, of the separation accuracy
 NOTE = (
