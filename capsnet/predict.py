@@ -53,9 +53,8 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = program_parser(__spec__.name, __doc__, "photo.png")
-    parser.add_argument(
-        "images", type=Path, nargs="+", metavar="[checkpoint.safetensors] picture", help="files"
-    )
+    words = "pictures of one or two digits; a checkpoint (.safetensors) may stand before them"
+    parser.add_argument("images", type=Path, nargs="+", metavar="picture", help=words)
     parser.add_argument(
         "--pairs", action="store_true", help="use the pretrained network for two overlapping digits"
     )
