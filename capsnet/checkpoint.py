@@ -89,10 +89,8 @@ def load(path: str | Path) -> nn.Module:
     except Exception as error:  # the class may fail in any way over arguments that are not its own
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"{path} holds no network that this code knows: {what:.500}") from None
-    for (
-        name,
-        weight,
-    ) in model.named_parameters():  # the file holds contiguous tensors, maybe float16
+    # The file holds contiguous tensors, perhaps in float16.
+    for name, weight in model.named_parameters():
         weight.data = torch.empty_strided(weight.shape, strides[name]).copy_(weight.detach())
     return model.eval()
 

@@ -88,8 +88,6 @@ SomeSizes, SomeOptimizer = some_of(Network), some_of(Optimizer)
 
 
 class CompactTraining(Section):
-    """What differs for compact networks."""
-
     peak: Share
     batch_size: Images
     training_examples: dict[Name, Count]  # by task
@@ -103,7 +101,7 @@ class Budget(Section):
     perturb_examples: Annotated[int, Field(ge=1, le=10000)]
     network: SomeSizes  # what differs from the sections of the same names
     optimizer: SomeOptimizer
-    compact: CompactTraining
+    compact: CompactTraining  # what differs for compact networks
 
 
 class Task(Section):
@@ -247,7 +245,6 @@ class Params(Sections):
             yield "stop_at_error: there are no validation digits to look at"
         examples = self.budgets[self.budget].compact.training_examples
         if network.compact and run.examples is None and run.task not in examples:
-            place = f"budgets.{self.budget}.compact.training_examples"
-            yield f"task: {place} has no {run.task}, and the run sets no examples"
+            yield f"examples: missing, also budgets.{self.budget}.compact has none of {run.task}"
         if run.task not in self.tasks:
             yield f"task: got {run.task!r}, wanted one of {', '.join(self.tasks)}"

@@ -4,14 +4,14 @@
 is the control, with one linear layer for squash, votes and routing. None is in the paper.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, linalg, nn
 
 from capsnet.nn.attention import SelfAttentionCapsules
 from capsnet.nn.capsnet import Prediction
-from capsnet.nn.decoder import Decoder, make_decoder
+from capsnet.nn.decoder import make_decoder
 from capsnet.nn.layers import ClassCapsules
 from capsnet.nn.squash import squash
 from capsnet.nn.stem import Stem
@@ -25,11 +25,34 @@ STEM = {
 
 
 class StemNetwork(nn.Module):
-    """Images float [b, 1, h, w] in [0, 1] -> Prediction: a stem, a layer and a decoder."""
+    """Images float [b, 1, h, w] in [0, 1] -> Prediction: a stem, a class layer and a decoder.
 
-    def __init__(self, stem: Stem, digit: nn.Module, decoder: Decoder | None) -> None:
+    `stem`: arguments of `Stem` but for `image_size` and `pose_dim`. `options`: of the class layer.
+    """
+
+    class_layer: Callable[..., nn.Module]  # from primary capsules to vectors [b, j, d]
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        num_classes: int = 10,
+        stem: Mapping[str, object] = STEM,
+        primary_dim: int = 8,
+        class_dim: int = 16,
+        decoder_sizes: Sequence[int] | None = (512, 1024),
+        **options: object,
+    ) -> None:
         super().__init__()
-        self.stem, self.digit, self.decoder = stem, digit, decoder
+        self.stem = Stem(image_size=image_size, pose_dim=primary_dim, **stem)
+        self.digit = self.class_layer(
+            num_lower=self.stem.num_capsules,
+            num_upper=num_classes,
+            lower_dim=primary_dim,
+            upper_dim=class_dim,
+            **options,
+        )
+        self.decoder = make_decoder(num_classes, class_dim, decoder_sizes, image_size)
 
     def forward(self, images: Tensor) -> Prediction:
         capsules = self.digit(self.lower_capsules(images)).float()
@@ -46,7 +69,9 @@ class StemNetwork(nn.Module):
 
 
 class CompactCapsNet(StemNetwork):
-    """Routing by agreement. `stem`: arguments of `Stem` but for `image_size` and `pose_dim`."""
+    """Routing by agreement."""
+
+    class_layer = ClassCapsules
 
     def __init__(
         self,
@@ -62,71 +87,35 @@ class CompactCapsNet(StemNetwork):
         leaky: bool = False,
         gradient: str = "all",
     ) -> None:
-        made = Stem(image_size=image_size, pose_dim=primary_dim, **stem)
-        digit = ClassCapsules(
-            num_lower=made.num_capsules,
-            num_upper=num_classes,
-            lower_dim=primary_dim,
-            upper_dim=class_dim,
+        super().__init__(
+            image_size=image_size,
+            num_classes=num_classes,
+            stem=stem,
+            primary_dim=primary_dim,
+            class_dim=class_dim,
+            decoder_sizes=decoder_sizes,
+            weight_std=weight_std,
             num_iterations=num_iterations,
             leaky=leaky,
             gradient=gradient,
-            weight_std=weight_std,
-        )
-        super().__init__(
-            made, digit, make_decoder(num_classes, class_dim, decoder_sizes, image_size)
         )
 
 
 class CompactAttention(StemNetwork):
     """Self-attention in the place of routing by agreement."""
 
-    def __init__(
-        self,
-        *,
-        image_size: int,
-        num_classes: int = 10,
-        stem: Mapping[str, object] = STEM,
-        primary_dim: int = 8,
-        class_dim: int = 16,
-        decoder_sizes: Sequence[int] | None = (512, 1024),
-        weight_std: float = 0.05,
-    ) -> None:
-        made = Stem(image_size=image_size, pose_dim=primary_dim, **stem)
-        digit = SelfAttentionCapsules(
-            num_lower=made.num_capsules,
-            num_upper=num_classes,
-            lower_dim=primary_dim,
-            upper_dim=class_dim,
-            weight_std=weight_std,
-        )
-        super().__init__(
-            made, digit, make_decoder(num_classes, class_dim, decoder_sizes, image_size)
-        )
+    class_layer = SelfAttentionCapsules
 
 
 class CompactConvNet(StemNetwork):
     """ReLU and one linear layer, with as many weights as the matrices of `CompactCapsNet`."""
 
-    def __init__(
-        self,
-        *,
-        image_size: int,
-        num_classes: int = 10,
-        stem: Mapping[str, object] = STEM,
-        primary_dim: int = 8,
-        class_dim: int = 16,
-        decoder_sizes: Sequence[int] | None = (512, 1024),
-    ) -> None:
-        made = Stem(image_size=image_size, pose_dim=primary_dim, **stem)
-        vectors = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(made.num_capsules * primary_dim, num_classes * class_dim),
-            nn.Unflatten(1, (num_classes, class_dim)),
-        )
-        super().__init__(
-            made, vectors, make_decoder(num_classes, class_dim, decoder_sizes, image_size)
-        )
+    @staticmethod
+    def class_layer(
+        *, num_lower: int, num_upper: int, lower_dim: int, upper_dim: int
+    ) -> nn.Sequential:
+        linear = nn.Linear(num_lower * lower_dim, num_upper * upper_dim)
+        return nn.Sequential(nn.Flatten(), linear, nn.Unflatten(1, (num_upper, upper_dim)))
 
     def lower_capsules(self, images: Tensor) -> Tensor:
         """Features [b, i, p], without a squash."""

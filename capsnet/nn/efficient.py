@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from capsnet.nn.attention import SelfAttentionCapsules
 from capsnet.nn.compact import StemNetwork
-from capsnet.nn.decoder import make_decoder
 from capsnet.nn.squash import exponential_squash
-from capsnet.nn.stem import Stem
 
 CHANNELS, KERNELS, POSE_DIM = (32, 64, 64, 128), (5, 3, 3, 3), 8
 SMALL = 32  # pixels: the third convolution of larger images has stride 2
@@ -27,6 +25,8 @@ class EfficientCapsNet(StemNetwork):
     ValueError if the image is too small.
     """
 
+    class_layer = SelfAttentionCapsules
+
     def __init__(
         self,
         *,
@@ -36,19 +36,19 @@ class EfficientCapsNet(StemNetwork):
         decoder_sizes: Sequence[int] | None = (512, 1024),
     ) -> None:
         strides = (1, 1, 1, 2) if image_size < SMALL else (1, 1, 2, 2)
-        stem = dict(channels=CHANNELS, kernels=KERNELS, strides=strides, pose_dim=POSE_DIM)
-        grid = Stem(image_size=image_size, primary_kernel=1, **stem).grid
-        stem |= dict(primary_kernel=grid - (grid + 1) % 2, primary_stride=2)
-        stem = Stem(image_size=image_size, **stem)
-        digit = SelfAttentionCapsules(
-            num_lower=stem.num_capsules,
-            num_upper=num_classes,
-            lower_dim=POSE_DIM,
-            upper_dim=class_dim,
+        stem = dict(channels=CHANNELS, kernels=KERNELS, strides=strides)
+        grid = image_size  # before the last convolution
+        for kernel, stride in zip(KERNELS, strides, strict=True):
+            grid = (grid - kernel) // stride + 1
+        super().__init__(
+            image_size=image_size,
+            num_classes=num_classes,
+            stem=stem | dict(primary_kernel=max(1, grid - (grid + 1) % 2), primary_stride=2),
+            primary_dim=POSE_DIM,
+            class_dim=class_dim,
+            decoder_sizes=decoder_sizes,
             squash=exponential_squash,
         )
-        decoder = make_decoder(num_classes, class_dim, decoder_sizes, image_size)
-        super().__init__(stem, digit, decoder)
         self._init_weights()
 
     def lower_capsules(self, images: Tensor) -> Tensor:

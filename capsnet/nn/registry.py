@@ -49,7 +49,7 @@ NETWORKS = {
         "capsnet.nn.compact.CompactAttention",
         "compact CapsNet with self-attention",
         MARGIN,
-        (*STEM, "weight_std"),
+        STEM,
         reconstructs=True,
         compact=True,
     ),

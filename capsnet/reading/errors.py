@@ -32,7 +32,9 @@ class KnownError(NamedTuple):
 def known_error(path: str | Path) -> KnownError | None:
     """The test error if it is recorded, else the validation error of the training, else None."""
     description = checkpoint.describe(path)
-    test_error = description.get("test_error", recorded_error(path))
+    test_error = description.get("test_error")
+    if test_error is None:
+        test_error = recorded_error(path)
     if test_error is not None:
         return KnownError(test_error, "test")
     validation_error = description.get("validation_error")
