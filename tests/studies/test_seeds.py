@@ -6,7 +6,7 @@ import pytest
 from capsnet.config import Run, load, resolve
 from capsnet.studies.results import Results
 from capsnet.studies.seeds.describe import comparison, paper_markdown, rows_markdown, sentences
-from capsnet.studies.seeds.measure import differences, records, row_table
+from capsnet.studies.seeds.measure import differences, holm, records, row_table
 from capsnet.studies.seeds.paper import published
 from stages.study import study
 
@@ -97,6 +97,12 @@ def test_rows_of_the_same_seeds_are_paired():
         assert found.significant == significant and (found.low <= 0) != significant
         assert found.seeds == 3 and found.paper_ratio == pytest.approx(7.5 / 5.2)
     assert not differences(two_rows([1.0, 2.0], [1.5, 2.5])).loc[0, "significant"]
+
+
+def test_p_values_are_adjusted_for_their_number():
+    """The smallest of four times 4, the next times 3, ..., none below the one before it."""
+    adjusted = holm(pd.Series([0.04, 0.01, 0.03, 0.6]))
+    assert list(adjusted.sort_index()) == pytest.approx([0.09, 0.04, 0.09, 0.6])
 
 
 def test_one_network_each_is_compared_on_the_examples():

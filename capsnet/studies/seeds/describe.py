@@ -52,6 +52,7 @@ def difference_markdown(found: pd.DataFrame) -> str:
             "error ratio": f"{one.ratio:.2f}",
             "in the paper": number(one.paper_ratio),
             "compared": compared(one),
+            "p, Holm": f"{one.p:.2g}",
             "verdict": verdict(one),
         }
         for one in found.itertuples()
