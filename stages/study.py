@@ -16,6 +16,7 @@ from capsnet.config import RunConfig, load, resolve
 from capsnet.files import write_text
 from capsnet.paths import STUDY_PARAMS, STUDY_REPORTS
 from capsnet.studies.claims.describe import page as claims_page
+from capsnet.studies.claims.describe import without_seeds
 from capsnet.studies.claims.measure import TRANSFORMS
 from capsnet.studies.registry import TABLES, sections
 from capsnet.studies.results import Results, read_results, run_figures
@@ -58,7 +59,7 @@ def write_parts(path: Path, parts: Iterable[str]) -> None:
 
 
 def study(configs: dict[str, RunConfig], measured: dict[str, Results], here: Path) -> Iterator[str]:
-    missing = ", ".join(name for name in configs if name not in measured)
+    missing = ", ".join(without_seeds(name for name in configs if name not in measured))
     yield "# Does routing matter? The study"
     yield (
         f"{len(measured)} of {len(configs)} networks are trained and tested."

@@ -1,7 +1,6 @@
 """The page of the claims: a verdict in a sentence, a figure and a table for each claim."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,7 +120,10 @@ def table_markdown(table: pd.DataFrame) -> str:
 
 
 def without_seeds(runs: Iterable[str]) -> Iterator[str]:
-    """Runs by name, those that follow each other and differ only in their seed as one."""
-    for name, group in groupby(runs, key=lambda run: run.partition("_seed")[0]):
-        seeds = [run.removeprefix(name).removeprefix("_seed") for run in group]
-        yield f"{name} (seed {', '.join(seeds)})" if any(seeds) else name
+    """Runs by name, those that differ only in their seed as one."""
+    seeds: dict[str, list[str]] = {}
+    for run in runs:
+        name, _, seed = run.partition("_seed")
+        seeds.setdefault(name, []).append(seed)
+    for name, found in seeds.items():
+        yield f"{name} (seed {', '.join(found)})" if any(found) else name

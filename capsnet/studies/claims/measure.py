@@ -25,7 +25,12 @@ PANELS = {
 COMPARED = ("rotation", "pairs", "pair", "digits")
 COLUMNS = ["run", "claim", "panel", "place", "network", "seed", "images", "error"]
 FEW = 1000  # digits; a larger training set is no small one
-STUDY_ROWS = (("capsnet", 3, True, "multimnist"), ("baseline", None, None, "multimnist"))
+STUDY_ROWS = (  # networks trained on pairs
+    ("capsnet", 3, True, "multimnist"),
+    ("compact", 3, True, "multimnist"),
+    ("compact_convnet", None, None, "multimnist"),
+    ("baseline", None, None, "multimnist"),
+)
 
 
 def points(
