@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 
 # Before torch is imported: OpenMP threads that spin while they wait starve each other on a busy
@@ -41,4 +42,6 @@ def explain_missing_package(kind, error, trace) -> None:
 
 if sys.argv[:1] == ["-m"]:  # `python -m` is about to start a program of this package
     check_python()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while it imports ends it
     sys.excepthook = explain_missing_package

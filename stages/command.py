@@ -7,10 +7,13 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from capsnet import program_parser
 from capsnet.config import RunConfig, load, resolve
 from capsnet.paths import STUDY_PARAMS, RunPaths, run_paths
+
+TIME_TO_LEAVE = 8  # seconds
 
 
 def run_parser(module: str, doc: str) -> argparse.ArgumentParser:
@@ -30,12 +33,9 @@ def configuration(arguments: argparse.Namespace) -> tuple[RunConfig, RunPaths]:
 
 def run(stage: Callable[[], None], name: str) -> None:
     """Run a stage. ValueError, OSError and a full GPU memory are errors that the user can mend:
-    their message is printed without a traceback, with exit code 1.
+    their message is printed without a traceback, with exit code 1. SIGTERM (DVC, cluster
+    schedulers, torchrun) and SIGINT leave through the context managers, with 143 and 130.
     """
-
-    def end(*_) -> None:
-        """DVC, cluster schedulers and torchrun send SIGTERM: leave through the context managers."""
-        sys.exit(143)
 
     def send_again(dropped) -> None:
         """Exceptions in `__del__` are swallowed; send the signal again."""
@@ -45,7 +45,9 @@ def run(stage: Callable[[], None], name: str) -> None:
         else:
             threading.Timer(0.01, os.kill, (os.getpid(), sent)).start()
 
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, leave)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # of a shell's `&` or nohup
+        signal.signal(signal.SIGINT, leave)
     sys.unraisablehook = send_again
     try:
         require_root(Path.cwd())
@@ -57,6 +59,21 @@ def run(stage: Callable[[], None], name: str) -> None:
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def leave(number: int, frame: FrameType | None) -> None:
+    """End the stage by an exception, and after `TIME_TO_LEAVE` whatever it waits for.
+
+    An exception in an import would leave its lock locked: there the process ends at once. No result
+    is written by an import, and the next start closes the MLflow run.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os._exit(128 + number)
+        frame = frame.f_back
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.alarm(TIME_TO_LEAVE)  # the system ends the process, no thread or lock is in the way
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 def require_root(folder: Path) -> None:

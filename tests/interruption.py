@@ -81,7 +81,10 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes)),
+        preexec_fn=lambda: (
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes)),
+            signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's `&` ignores it
+        ),
     )
 
 

@@ -6,9 +6,10 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import pandas as pd
+import psutil
 import pytest
 import safetensors.torch
 import torch
@@ -45,6 +46,18 @@ def test_a_killed_training_resumes_and_ends_the_same(workspace):
     signals = [signal.SIGKILL, signal.SIGINT]
     assert f"{RUN}: resumes after step" in interrupt(workspace, RUN, signals, 0.1)
     compare(workspace, RUN)
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_a_signal_while_a_stage_starts_ends_it_within_10_seconds(workspace, stage):
+    """After 2, 4 and 6 seconds of processor time, which is while it imports or just after."""
+    for seconds, number in ((2, signal.SIGINT), (4, signal.SIGTERM), (6, signal.SIGINT)):
+        process = start(workspace, RUN, "starts" if stage == "train" else "alone", stage=stage)
+        watched = psutil.Process(process.pid)
+        while process.poll() is None and sum(watched.cpu_times()[:2]) < seconds:
+            sleep(0.05)
+        process.send_signal(number)
+        assert "Traceback" not in process.communicate(timeout=10)[0]
 
 
 def test_a_second_process_is_refused_in_one_line(workspace):
