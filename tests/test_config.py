@@ -6,14 +6,16 @@ import operator
 import re
 from functools import reduce
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
 import torch
 import yaml
+from dvc.utils.serialize import parse_yaml
 from hypothesis import given, settings, strategies
 
-from capsnet.config import Params, load, resolve
+from capsnet.config import Params, file, load, resolve
 from capsnet.nn.registry import network_class
 from stages.build import make_losses, make_schedule
 
@@ -26,7 +28,7 @@ CNN = {"task": "mnist", "network": "baseline"}
 
 def load_tree(tree: dict) -> Params:
     """Load without a file: parsing one takes most of the time."""
-    with patch.object(yaml, "safe_load", lambda text: tree):
+    with patch.object(file, "YAML", lambda typ: SimpleNamespace(load=lambda text: tree)):
         return load(PATH)
 
 
@@ -59,8 +61,7 @@ def errors_of(changes: dict[str, object]) -> list[str]:
         ("network/decoder_sizes", [8, "x"], "network.decoder_sizes.1: got 'x', wanted a valid int"),
         ("budget", "desktop", "budget: got 'desktop', wanted one of quick, laptop, night, gpu"),
         ("budgets/laptop/network", {"layers": 3}, "budgets.laptop.network.layers: unknown key"),
-        (f"{RATE}/peak", "1e-3", "budgets.laptop.learning_rate.peak: got '1e-3', wanted a valid "
-         "number; YAML reads 1e-3 as text, write 0.001"),
+        (f"{RATE}/peak", "x", "budgets.laptop.learning_rate.peak: got 'x', wanted a valid number"),
         (f"{RATE}/floor", 0.9, "budgets.laptop.learning_rate.floor: got 0.9, wanted at most 0.001"),
         (f"{RATE}/schedule", "step", "budgets.laptop.learning_rate: Input tag 'step' found using "),
         ("tasks/mnist/test_shift", 15, "tasks.mnist.test_shift: got 15, wanted at most 14, half"),
@@ -90,8 +91,12 @@ def test_each_error_is_a_line_and_other_budgets_are_not_checked():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [(None, "is missing"), ("a: [1", "is not YAML"), ("", "got None, wanted")]
-)
+        ("text", "words"),
+    [(None, "is missing"), ("a: [1", "is not YAML"), ("", "got None, wanted"),
+     ("a: 1\na: 2", "is not YAML: .*duplicate key"), ("a: &a\n  b: *a", "is not YAML"),
+     ("runs: {1: {}}", "runs: got the key 1, wanted text"),
+     ("true: 1", "top level: got the key True"), ("a: {b: {2026-01-01: 1}}", "a.b: got the key")],
+)  # fmt: skip
 def test_a_missing_or_broken_file(tmp_path, text, words):
     if text is not None:
         (tmp_path / "params.yaml").write_text(text)
@@ -99,10 +104,19 @@ def test_a_missing_or_broken_file(tmp_path, text, words):
         load(tmp_path / "params.yaml")
 
 
-def test_words_that_yaml_does_not_read_as_text():
-    """`off` is false, the key `1:` a number."""
-    assert load_changed({"train/cuda_graph": False}).train.cuda_graph == "off"
-    assert resolve(load_changed({"runs": {1: CNN}}), "1").network == "baseline"
+def test_the_file_is_read_as_dvc_reads_it(tmp_path):
+    """YAML 1.2: 2e-05 is a number, `off` and 1:30 are text, 0o17 is octal."""
+    text = PATH.read_text().replace(
+        "reconstruction_weight: 0.0005 ", "reconstruction_weight: 2e-05 "
+    )
+    text = text.replace("cuda_graph: auto", "cuda_graph: off").replace("seed: 1  ", "seed: 0o17  ")
+    (path := tmp_path / "params.yaml").write_text(text + "# Größe\n", encoding="utf-8")
+    params = load(path)
+    assert (params.loss.reconstruction_weight, params.train.cuda_graph) == (2e-05, "off")
+    assert (params.seed, params.evaluate.seed) == (15, 15)
+    words = "a: [no, 1:30, 0b11, 014, 1_000, 2026-01-01, .5, ~, '1', +1, 1e3]\nb: &b {x: y}\nc: *b"
+    path.write_text(words)
+    assert file.read_yaml(path) == parse_yaml(words, path)
 
 
 def test_an_override_replaces_sections_and_its_runs_may_have_their_own_budget(tmp_path):

@@ -1,12 +1,13 @@
 """Read params.yaml. An invalid file is a ValueError with one line for each error."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from capsnet.config.params import Params
 
@@ -42,20 +43,29 @@ def lines_of(error: Mapping) -> list[str]:
 
 
 def read_yaml(path: Path) -> dict[str, object]:
-    """Raises ValueError if the file is missing, is not YAML or has no sections."""
+    """Read a file as DVC does: YAML 1.2 in UTF-8.
+
+    Raises ValueError if the file is missing, is not YAML, has no sections or has keys that DVC
+    does not find.
+    """
     try:
-        found = with_text_keys(yaml.safe_load(path.read_text()))
+        found = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        wrong = [*keys_without_text(found)]
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: run from the repository root") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        what = str(error).partition("To suppress")[0]
+        raise ValueError(f"{path} is not YAML: {' '.join(what.split())}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: got {found!r}, wanted sections")
+    if wrong:
+        raise ValueError("\n".join(f"{path}: {line}" for line in wrong))
     return found
 
 
-def with_text_keys(found: object) -> object:
-    """YAML reads the key `1:` as a number and `on:` as true."""
-    if isinstance(found, dict):
-        return {str(key): with_text_keys(value) for key, value in found.items()}
-    return found
+def keys_without_text(found: object, place: str = "") -> Iterator[str]:
+    """A line for each key such as `1` or `true`: DVC would silently skip a run of this name."""
+    for key, value in found.items() if isinstance(found, dict) else ():
+        if not key or not isinstance(key, str):
+            yield f"{place or 'top level'}: got the key {key!r}, wanted text: put it in quotes"
+        yield from keys_without_text(value, f"{place}.{key}".lstrip("."))

@@ -19,7 +19,6 @@ def only_chosen(found: object, info: ValidationInfo) -> object:
 
 
 ByBudget = BeforeValidator(only_chosen)
-FalseIsOff = BeforeValidator(lambda found: "off" if found is False else found)  # YAML 1.1's `off`
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_]+$")]  # becomes a file name
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -157,7 +156,7 @@ class Loss(Section):
 
 class Train(Section):
     save_every: Annotated[float, Field(ge=0, le=86400)]
-    cuda_graph: Annotated[Literal["auto", "off"], FalseIsOff]
+    cuda_graph: Literal["auto", "off"]
 
 
 class Evaluate(Section):
@@ -187,7 +186,7 @@ class Sections(Section):
 class Params(Sections):
     seed: Seed
     budget: str
-    budgets: Annotated[dict[str, Budget], ByBudget]
+    budgets: Annotated[dict[Name, Budget], ByBudget]
     tasks: dict[Name, Task]
     runs: Annotated[dict[Name, Run], Field(min_length=1)]
     network: Network
