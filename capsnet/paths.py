@@ -1,11 +1,19 @@
 """Where the files of a run are, relative to the repository root; dvc.yaml declares the same."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 STUDY_PARAMS = Path("study/params.yaml")  # its sections replace those of params.yaml
 STUDY_REPORTS = Path("reports/study")
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
+
+
+def from_root(path: str | Path) -> Path:
+    """A path that the user gives, relative to the repository, which DVC_ROOT names where
+    `dvc exp run --temp` or the queue runs in a copy.
+    """
+    return Path(os.environ.get("DVC_ROOT", "")) / Path(path).expanduser()
 
 
 class RunPaths(NamedTuple):

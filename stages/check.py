@@ -13,6 +13,7 @@ from capsnet import program_parser
 from capsnet.config import load, resolve
 from capsnet.files import write_text
 from capsnet.nn.registry import multiply_adds
+from capsnet.paths import from_root
 from stages.command import run
 
 
@@ -26,7 +27,7 @@ def main() -> None:
         except ValueError as error:
             raise ValueError(f"params.yaml: runs.{run_name}: {error}") from None
     affnist = params.data.affnist
-    if affnist is not None and not Path(affnist).exists():
+    if affnist is not None and not from_root(affnist).exists():
         raise ValueError(f"params.yaml: data.affnist: there is no file or folder {affnist!r}")
     write_text(Path("data/params.ok"), "params.yaml is sound\n")
 

@@ -35,6 +35,7 @@ def main() -> None:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     print(f"digits from {params.source} are in {out}")
+    print(f"{out} is replaced each time, digits of your own: docs/extending.md, A data set")
 
 
 if __name__ == "__main__":

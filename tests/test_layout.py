@@ -21,7 +21,8 @@ FLOORS = (  # from top to bottom, each with its rooms: a folder, or files that b
     ("predict", "benchmark", "explore/__main__", "__main__"),
     ("studies", "reading", "explore", "tracking provenance"),
     ("learning checkpoint", "config", "plots"),
-    ("nn", "data", "files", "paths", "losses", "metrics", "__init__"),
+    ("nn", "data", "files", "losses", "metrics", "__init__"),
+    ("paths",),
 )
 # The log of runs and the start of a program change no result.
 NO_RESULT_DEPENDS_ON = ("capsnet/__init__.py", "capsnet/provenance.py", "capsnet/tracking/")

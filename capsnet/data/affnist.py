@@ -15,6 +15,7 @@ from scipy.io import loadmat
 from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.mnist import Digits
 from capsnet.data.transforms import AFFNIST_SIZE
+from capsnet.paths import from_root
 
 
 def load_affnist(path: Path) -> Digits:
@@ -22,6 +23,7 @@ def load_affnist(path: Path) -> Digits:
 
     Raises ValueError for a missing or wrong file.
     """
+    path = from_root(path)
     files = [path]
     if path.is_dir():
         files = sorted(path.glob("*.mat"), key=lambda file: (len(file.stem), file.stem))

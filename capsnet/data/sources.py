@@ -1,5 +1,6 @@
 """The sources of digits: each writes MNIST's four archives to a folder."""
 
+import hashlib
 import shutil
 import socket
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from urllib.request import url2pathname
 import numpy as np
 
 from capsnet.data.archives import ARCHIVES, write_idx
+from capsnet.paths import from_root
 
 TIMEOUT = 30  # seconds without an answer
 SPLITS = {"train": slice(1500), "test": slice(1500, None)}  # of scikit-learn's 1,797 digits
@@ -35,23 +37,30 @@ def fetch_mnist(folder: Path, mirrors: Sequence[str]) -> None:
                 print(f"{archive}: {problems[-1]}")
         else:
             raise ValueError(
-                f"no mirror gave {archive}; tried {', '.join(problems)}. Two ways out: "
-                f"MNIST_MIRROR=<folder or URL with the four archives> dvc repro, "
-                f"or without any download: dvc exp run -S budget=quick"
+                f"no mirror gave {archive}; tried {', '.join(problems)}. Ways out: "
+                f"MNIST_MIRROR=<folder or URL with the four archives> dvc repro; "
+                f"without any download: dvc exp run -S budget=quick; "
+                f"digits of your own: docs/extending.md, A data set"
             )
 
 
 def fetch(mirror: str, archive: str, folder: Path, md5: str) -> None:
-    """Download one archive, or copy it from a folder (a path or a file:// URL)."""
-    from torchvision.datasets.utils import check_integrity, download_url
+    """Download one archive, or copy it from a folder (a path or a file:// URL).
 
-    url = urlparse(mirror)
+    Raises RuntimeError if its MD5 is another one.
+    """
+    from torchvision.datasets.utils import download_url
+
+    url, file = urlparse(mirror), folder / archive
+    file.unlink(missing_ok=True)  # download_url keeps the one of another mirror
     if url.scheme in ("http", "https"):
-        return download_url(f"{mirror.rstrip('/')}/{archive}", folder, archive, md5)
-    source = Path(url2pathname(url.path) if url.scheme == "file" else mirror).expanduser()
-    shutil.copyfile(source / archive, folder / archive)
-    if not check_integrity(folder / archive, md5):
-        raise RuntimeError(f"wrong checksum, wanted MD5 {md5}")
+        download_url(f"{mirror.rstrip('/')}/{archive}", folder, archive)
+    else:
+        source = url2pathname(url.path) if url.scheme == "file" else mirror
+        shutil.copyfile(from_root(source) / archive, file)
+    found = hashlib.md5(file.read_bytes()).hexdigest()
+    if found != md5:
+        raise RuntimeError(f"its MD5 is {found}, MNIST's is {md5}")
 
 
 def write_small_digits(folder: Path) -> None:

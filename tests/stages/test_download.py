@@ -5,6 +5,7 @@ import http.server
 import socket
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import MNIST
 
 from capsnet.data import sources
+from capsnet.paths import from_root
 from stages import download
 
 ARCHIVES = {"images.gz": b"images", "labels.gz": b"labels"}
@@ -59,6 +61,7 @@ def contents(folder) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("prefix", ["", "file://"])
 def test_a_folder_is_a_mirror_and_its_checksums_are_checked(server, tmp_path, capsys, prefix):
+    """Both sums are named."""
     for name in ("bad", "good", "out"):
         (tmp_path / name).mkdir()
     for archive, data in ARCHIVES.items():
@@ -67,7 +70,24 @@ def test_a_folder_is_a_mirror_and_its_checksums_are_checked(server, tmp_path, ca
     bad, good = (f"{prefix}{tmp_path}/{name}" for name in ("bad", "good"))
     sources.fetch_mnist(tmp_path / "out", [bad, good])
     assert contents(tmp_path / "out") == ARCHIVES
-    assert capsys.readouterr().out.startswith(f"labels.gz: {bad} (wrong checksum")
+    sums = (hashlib.md5(each).hexdigest() for each in (b"images", b"labels"))
+    words = "its MD5 is {}, MNIST's is {}".format(*sums)
+    assert capsys.readouterr().out.startswith(f"labels.gz: {bad} ({words})")
+
+
+def test_a_relative_path_is_of_the_repository(server, tmp_path, monkeypatch):
+    """DVC runs an experiment in a copy with `--temp` and in the queue, and names the repository."""
+    for name in ("root/good", "copy/out"):
+        (tmp_path / name).mkdir(parents=True)
+    for archive, data in ARCHIVES.items():
+        (tmp_path / "root" / "good" / archive).write_bytes(data)
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "root"))
+    sources.fetch_mnist(tmp_path / "copy" / "out", ["good"])
+    assert contents(tmp_path / "copy" / "out") == ARCHIVES
+    assert from_root(tmp_path / "x") == tmp_path / "x" and from_root("~/x") == Path.home() / "x"
+    monkeypatch.delenv("DVC_ROOT")
+    assert from_root("x") == Path("x")
 
 
 @pytest.mark.parametrize("how", ["wrong", "drops", "hangs", "403", "404", "500"])
@@ -92,7 +112,9 @@ def test_without_a_good_mirror_nothing_is_written(server, tmp_path, monkeypatch)
         monkeypatch.setenv("MNIST_MIRROR", bad)
         with pytest.raises(ValueError, match=f"no mirror gave images.gz; tried {bad} ") as caught:
             download.main()
-        assert "\n" not in str(caught.value) and "-S budget=quick" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        for way_out in ("-S budget=quick", "docs/extending.md"):
+            assert way_out in str(caught.value)
         assert [*out.parent.iterdir()] == [out] and [*out.iterdir()] == [out / "old"]
     monkeypatch.delenv("MNIST_MIRROR")
     download.main()
