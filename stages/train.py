@@ -10,14 +10,15 @@ if not __package__:
 from contextlib import redirect_stdout
 
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 from capsnet.checkpoint import save
 from capsnet.config import RunConfig
 from capsnet.files import write_csv, write_json
-from capsnet.learning.device import choose_device
+from capsnet.learning.device import choose_device, peak
 from capsnet.learning.distributed import init_distributed
-from capsnet.learning.log import HEADER, LogRecord, peak_memory_mib, summary
+from capsnet.learning.log import HEADER, LogRecord, summary
 from capsnet.learning.resume import only_one, states_folder
 from capsnet.nn.registry import multiply_adds
 from capsnet.paths import RunPaths
@@ -73,8 +74,8 @@ def train(
     def report(record: LogRecord) -> None:
         tqdm.write(record.line())
         tracker.metrics(record.metrics(), step=record.examples)
-        curve = pd.DataFrame(trainer.history)
-        write_csv(paths.curve, curve.assign(**network, peak_memory_mib=peak_memory_mib()))
+        memory = {"peak_memory_mib": peak(torch.device("cpu")) / 2**20}
+        write_csv(paths.curve, pd.DataFrame(trainer.history).assign(**network, **memory))
 
     for record in [*trainer.history]:  # of before an interruption
         report(record)

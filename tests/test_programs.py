@@ -73,6 +73,17 @@ def test_a_missing_package_is_one_line(module):
     assert done.stderr.startswith("No module named ") and ".venv/bin/activate" in done.stderr
 
 
+def test_predict_and_train_start_where_the_module_resource_is_missing():
+    """As on Windows."""
+    code = "import sys; sys.modules['resource'] = None; import capsnet.predict, stages.train\n"
+    code += "from capsnet.learning.device import _found_in, peak; import torch\n"
+    code += (
+        "_found_in.__code__ = (lambda path, pattern: '').__code__; print(peak(torch.device('cpu')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "0\n", done.stderr
+
+
 def test_another_python_is_named():
     for minor in (8, 10, 14):
         with pytest.raises(SystemExit, match=f"this is 3.{minor}.7"):

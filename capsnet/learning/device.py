@@ -6,7 +6,6 @@ import ctypes
 import os
 import platform
 import re
-import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -78,14 +77,21 @@ def restart_peak(device: torch.device) -> int:
 
 
 def peak(device: torch.device) -> int:
-    """The most bytes held since the restart: of the allocator or, on a CPU, of the process."""
+    """The most bytes held since the restart: of the allocator or, on a CPU, of the process.
+
+    0 where the system does not count them.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     # getrusage would count what the parent held, too; some containers do not tell VmHWM
     if kilobytes := _found_in("/proc/self/status", r"VmHWM:\s*(\d+) kB"):
         return 1024 * int(kilobytes)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with suppress(ImportError):
+        import resource  # Unix only
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 0
 
 
 def limit_threads(multiply_adds: int) -> None:

@@ -2,7 +2,6 @@
 of progress at regular times.
 """
 
-import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
@@ -83,8 +82,3 @@ def repeated(line: Callable[[], str], every: float = 30.0) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-def peak_memory_mib() -> float:
-    """The peak host memory of this process; Linux counts it in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
