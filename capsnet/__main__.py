@@ -5,6 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ("capsnet/predict.py", "capsnet/explore/__main__.py", "capsnet/benchmark.py")
+PROGRAMS += ("capsnet/tracking/__main__.py",)
 
 
 def main() -> None:

@@ -178,6 +178,25 @@ def test_a_row_of_the_study_is_a_record():
     assert ours == set(stages_of_dvc_yaml()["train"]["params"]) - of_a_run
 
 
+def test_a_file_of_an_editor_or_a_desktop_makes_no_result_stale():
+    names = (".DS_Store", "._a.py", "Thumbs.db", "desktop.ini", ".a.py.swp", "a.py~", ".#a.py",
+             "#a.py#", "a.orig", ".idea/a.xml", ".ipynb_checkpoints/a.py", ".nfs01", ".a.partial",
+             "__pycache__/a.pyc")  # fmt: skip
+    paths = [f"{place}/{name}" for place in ("capsnet/nn", "reports/laptop/runs") for name in names]
+    command = [sys.executable, "-m", "dvc", "check-ignore", "a.py", *paths]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == paths, done
+
+
+def test_every_clone_has_the_same_bytes():
+    """Whatever core.autocrlf says: DVC compares bytes."""
+    command = ["git", "ls-files", "--eol"]
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    ends = {line.split("\t")[0].split()[0] + line.partition("attr/")[2].split("\t")[0].rstrip()
+            for line in lines}  # fmt: skip
+    assert ends == {"i/lftext=auto eol=lf", "i/-text-text"}
+
+
 def test_nothing_reads_a_pickle():
     """A file from elsewhere must not execute code."""
     words = r"pickle\.load|import pickle|(?<!safetensors\.)torch\.load|joblib|dill|np\.load"

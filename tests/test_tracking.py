@@ -14,13 +14,15 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import pytest
 import yaml
 from mlflow import MlflowClient
 
 from capsnet import provenance
-from capsnet.tracking import ENVIRONMENT, EXPERIMENT, best_version, track
+from capsnet.tracking import ENVIRONMENT, best_version, track
+from capsnet.tracking.store import EXPERIMENT, LOCATIONS
 
 PARAMETERS = {"seed": 7, "routing.iterations": 3, "routing.leaky": False, "affnist": None}
 CONFIGURATION = {"seed": 7, "routing": {"iterations": 3}}
@@ -191,6 +193,49 @@ def test_the_newest_model_is_latest_and_the_best_is_champion(root, tmp_path, cap
     assert (kept / "artifacts" / "network").read_bytes() == b"second"
     assert (kept / "metrics.json").is_file()
     assert (kept / "code" / "capsnet" / "nn" / "routing.py").is_file()
+
+
+def test_a_moved_store_keeps_its_artifacts_beside_it(root, tmp_path, monkeypatch):
+    """A copy, so that the old place is there to be written to by mistake."""
+    moved = tmp_path / "größer 2" / "user"
+    shutil.copytree(root / "user", moved)
+    before = {path: path.stat().st_mtime_ns for path in (root / "user").rglob("*")}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{moved / 'mlflow.db'}")
+    with track("train", "moved", parameters={}, configuration={}) as tracker:
+        tracker.checkpoint(root / "network")
+    assert before == {path: path.stat().st_mtime_ns for path in (root / "user").rglob("*")}
+    [run] = runs_of(moved.parent, "moved")
+    kept = moved / "mlartifacts" / run.info.run_id / "artifacts" / "checkpoint" / "network"
+    assert kept.read_bytes() == b"weights"
+    found = []
+    with sqlite3.connect(moved / "mlflow.db") as store:
+        for table, column in LOCATIONS.items():
+            found += store.execute(f"SELECT {column} FROM {table} WHERE {column} LIKE '%/user/%'")
+    assert len(found) > 10 and all(place.startswith(moved.as_uri()) for (place,) in found)
+    client = MlflowClient(f"sqlite:///{moved / 'mlflow.db'}")
+    model = client.get_model_version_by_alias("capsnet-served", "latest").source
+    place = client.get_logged_model(model.removeprefix("models:/")).artifact_location
+    assert Path(unquote(place.removeprefix("file://")), "MLmodel").is_file()
+
+
+def test_an_artifact_location_that_the_user_chose_stays(root, tmp_path, monkeypatch):
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client.create_experiment(EXPERIMENT, (tmp_path / "large disk").as_uri())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    with track("train", "chosen", parameters={}, configuration={}) as tracker:
+        tracker.checkpoint(root / "network")
+    assert len([*(tmp_path / "large disk").rglob("network")]) == 1
+
+
+def test_a_deleted_experiment_is_restored(root, tmp_path, monkeypatch, capfd):
+    shutil.copytree(root / "user", tmp_path / "user")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'user' / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'user' / 'mlflow.db'}")
+    client.delete_experiment(client.get_experiment_by_name(EXPERIMENT).experiment_id)
+    with track("train", "restored", parameters={}, configuration={}):
+        pass
+    assert capfd.readouterr().err == "mlflow: restored the deleted experiment capsnet\n"
+    assert [run.info.status for run in runs_of(tmp_path, "restored")] == ["FINISHED"]
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,9 @@ from capsnet.provenance import execution
 from capsnet.tracking.model import ABOUT_MODEL, ANSWER, SERVED_WITH, best_version
 from capsnet.tracking.store import (
     ENVIRONMENT,
-    EXPERIMENT,
     close_abandoned,
-    create_store,
     first_line,
+    open_experiment,
     tracking_uri,
 )
 
@@ -205,10 +204,7 @@ class Tracker:
         self._mlflow = mlflow
         for name in ("mlflow", "urllib3.connectionpool"):  # the tracker warns, once
             logging.getLogger(name).setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
-        mlflow.set_tracking_uri(self._uri)
-        if self._uri.startswith("sqlite"):
-            create_store(mlflow.MlflowClient, Path(self._uri.partition(":///")[2]))
-        mlflow.set_experiment(EXPERIMENT)
+        open_experiment(mlflow, self._uri)
         tags = execution(f"{stage}@{self._run}")
         tags["mlflow.note.content"] = ABOUT_RUN.format(stage=tags["dvc.stage"])
         tags["mlflow.source.name"] = f"stages/{stage}.py"

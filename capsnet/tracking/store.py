@@ -2,12 +2,19 @@
 
 import os
 import sqlite3
+import sys
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = "capsnet"
+LOCATIONS = {  # table -> column with the place of artifacts
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
+    "logged_models": "artifact_location",
+    "model_versions": "storage_location",
+}
 ENVIRONMENT = {  # defaults; a variable that the user sets wins
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -29,7 +36,22 @@ def tracking_uri() -> str:
     return f"{scheme}:///{root / path}" if scheme.startswith("sqlite") else uri
 
 
-def create_store(client_class: type, database: Path) -> None:
+def open_experiment(mlflow: object, uri: str) -> None:
+    """Log to the experiment `capsnet` of this store. A deleted one is restored, since MLflow
+    records no run in it.
+    """
+    mlflow.set_tracking_uri(uri)
+    if uri.startswith("sqlite"):
+        open_store(mlflow.MlflowClient, Path(uri.partition(":///")[2]))
+    client = mlflow.MlflowClient()
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None and found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+        print(f"mlflow: restored the deleted experiment {EXPERIMENT}", file=sys.stderr)
+    mlflow.set_experiment(EXPERIMENT)
+
+
+def open_store(client_class: type, database: Path) -> None:
     """Create a SQLite store with the experiment unless it exists. Its artifacts lie beside it.
 
     Two processes that create a store at once break it, hence the lock. MLflow cannot use a store
@@ -38,6 +60,7 @@ def create_store(client_class: type, database: Path) -> None:
     from filelock import FileLock
 
     database.parent.mkdir(parents=True, exist_ok=True)
+    artifacts = (database.parent / "mlartifacts").as_uri()
     with FileLock(f"{database}.lock", timeout=60):
         begun = Path(f"{database}.new")
         begun.unlink(missing_ok=True)
@@ -45,9 +68,25 @@ def create_store(client_class: type, database: Path) -> None:
         with closing(sqlite3.connect(store, timeout=5)) as probe:
             probe.execute("BEGIN IMMEDIATE")  # fails soon, where MLflow tries for minutes
         client = client_class(f"sqlite:///{store}")
-        if client.get_experiment_by_name(EXPERIMENT) is None:
-            client.create_experiment(EXPERIMENT, (database.parent / "mlartifacts").as_uri())
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            client.create_experiment(EXPERIMENT, artifacts)
+        elif found.artifact_location != artifacts:
+            move_artifacts(store, found.artifact_location, artifacts)
         store.replace(database)
+
+
+def move_artifacts(store: Path, old: str, new: str) -> None:
+    """Follow a store that was moved or copied: MLflow keeps absolute locations. One that the user
+    chose, on another disk or machine, stays.
+    """
+    if not (old.startswith("file:") and old.endswith("/mlartifacts")):
+        return
+    with closing(sqlite3.connect(store, timeout=5)) as tables, tables:
+        for table, column in LOCATIONS.items():
+            change = f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
+            where = f"WHERE {column} = ? OR substr({column}, 1, ?) = ? || '/'"
+            tables.execute(f"{change} {where}", (new, len(old) + 1, old, len(old) + 1, old))
 
 
 def close_abandoned(mlflow: object, tags: Mapping[str, str]) -> None:
