@@ -1,6 +1,7 @@
 """What all stages share: arguments, one-line errors for the user, an orderly end by a signal."""
 
 import argparse
+import atexit
 import os
 import signal
 import sys
@@ -73,7 +74,14 @@ def leave(number: int, frame: FrameType | None) -> None:
         frame = frame.f_back
     if hasattr(signal, "alarm"):  # not on Windows
         signal.alarm(TIME_TO_LEAVE)  # the system ends the process, no thread or lock is in the way
+    atexit.register(end, 128 + number)
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def end(code: int) -> None:
+    """End without Python's finalization, which may wait for a thread that it has stopped itself."""
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def require_root(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """A user's error is one line and an exit code; a bug keeps its traceback."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.command import run
+from stages.command import end, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +22,7 @@ def hooks_as_before(monkeypatch):
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     signal.alarm(0)
+    atexit.unregister(end)
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -112,3 +114,11 @@ def test_a_signal_in_an_import_raises_nothing_there(number, tmp_path):
 def test_what_waits_for_ever_after_a_signal_is_ended(tmp_path):
     stage = "  try: os.kill(os.getpid(), signal.SIGTERM)\n  finally: threading.Event().wait()"
     assert end_of(stage, tmp_path).returncode == -signal.SIGALRM
+
+
+def test_after_a_signal_nothing_waits_at_the_end_of_the_process(tmp_path):
+    """The handler that waits for ever stands for a thread that Python stopped with its lock."""
+    stage = "  import atexit; atexit.register(threading.Event().wait)\n"
+    stage += "  print('begun'); os.kill(os.getpid(), signal.SIGTERM)"
+    done = end_of(stage, tmp_path)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "begun\n")
