@@ -65,9 +65,10 @@ def test_each_step_draws_its_own_shifts_and_partners():
     assert not torch.equal(first[..., 1:], second[..., 1:])
 
 
-@pytest.mark.parametrize(("task", "k", "size"), [(MNIST, 1, 28), (MULTIMNIST, 2, 36)])
-def test_shapes_and_ranges(task, k, size):
+@pytest.mark.parametrize("task", [MNIST, MULTIMNIST])
+def test_shapes_and_ranges(task):
     images, targets, sources, labels = batch_of(0, task)
+    k, size = task["num_digits"], task["image_size"]
     assert images.shape == (8, 1, size, size) and sources.shape == (8, k, size, size)
     assert images.min() >= 0 and images.max() <= 1 and labels.shape == (8, k)
     assert targets.sum(dim=1).eq(k).all() and targets.gather(1, labels).eq(1).all()
@@ -134,13 +135,11 @@ def test_pixels_are_added_and_clipped():
 
 
 def test_evaluation_examples_depend_on_neither_batch_size_nor_number():
+    """Without shift every digit comes equally often and stays where it is."""
     (small, few), (large, more) = evaluation(1300, 7), evaluation(2000, 1000)
     assert len(small[0]) == 7 and len(large[0]) == 1000
     assert equal(few, [field[:1300] for field in more])
     assert len(few[0]) == 1300 and not torch.equal(more[3][:1000], more[3][1000:])
-
-
-def test_evaluation_has_every_digit_equally_often_and_unshifted_without_shift():
     _, (images, *_) = evaluation(60, 25, num_digits=1, image_size=28, max_shift=0)
     assert torch.equal((images[:, 0] * 255).round().byte(), make_digits().images)
 
@@ -163,5 +162,3 @@ def test_augmented_digits_are_those_of_the_plain_batch_distorted():
     images = distort(digits.images[drawn[:, 1, 0]], drawn[:, 1, 3:])
     expected = shift(images, drawn[:, 1, 1:3], 32) / 255
     assert torch.equal(batch.sources[:, 1], expected)
-    together = batch.sources.sum(dim=1).clamp(max=1)
-    torch.testing.assert_close(batch.images[:, 0], together)

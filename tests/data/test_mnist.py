@@ -67,38 +67,38 @@ def test_missing_archives_and_images_without_their_labels_are_errors(tmp_path):
         load_digits(tmp_path, "test")
 
 
+LABELS = torch.tensor([3] * 8 + [5] * 20 + [9] * 12)
+DIGITS = Digits(torch.arange(40, dtype=torch.uint8)[:, None, None].expand(40, 28, 28), LABELS)
+
+
 def test_validation_digits_are_the_same_share_of_each_class():
     """A quarter of 8 threes, 20 fives and 12 nines: 2, 5 and 3. Every digit is in one part with its
     own label. The seed decides. Training digits keep their order, validation digits do not.
     """
-    labels = torch.tensor([3] * 8 + [5] * 20 + [9] * 12)
-    digits = Digits(torch.arange(40, dtype=torch.uint8)[:, None, None].expand(40, 28, 28), labels)
-    splits = [split_validation(digits, 0.25, seeded_generator(seed)) for seed in (1, 1, 2)]
+    splits = [split_validation(DIGITS, 0.25, seeded_generator(seed)) for seed in (1, 1, 2)]
     training, validation = splits[0]
     assert validation.labels.bincount(minlength=10)[[3, 5, 9]].tolist() == [2, 5, 3]
     first, second = (part.images[:, 0, 0].tolist() for part in (training, validation))
     assert sorted(first + second) == list(range(40))
     assert first == sorted(first) and second != sorted(second)
-    assert torch.equal(labels[second], validation.labels)
+    assert torch.equal(LABELS[second], validation.labels)
     assert torch.equal(splits[1][1].images, validation.images)
     assert not torch.equal(splits[2][1].images, validation.images)
-    training, validation = split_validation(digits, 0.0, seeded_generator(1))
-    assert len(validation) == 0 and torch.equal(training.images, digits.images)
+    training, validation = split_validation(DIGITS, 0.0, seeded_generator(1))
+    assert len(validation) == 0 and torch.equal(training.images, DIGITS.images)
 
 
 def test_subsets_are_stratified_nested_and_seeded():
     """A quarter of 8 threes, 20 fives and 12 nines: 2, 5 and 3. A smaller subset is part of it, and
     the smallest has a digit of each class. A digit keeps its label and its place in the order.
     """
-    labels = torch.tensor([3] * 8 + [5] * 20 + [9] * 12)
-    digits = Digits(torch.arange(40, dtype=torch.uint8)[:, None, None].expand(40, 28, 28), labels)
-    subsets = [stratified_subset(digits, size, seeded_generator(1)) for size in (3, 10, 40)]
+    subsets = [stratified_subset(DIGITS, size, seeded_generator(1)) for size in (3, 10, 40)]
     kept = [subset.images[:, 0, 0].tolist() for subset in subsets]
     assert set(kept[0]) < set(kept[1]) and kept[1] == sorted(kept[1]) and kept[2] == [*range(40)]
     assert subsets[0].labels.tolist() == [3, 5, 9]
     assert subsets[1].labels.bincount()[[3, 5, 9]].tolist() == [2, 5, 3]
-    assert torch.equal(labels[kept[1]], subsets[1].labels)
-    other = stratified_subset(digits, 10, seeded_generator(2))
+    assert torch.equal(LABELS[kept[1]], subsets[1].labels)
+    other = stratified_subset(DIGITS, 10, seeded_generator(2))
     assert not torch.equal(other.images, subsets[1].images)
     with pytest.raises(ValueError, match="training_digits: got 41, wanted at most 40"):
-        stratified_subset(digits, 41, seeded_generator(1))
+        stratified_subset(DIGITS, 41, seeded_generator(1))

@@ -90,33 +90,6 @@ def test_autocast_of_float32_parameters(memory_format):
         assert (ours - library).float().norm() <= 1e-2 * library.float().norm()
 
 
-def test_only_the_needed_gradients_are_computed(monkeypatch):
-    *tensors, stride = draw(2, 3, 4, 8, 8, 3, 3, 2)
-    images, weight, bias = (t.detach().float() for t in tensors)
-    monkeypatch.setattr(convolution, "_images_gradient", None)  # a call would raise
-    convolve(images, weight.requires_grad_(), bias, stride=stride).sum().backward()
-    assert weight.grad is not None
-
-
-def test_the_same_bits_every_time():
-    *tensors, stride = draw(17, 16, 32, 20, 20, 9, 9, 2)
-    tensors = [t.detach().bfloat16().requires_grad_() for t in tensors]
-    one, other = (
-        value_and_gradients(lambda *t: convolve(*t, stride=stride), *tensors) for _ in range(2)
-    )
-    assert all(map(torch.equal, one, other))
-
-
-def test_patches_are_not_saved():
-    """Saved for the backward pass: the images and the weight, nothing else."""
-    *tensors, stride = draw(4, 8, 8, 20, 20, 9, 9, 2)
-    images, weight, bias = (t.detach().float().requires_grad_() for t in tensors)
-    saved = []
-    with torch.autograd.graph.saved_tensors_hooks(saved.append, lambda t: t):
-        convolve(images, weight, bias, stride=stride)
-    assert [t.shape for t in saved] == [images.shape, weight.shape]
-
-
 @pytest.mark.parametrize("kernel", [(9, 9), (4, 2)], ids=str)
 def test_one_channel_equals_the_library_and_relu(kernel):
     """Patches of 81 numbers are padded with 7 zeros, patches of 8 with none."""

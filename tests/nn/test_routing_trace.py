@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from capsnet.nn import routing
 from capsnet.nn.capsnet import CapsNet
-from capsnet.nn.routing import route, route_reference, trace
+from capsnet.nn.routing import route_reference, trace
 
 
 def draw(dtype=torch.float64) -> list[torch.Tensor]:
@@ -31,14 +30,6 @@ def test_capsules_and_couplings_are_those_of_the_reference(biased, leaky):
         torch.testing.assert_close(s * length / (1 + length**2), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_couplings_are_uniform_at_first_and_always_sum_to_1():
-    lower, weight, _ = draw()
-    traced = trace(lower, weight, num_iterations=3)
-    assert traced.logits[0].eq(0).all()
-    torch.testing.assert_close(traced.couplings[0], torch.full((3, 6, 5), 0.2).double())
-    torch.testing.assert_close(traced.couplings.sum(dim=-1), torch.ones(3, 3, 6).double())
-
-
 def test_the_trace_of_a_network_ends_in_its_prediction():
     torch.manual_seed(0)
     sizes = dict(image_size=20, conv_channels=8, kernel_size=5, primary_types=2)
@@ -46,25 +37,3 @@ def test_the_trace_of_a_network_ends_in_its_prediction():
     images = torch.rand(2, 1, 20, 20)
     traced = model.digit.trace(model.lower_capsules(images))
     torch.testing.assert_close(traced.capsules[-1], model(images).capsules, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_summed_in_float32(dtype):
-    """As in `route`; sums that differ by 1e-7 may be rounded to neighbours."""
-    lower, weight, _ = draw(torch.float32)
-    traced = trace(lower.to(dtype), weight, num_iterations=3)
-    routed = route(lower.to(dtype), weight, num_iterations=3)
-    torch.testing.assert_close(traced.capsules[-1], routed, rtol=torch.finfo(dtype).eps, atol=0)
-    assert traced.votes.dtype == traced.logits.dtype == torch.float32
-
-
-def test_each_pass_is_computed_once(monkeypatch):
-    coupled, coupling = [], routing._coupling
-    monkeypatch.setattr(routing, "_coupling", lambda *a: coupled.append(1) or coupling(*a))
-    trace(*draw()[:2], num_iterations=5)
-    assert len(coupled) == 5
-
-
-def test_wrong_arguments():
-    with pytest.raises(ValueError, match="at least 1 iteration"):
-        trace(*draw()[:2], num_iterations=0)

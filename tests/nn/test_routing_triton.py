@@ -127,11 +127,6 @@ def test_the_kernels_equal_the_reference_in_double(route, sizes, options):
     compare(route, *draw(*sizes, strided=True), **options)
 
 
-def test_without_bias(route):
-    lower, weight, _, grad = draw(2, 5, 3, 3, 5)
-    compare(route, lower, weight, None, grad, num_iterations=2)
-
-
 @pytest.mark.parametrize("gradient", ["all", "last"])
 @pytest.mark.parametrize("sizes", [(20, 5, 3, 8, 16), (1, 3, 2, 17, 20)], ids=str)
 def test_tensor_cores_equal_the_reference(route, tf32, monkeypatch, sizes, gradient):
@@ -140,39 +135,3 @@ def test_tensor_cores_equal_the_reference(route, tf32, monkeypatch, sizes, gradi
         monkeypatch.setitem(TOLERANCE, torch.float32, 5e-3)
     options = dict(num_iterations=3, leaky=True, gradient=gradient)
     compare(route, *draw(*sizes, dtype=torch.float32), **options)
-
-
-def test_zero_lower_capsules_give_zero_capsules_and_gradients(route):
-    lower, weight, _, grad = draw(2, 5, 3, 3, 5, dtype=torch.float32)
-    arguments = torch.zeros_like(lower), weight, None, grad
-    for tensor in value_and_gradients(route, *arguments, num_iterations=2):
-        assert tensor.eq(0).all()
-
-
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # numpy's, of inf - inf
-def test_a_non_finite_pose_makes_its_image_nan(route):
-    lower, weight, _, grad = draw(5, 5, 3, 3, 5, dtype=torch.float32)
-    lower[1, 2, 2] = float("inf")
-    found, gradient, _ = value_and_gradients(route, lower, weight, None, grad, num_iterations=2)
-    others = [0, 2, 3, 4]
-    assert found[1].isnan().all() and found[others].isfinite().all()
-    assert gradient[1].isnan().any() and gradient[others].isfinite().all()
-
-
-def test_autocast_still_sums_in_float32(route):
-    lower, weight, bias, _ = draw(2, 5, 3, 3, 5, dtype=torch.float32)
-    wanted = route_reference(lower, weight, num_iterations=2, bias_jd=bias)
-    with torch.autocast(DEVICE, dtype=torch.bfloat16):
-        found = route(lower, weight, num_iterations=2, bias_jd=bias)
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
-
-
-def test_the_votes_are_not_stored(route):
-    """All tensors kept for the backward pass are far smaller than [b, i, j, d]."""
-    lower, weight, bias, _ = draw(16, 20, 10, 2, 16, dtype=torch.float32)
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda t: kept.append(t.numel()) or t, lambda t: t
-    ):
-        route(lower, weight.requires_grad_(), bias_jd=bias, num_iterations=2)
-    assert kept and max(kept) <= 16 * 20 * 10 * 16 / 7
