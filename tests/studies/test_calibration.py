@@ -12,7 +12,6 @@ from capsnet.studies.calibration.measure import (
     count_table,
     reliability,
     reliability_table,
-    scramble,
 )
 
 
@@ -39,12 +38,6 @@ def test_calibration_error_is_the_mean_gap(confidences, hits, error, side):
     assert calibration_error(table.assign(group="predicted digits")) == (pytest.approx(error), side)
 
 
-@pytest.mark.parametrize("wrong", [-0.1, 1.5, float("nan")])
-def test_only_probabilities_are_taken(wrong):
-    with pytest.raises(ValueError, match="wanted 0 to 1"):
-        reliability(torch.tensor([0.5, wrong]), torch.tensor([True, True]))
-
-
 def test_groups_of_the_reliability_table():
     """Four examples of digit 3, predicted 3, 3, 3 and 5 with length 0.8: 80 expected, 75 observed.
     All ten: also 36 lengths of 0 with one digit present: (4 x 5 + 36 x 100 / 36) / 40 = 3.
@@ -57,16 +50,6 @@ def test_groups_of_the_reliability_table():
     assert calibration_error(table, "all ten digits")[0] == pytest.approx(3, abs=1e-4)
     row = table[table["group"] == "predicted digits"].iloc[0]
     assert row["there"] == 75 and row["there_low"] < 75 < row["there_high"]
-
-
-def test_scrambling_keeps_the_tiles_and_moves_them():
-    """Neighbours within a row of a tile stay neighbours."""
-    images = torch.arange(2 * 144).view(2, 1, 12, 12).float()
-    mixed = scramble(images, tile=4, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(mixed.flatten(1).sort(dim=1).values, images.flatten(1))
-    assert not torch.equal(mixed, images) and (mixed[0, 0, 0, :4].diff() == 1).all()
-    with pytest.raises(ValueError, match="do not fill"):
-        scramble(images, tile=5, generator=torch.Generator())
 
 
 class InkCounter(nn.Module):

@@ -15,7 +15,6 @@ from capsnet.studies.perturbation.effects import (
     Sweep,
     clearest,
     effect_table,
-    effect_words,
     fit_slopes,
 )
 
@@ -58,10 +57,9 @@ def test_slopes_and_rank_correlations():
 
 
 def test_two_sigma_values():
-    """1, 2, 3 have a standard deviation of 1; equal numbers or a single capsule have 0."""
+    """1, 2, 3 have a standard deviation of 1; equal numbers have 0."""
     poses = torch.tensor([[1.0, 5], [2, 5], [3, 5]])
     assert perturbation.two_sigma_values(poses, 5).tolist() == [[-2, -1, 0, 1, 2], [0] * 5]
-    assert perturbation.two_sigma_values(poses[:1], 5).eq(0).all()
 
 
 def test_known_effects_have_their_size_and_sign():
@@ -80,38 +78,30 @@ def test_known_effects_have_their_size_and_sign():
     assert (other["name"] == "none").all() and other["ink_difference"].eq(7).all()
 
 
-def test_an_invisible_effect_is_not_significant():
-    """A thickness that grows by 0.2 px in each image is below half a pixel."""
+def test_what_is_invisible_or_within_chance_is_not_significant():
+    """A thickness that grows by 0.2 px in each image is below half a pixel. Slopes of +-40 around 4
+    in 50 images: the mean is large, its interval holds zero. One image has no interval.
+    """
     grown = row_of(table(made_up({"thickness": 0.4}, noise=0.001)), 0, 0, "thickness")
     assert grown["slope_low"] > 0.39 and not grown["significant"] and grown["name"] == "none"
-
-
-def test_a_large_effect_within_chance_is_not_significant():
-    """Slopes of +-40 around 4 in 50 images: the mean is large, its interval holds zero."""
     slope = np.stack([4 + 40 * (-1.0) ** np.arange(50), np.zeros(50)], axis=1)
     found = made_up({}) | {"slant": Slopes(slope, np.sign(slope), np.full(50, 10.0))}
     slant = row_of(table(found), 0, 0, "slant")
     assert slant["slope_low"] < 0 < slant["slope_high"] and slant["change"] == pytest.approx(2)
     assert not slant["significant"]
+    single = table(made_up({"slant": 40.0}, num_images=1))
+    assert single["slope_low"].isna().all() and not single["significant"].any()
 
 
 def test_the_interval_is_students():
-    """Slopes 1, 2, 3: mean 2, standard error 1 / sqrt(3), t of 2 degrees of freedom 4.3027."""
-    slope = np.array([[1.0, 0], [2, 0], [3, 0]])
-    found = made_up({}) | {"slant": Slopes(slope, slope, np.ones(3))}
+    """Slopes 1, 2, 3: mean 2, standard error 1 / sqrt(3), t of 2 degrees of freedom 4.3027. An
+    image without ink does not count.
+    """
+    slope = np.array([[1.0, 0], [2, 0], [3, 0], [np.nan, 0]])
+    found = made_up({}) | {"slant": Slopes(slope, slope, np.ones(4))}
     slant = row_of(table(found), 0, 0, "slant")
-    assert slant["slope"] == 2
+    assert slant["slope"] == 2 and slant["examples"] == 3
     assert slant["slope_high"] == pytest.approx(2 + 4.30265 / np.sqrt(3), rel=1e-5)
-
-
-def test_images_without_ink_do_not_count_and_one_image_is_not_significant():
-    found = made_up({"slant": 40.0})
-    found["slant"].slope[:10] = np.nan
-    slant = row_of(table(found), 0, 0, "slant")
-    assert slant["examples"] == 40 and slant["significant"]
-    single = table(made_up({"slant": 40.0}, num_images=1))
-    assert single["slope_low"].isna().all() and not single["significant"].any()
-    assert row_of(table(made_up({"slant": np.nan})), 0, 0, "slant")["examples"] == 0
 
 
 def test_a_dimension_is_named_after_its_largest_effect():
@@ -124,23 +114,6 @@ def test_a_dimension_is_named_after_its_largest_effect():
     assert row_of(effects, 1, 0, "slant")["name"] == "thickness +20 %"
     assert row_of(effects, 1, 0, "thickness")["effect"] == pytest.approx(2, rel=0.02)
     assert clearest(effects)["measure"].tolist() == ["thickness", "horizontal_centre"]
-    assert clearest(effects.assign(significant=False)).empty
-
-
-@pytest.mark.parametrize(
-    ("measure", "change", "overlap", "words"),
-    [
-        ("horizontal_centre", -0.84, 90, "moves left 0.8 px"),
-        ("horizontal_centre", 0.84, 80, "centre right 0.8 px"),
-        ("vertical_centre", 1.25, 85, "moves up 1.2 px"),
-        ("vertical_centre", -1.0, np.nan, "centre down 1.0 px"),
-        ("slant", 12.3, 50, "slant +12°"),
-        ("width", -2.0, 50, "width \N{MINUS SIGN}20 %"),
-    ],
-)
-def test_effects_in_words(measure, change, overlap, words):
-    row = {"measure": measure, "change": change, "change_percent": 10 * change}
-    assert effect_words(pd.Series(row | {"shape_overlap": overlap})) == words
 
 
 class Painter(nn.Module):
@@ -172,21 +145,9 @@ def test_sweep_of_a_decoder_that_widens():
     assert still["name"] == "none" and still["shape_overlap"] == pytest.approx(100)
 
 
-def test_both_ends_and_the_middle_are_measured():
-    assert perturbation.measured_values(11) == [0, 2, 5, 8, 10]
-    assert perturbation.measured_values(3) == [0, 1, 2]
-
-
-def test_the_typical_image_is_nearest_to_the_mean():
-    """Slopes 0, 4, 5 and one unknown: their mean is 3, so the second."""
-    assert perturbation.typical(np.array([[0.0], [4.0], [5.0], [np.nan]])) == 1
-    assert perturbation.typical(np.full((2, 1), np.nan)) == 0
-
-
 def test_a_sweep_changes_one_number_of_one_capsule_and_passes_through_zero():
     values = perturbation.sweep_values(0.25, 0.05)
-    assert len(values) == 11 and values[5] == 0
-    torch.testing.assert_close(values[[0, 10]], torch.tensor([-0.25, 0.25]))
+    torch.testing.assert_close(values, torch.linspace(-0.25, 0.25, 11))
     torch.manual_seed(0)
     model = CapsNet(image_size=28, conv_channels=8, primary_types=2, decoder_sizes=[16])
     poses, label = torch.randn(2, 16) * 0.2, torch.tensor([[4]])
@@ -200,10 +161,3 @@ def test_a_sweep_changes_one_number_of_one_capsule_and_passes_through_zero():
         moved = model.decoder(capsules, label)[0, 0]
     torch.testing.assert_close(images[1, :, 5], unperturbed.expand(16, -1, -1))
     torch.testing.assert_close(images[1, 7, 2], moved)
-
-
-def test_relative_change_by_hand():
-    """Ends that differ by 2 in one pixel, on a digit with ink 4: one half."""
-    images = torch.ones(1, 1, 3, 2, 2)
-    images[0, 0, 2, 0, 0] = 3
-    assert perturbation.relative_change(images).tolist() == [0.5]

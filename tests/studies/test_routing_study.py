@@ -14,7 +14,6 @@ from capsnet.studies.routing.measure import (
     measure,
     num_votes,
     spatial_map,
-    summarise,
     trace_routing,
     vote_maps,
 )
@@ -70,38 +69,6 @@ def test_contributions_sum_to_one_and_a_vote_against_is_negative():
 def test_differences_are_from_the_previous_iteration():
     found = difference(torch.tensor([1.0, 3.0, 2.0]).view(3, 1, 1).expand(3, 4, 5))
     assert found[0].isnan() and found[1:].tolist() == [2.0, 1.0]
-
-
-def test_an_error_has_a_wilson_interval():
-    """3 of 10 wrong: 10.8 to 60.3 %."""
-    values = torch.zeros(10, 1, len(UNITS))
-    values[:3, 0, list(UNITS).index("error")] = 100
-    row = summarise(values).set_index("measure").loc["error"]
-    assert row["value"] == 30
-    assert (row["low"], row["high"]) == pytest.approx((10.78, 60.32), abs=0.01)
-
-
-def test_agreement_is_weighted_by_the_coupling():
-    """Capsule 0 gets one vote along it (cosine 1) and one across (0), of lengths 1 and 3. Coupled
-    alike they agree by 1/4; coupled 0.9 and 0.1 by 0.9 / (0.9 + 3 x 0.1) = 3/4.
-    """
-    votes = torch.zeros(2, 2, 2)
-    votes[0, 0, 0] = votes[1, 0, 1] = 2
-    capsules = torch.tensor([[[0.5, 0.0], [0.0, 0.0]]]).repeat(2, 1, 1)
-    couplings = torch.tensor([[[0.5, 0.5], [0.5, 0.5]], [[0.9, 0.1], [0.1, 0.9]]])
-    trace = Trace(votes, torch.zeros(2, 2, 2), couplings, capsules)
-    one = TracedSample(trace, torch.tensor([1.0, 3.0]), torch.ones(1, 2).bool(), 2, [0], 2, (9, 2))
-    agreement = measure(one)[:, list(UNITS).index("agreement")]
-    torch.testing.assert_close(agreement, torch.tensor([0.25, 0.75]))
-
-
-def test_leaky_couplings_are_normalised():
-    """(0.2, 0.2, 0) and (0, 0.1, 0) are shares (1/2, 1/2, 0) and (0, 1, 0)."""
-    leaky = measure(traced([[0.2, 0.2, 0.0], [0.0, 0.1, 0.0]]))
-    others = measure(traced([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]))
-    names = ("entropy", "agreement", "own_coupling", "other_coupling", "absent_coupling")
-    for place in map(list(UNITS).index, names):
-        torch.testing.assert_close(leaky[:, place], others[:, place])
 
 
 @pytest.mark.parametrize(("num_digits", "iterations"), [(1, 3), (2, 1)])

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from capsnet.data.mnist import Digits
 from capsnet.learning.evaluation import Evaluator
 from capsnet.metrics import box_overlap, mean_interval
 from capsnet.studies.separation.measure import COLUMNS, means, separation_accuracy, separation_table
@@ -68,13 +67,3 @@ def test_a_network_is_compared_with_trivial_answers(
     if decoder_sizes:
         expected = predictions.reconstruction_error.mean().item()
         assert squared["network"] == pytest.approx(expected, rel=1e-5)
-
-
-def test_class_means_separate_digits_at_different_places(make_evaluator):
-    """If each class has a column of its own, its mean is brighter there: 100 %."""
-    evaluator = make_evaluator(2, image_size=36, decoder_sizes=[8])
-    columns = torch.zeros(20, 28, 28, dtype=torch.uint8)
-    columns[torch.arange(20), :, 2 * (torch.arange(20) % 10)] = 255
-    evaluator = evaluator._replace(digits=Digits(columns, torch.arange(20) % 10))
-    table = separation_table(evaluator, evaluator.evaluate(12, num_kept=12), 12)
-    assert table.set_index("measure").loc["class_means_accuracy", "value"] == 100
