@@ -27,36 +27,26 @@ def hooks_as_before(monkeypatch):
         signal.signal(number, handler)
 
 
-def raising(error):
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ValueError("seed: got -1"), 1, "train: seed: got -1\n"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 1, "train: CUDA out of memory\n"),
+        (KeyboardInterrupt(), 130, "train: interrupted\n"),
+    ],
+)
+def test_a_users_error_is_its_message(capsys, error, code, line):
     def stage():
         raise error
 
-    return stage
-
-
-def test_a_users_error_is_its_message(capsys):
     with pytest.raises(SystemExit) as stopped:
-        run(raising(ValueError("seed: got -1")), "train")
-    assert stopped.value.code == 1
-    assert capsys.readouterr().err == "train: seed: got -1\n"
-
-
-def test_a_full_gpu_is_its_message(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        run(raising(torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB")), "train")
-    assert stopped.value.code == 1
-    assert capsys.readouterr().err == "train: CUDA out of memory. Tried 2 GiB\n"
+        run(stage, "train")
+    assert (stopped.value.code, capsys.readouterr().err) == (code, line)
 
 
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(KeyError):
-        run(raising(KeyError("bug")), "train")
-
-
-def test_an_interrupted_stage_says_so(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        run(raising(KeyboardInterrupt()), "train")
-    assert stopped.value.code == 130 and "interrupted" in capsys.readouterr().err
+        run(lambda: {}["bug"], "train")
 
 
 def test_a_terminated_stage_leaves_through_its_context_managers():
