@@ -6,7 +6,8 @@ pretrained/mnist.safetensors. A network trained on single digits names one, a ne
 pairs (--pairs) one or two, those longer than 0.5. A baseline gives probabilities for lengths.
 
 "rejected, perhaps 7 (0.41): <reason>" means that the picture may hold no digit: no capsule is
-longer than 0.5, the reconstruction does not resemble the picture, or another capsule is a rival.
+longer than 0.5, the reconstruction does not resemble the picture, another capsule is a rival, or
+the picture holds several marks of about the same size.
 Without a decoder only the lengths decide. A network with an error above 20 % says so each time.
 """
 
@@ -59,7 +60,7 @@ def parse() -> argparse.Namespace:
         "--pairs", action="store_true", help="use the pretrained network for two overlapping digits"
     )
     parser.add_argument(
-        "--figure", type=Path, help="PNG to write, of the inputs and reconstructions"
+        "--figure", type=Path, help="PNG to write: what was taken, inputs, reconstructions"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per line, all lengths")
     arguments = parser.parse_args()

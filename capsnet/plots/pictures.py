@@ -54,7 +54,7 @@ def picture_columns(
     for _, group in groupby(sorted(columns, key=lambda one: one.group), key=lambda one: one.group):
         group = list(group)
         bands += [group[at : at + MOST_COLUMNS] for at in range(0, len(group), MOST_COLUMNS)]
-    height, width = columns[0].pictures[0].shape
+    height, width = columns[0].pictures[0].shape[:2]
     scale = max(1, MOST_WIDTH // width)
     across, down = scale * width + GAP, scale * height + GAP
     head = LINE * (1 + columns[0].heading.count("\n"))

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageOps
 
-from capsnet.plots.canvas import INK, color_key, overlay
-from capsnet.plots.pictures import Column, picture_columns
+from capsnet.plots.canvas import INK, SECOND_DIGIT, color_key, overlay
+from capsnet.plots.pictures import MOST_WIDTH, Column, picture_columns
+from capsnet.reading.handwriting import read_grey
 from capsnet.reading.recognition import Reading
 
 HEADING_LETTERS = 9  # above a picture
@@ -15,11 +17,13 @@ HEADING_LETTERS = 9  # above a picture
 def drawings(
     readings: Mapping[Path, Reading], path: Path, *, num_digits: int, warning: str
 ) -> None:
-    """Inputs above their reconstructions, for two digits separately and together."""
-    names, key = ["input", "recon-\nstruction"], None
-    note = "In brackets the length of the capsule, from 0 to 1"
+    """Pictures, in orange what was taken for the digits, above the inputs and their
+    reconstructions, for two digits separately and together.
+    """
+    names, key = ["picture", "input", "recon-\nstruction"], None
+    note = "Orange: taken for the digit. In brackets the length of the capsule, from 0 to 1"
     if num_digits > 1:
-        names = ["input", "longest\ncapsule", "second\ncapsule", "together"]
+        names = ["picture", "input", "longest\ncapsule", "second\ncapsule", "together"]
         key = color_key("longest capsule", "second capsule")
         note += "; all black: no second digit"
     if any(reading.rejected for reading in readings.values()):
@@ -30,9 +34,20 @@ def drawings(
     for picture, reading in readings.items():
         drawn = reading.reconstructions
         pictures = [reading.image, *(in_colors(drawn) if num_digits > 1 else drawn)]
+        times = MOST_WIDTH // len(reading.image)
+        pictures = [each.repeat(times, axis=0).repeat(times, axis=1) for each in pictures]
+        pictures.insert(0, with_taken(read_grey(picture.read_bytes()), reading, len(pictures[0])))
         columns.append(Column(heading(picture.stem, reading, num_digits), INK, 0, pictures))
-    title = "Inputs and reconstructions of the predicted digits"
+    title = "Pictures, inputs and reconstructions of the predicted digits"
     picture_columns(columns, path, names=names, title=title, note=note, key=key)
+
+
+def with_taken(grey: np.ndarray, reading: Reading, size: int) -> np.ndarray:
+    """Brightness [h, w] with what was taken in orange, on a square [size, size, 3]."""
+    share = reading.taken[..., None]
+    colored = grey[..., None] * (1 - share) + SECOND_DIGIT * share
+    image = Image.fromarray((255 * colored.clip(0, 1)).astype(np.uint8))
+    return np.asarray(ImageOps.pad(image, (size, size), color="white")) / 255
 
 
 def in_colors(reconstructions: np.ndarray) -> list[np.ndarray]:

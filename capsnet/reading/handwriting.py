@@ -2,7 +2,7 @@
 
 MNIST (http://yann.lecun.com/exdb/mnist): white ink on black, scaled to fit a box of 20x20 px, the
 centre of mass in the middle of 28x28. A picture may have any size, colour and transparency, dark on
-light or light on dark. Its paper is the median of its border.
+light or light on dark. `capsnet.reading.page` finds the ink on it.
 """
 
 import io
@@ -11,17 +11,20 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
-from skimage.measure import label
+from scipy.ndimage import center_of_mass, maximum_filter
+
+from capsnet.reading.page import FAINT, find_ink, stroke_width
 
 LARGEST = 1024  # pixels; larger pictures are reduced first
-FAINT = 0.1  # of full ink: fainter pixels do not count in the box around the ink
-SPECK = 0.01  # of the ink of the largest stain: smaller stains are dropped
-LEAST_CONTRAST = 0.08  # between ink and paper; black to white is 1
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # at byte 8
+THINNEST = 1.6  # pixels, of a stroke in the box; a pen's may be a tenth of that
+OFF_CENTRE = 1.0  # pixels between centre of mass and middle, at most, in MNIST and a little more
+OFF_SIZE = 2  # pixels by which the box of a digit of MNIST may differ from 20
 MARGIN = 1  # pixels without ink at the edge, as in 98 % of MNIST and MultiMNIST
 
 
 def read_handwriting(file: Path | bytes) -> np.ndarray:
-    """Ink float [h, w], 0 paper to 1 stroke, of a picture file or its bytes.
+    """Ink float [h, w], 0 paper to 1 stroke, of the marks in a picture file or its bytes.
 
     Reads every format of Pillow, the first picture of several. Raises ValueError if there is none.
     """
@@ -62,45 +65,19 @@ def decode(data: bytes) -> Image.Image:
         limit = Image.MAX_IMAGE_PIXELS // 10**6
         raise ValueError(f"larger than {limit} million pixels: make it smaller") from None
     except Image.UnidentifiedImageError:
+        if data[4:8] == b"ftyp" and data[8:12] in HEIC:  # whatever the file's name
+            raise ValueError("HEIC, which Pillow does not read: save it as JPEG or PNG") from None
         raise ValueError("not a picture in a format that Pillow knows") from None
     except Exception as error:  # the decoders of broken files raise nearly anything
         raise ValueError(f"not a whole picture ({' '.join(str(error).split())})") from None
 
 
-def find_ink(grey: np.ndarray) -> np.ndarray:
-    """Ink float [h, w] in [0, 1] from brightness [h, w] in [0, 1].
-
-    Ink is darker or lighter than the paper, whichever differs more. Raises ValueError without ink.
-    """
-    border = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
-    paper = float(np.median(border))
-    darker, lighter = paper - float(grey.min()), float(grey.max()) - paper
-    contrast = max(darker, lighter)
-    if contrast < LEAST_CONTRAST:
-        raise ValueError("empty: nothing in it is darker or lighter than its border")
-    ink = grey - paper if lighter > darker else paper - grey
-    # The median allows ink on up to half of the border. A picture of noise keeps its peaks.
-    grain = 3 * float(np.median(np.abs(border - paper)))
-    ink = (ink - min(grain, contrast / 2)).clip(0)
-    full = np.percentile(ink[ink > ink.max() / 2], 75)  # so not only the darkest pixel is full ink
-    return without_specks((ink / full).clip(0, 1))
-
-
-def without_specks(ink: np.ndarray) -> np.ndarray:
-    """Drop small stains, which would enlarge the box around the digits."""
-    stains = label(ink > FAINT, connectivity=2)
-    mass = np.bincount(stains.ravel(), weights=ink.ravel())
-    kept = mass >= SPECK * mass[1:].max()
-    kept[0] = True  # the paper and the faint edges of strokes
-    return ink * kept[stains]
-
-
 def fit(ink: np.ndarray, *, image_size: int, box_size: int) -> np.ndarray:
     """Scale ink to a box of `box_size` px, its centre of mass in the middle: float32 [size, size].
 
-    A picture of exactly the network's size stays as it is.
+    A picture of the network's size whose digit lies so already stays as it is.
     """
-    if ink.shape == (image_size, image_size):
+    if lies_as_trained(ink, image_size, (box_size,), OFF_CENTRE):
         return ink.astype(np.float32)
     scaled = scale(ink, box_size)
     top, left = (place(scaled.sum(axis=1 - axis), image_size) for axis in (0, 1))
@@ -110,8 +87,31 @@ def fit(ink: np.ndarray, *, image_size: int, box_size: int) -> np.ndarray:
     return canvas
 
 
+def thickened(ink: np.ndarray, box_size: int) -> np.ndarray:
+    """Ink [h, w] whose strokes are at least THINNEST wide in a box of `box_size` px."""
+    longer = max(np.ptp(places) + 1 for places in np.nonzero(ink > FAINT))
+    missing = THINNEST * longer / box_size - stroke_width(ink > 0.5)
+    more = max(0, round(missing / 2))  # on either side
+    return maximum_filter(np.pad(ink, more), 1 + 2 * more)
+
+
+def lies_as_trained(
+    ink: np.ndarray, image_size: int, boxes: tuple[int, ...], off_centre: float
+) -> bool:
+    """Whether ink [h, w] has the network's size, a box of about one of the sizes `boxes` and its
+    centre of mass within `off_centre` px of the middle in both directions.
+    """
+    if ink.shape != (image_size, image_size) or not ink.any():
+        return False
+    longer = max(np.ptp(places) + 1 for places in np.nonzero(ink > FAINT))
+    centre = np.array(center_of_mass(ink))
+    near = np.abs(centre - image_size / 2).max() <= off_centre
+    return bool(near and min(boxes) - OFF_SIZE <= longer <= max(boxes) + OFF_SIZE)
+
+
 def scale(ink: np.ndarray, box_size: int) -> np.ndarray:
     """The box around the ink, its longer side `box_size` px, its maximum 1."""
+    ink = thickened(ink, box_size)
     rows, columns = np.nonzero(ink > FAINT)
     crop = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     factor = box_size / max(crop.shape)

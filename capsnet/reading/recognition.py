@@ -12,10 +12,12 @@ from capsnet.learning.evaluation import decode, predict
 from capsnet.learning.rejection import DEFAULT_THRESHOLD, rejection_factors
 from capsnet.losses import THRESHOLD, probabilities
 from capsnet.reading.errors import KnownError, known_error
-from capsnet.reading.handwriting import fit
+from capsnet.reading.handwriting import fit, lies_as_trained
+from capsnet.reading.page import choose_marks
 
 DIGIT_BOX = 20  # pixels, the longer side of the box around a digit (MNIST)
 PAIR_BOXES = (20, 22, 24, 26)  # around two overlapping digits, 90 % of MultiMNIST
+PAIR_SHIFT = 5  # pixels between the centre of mass of two digits and the middle, at most
 PAIR_BOX = 23  # their mean
 NO_CAPSULE = f"no capsule is longer than {THRESHOLD}"
 NO_PROBABILITY = f"no digit has a probability above {THRESHOLD}"
@@ -41,7 +43,8 @@ class Reader(NamedTuple):
 class Reading(NamedTuple):
     """The prediction for one picture: the network's input [h, w], lengths [10] (probabilities of a
     network without capsules), the predicted digits by falling length, the reason for a rejection,
-    and the reconstructions of the digits [k, h, w], None without a decoder.
+    the reconstructions of the digits [k, h, w], None without a decoder, and the ink of the picture
+    that was taken for the digits, in the picture's own pixels.
     """
 
     image: np.ndarray
@@ -49,6 +52,7 @@ class Reading(NamedTuple):
     digits: tuple[int, ...]
     reason: str | None
     reconstructions: np.ndarray | None
+    taken: np.ndarray | None = None
 
     @property
     def rejected(self) -> bool:
@@ -83,8 +87,13 @@ def read(reader: Reader, ink: np.ndarray) -> Reading:
     boxes = [DIGIT_BOX]
     if reader.num_digits > 1:
         boxes = [PAIR_BOX] if reader.model.decoder is None else PAIR_BOXES
-    images = [fit(ink, image_size=reader.image_size, box_size=box) for box in boxes]
-    return min((read_image(reader, image) for image in images), key=Reading.misfit)
+    if lies_as_trained(ink, reader.image_size, boxes, PAIR_SHIFT if reader.num_digits > 1 else 1):
+        taken, why, images = ink, None, [ink.astype(np.float32)]
+    else:
+        taken, why = choose_marks(ink, reader.num_digits)
+        images = [fit(taken, image_size=reader.image_size, box_size=box) for box in boxes]
+    reading = min((read_image(reader, image) for image in images), key=Reading.misfit)
+    return reading._replace(taken=taken, reason=why or reading.reason)
 
 
 def answer(reading: Reading, reader: Reader) -> dict[str, object]:

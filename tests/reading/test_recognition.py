@@ -9,7 +9,7 @@ from capsnet.learning.rejection import rejection_score, rejection_threshold
 from capsnet.losses import probabilities
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import Prediction
-from capsnet.reading.recognition import Reader, choose_digits, read
+from capsnet.reading.recognition import Reader, choose_digits, read, read_image
 
 
 class Templates(torch.nn.Module):
@@ -72,16 +72,16 @@ def test_a_rejection_gives_the_weaker_factor_as_its_reason(templates):
     """A picture that no template resembles; one that two templates draw in equal shares."""
     noise = torch.rand(28, 28, generator=seeded_generator("noise")).numpy()
     reader = Reader(Templates(templates), 28, 1, rejection_threshold=2)
-    assert read(reader, noise).reason == "no capsule is longer than 0.5"
+    assert read_image(reader, noise).reason == "no capsule is longer than 0.5"
     between = (0.55 * templates[3] + 0.45 * templates[7]).numpy()
-    reading = read(reader, between)
+    reading = read_image(reader, between)
     assert reading.digits == (3,)
     assert reading.reason == f"7 ({reading.lengths[7]:.2f}) is a rival"
     blank = Templates(templates)
     blank.decoder = lambda capsules, labels: torch.zeros(1, 1, 28, 28)
-    reading = read(Reader(blank, 28, 1), templates[3].numpy())
+    reading = read_image(Reader(blank, 28, 1), templates[3].numpy())
     assert reading.reason == "the reconstruction does not resemble the picture"
-    assert read(Reader(blank, 28, 1, -1), templates[3].numpy()).reason is None
+    assert read_image(Reader(blank, 28, 1, -1), templates[3].numpy()).reason is None
 
 
 def test_rejection_score_is_correlation_times_share_of_squared_lengths():
@@ -110,8 +110,8 @@ def test_the_rejection_threshold_is_a_quantile_of_correct_predictions(templates)
     batch = Batch(images[:, None], None, None, labels[:, None])
     threshold = rejection_threshold(model, [batch], torch.float32)
     reader = Reader(model, 28, 1, threshold)
-    readings = [read(reader, image.numpy()) for image in images[:-1]]
+    readings = [read_image(reader, image.numpy()) for image in images[:-1]]
     assert [reading.digits for reading in readings] == [(n % 10,) for n in range(200)]
     assert sum(reading.rejected for reading in readings) == 5
-    assert read(reader, noise[0].numpy()).rejected
+    assert read_image(reader, noise[0].numpy()).rejected
     assert rejection_threshold(model, [], torch.float32) is None

@@ -1,5 +1,6 @@
-// Drawn ink -> what the network takes, as capsnet/reading/handwriting.py has it, but for specks, which stay, and for the way
-// of shrinking: each new pixel is the mean of the old ones under it.
+// Drawn ink -> what the network takes, as capsnet/reading/handwriting.py has it, but for the way of shrinking: each new pixel
+// is the mean of the old ones under it. All ink of a layer is the digit: what capsnet/reading/page.py sets aside on a
+// photograph (shadows, lines, a desk, specks, other marks) is not looked for, and thin strokes stay thin.
 const Handwriting = (() => {
   const FAINT = 0.1; // of full ink: fainter pixels do not count for the box
   const MARGIN = 1; // pixels without ink at the edge, if there is room
