@@ -22,7 +22,7 @@ from capsnet.explore import page
 from capsnet.learning.evaluation import load_evaluator
 from capsnet.nn.registry import network_class
 from capsnet.reading.handwriting import fit
-from capsnet.reading.recognition import load_reader, read
+from capsnet.reading.recognition import load_reader, read_image
 
 SIZES = dict(decoder_sizes=[32, 64], weight_std=0.5)
 STEM = dict(channels=[16, 32], kernels=[5, 5], strides=[2, 1], primary_kernel=5)
@@ -194,7 +194,7 @@ def test_a_person_can_browse_draw_and_turn(made, tmp_path):
     found = in_chromium(out.read_text(), PERSON, tmp_path)
     assert found["errors"] == []
     for each in found["read"]:
-        reading = read(reader, np.array(each["image"], np.float32).reshape(size, size))
+        reading = read_image(reader, np.array(each["image"], np.float32).reshape(size, size))
         off = np.abs(each["lengths"] - reading.lengths).max()
         assert off <= page_of["difference"]["length"] + 1e-3
         drawn = np.array(each["decoded"][reading.digits[0]]).reshape(size, size)
