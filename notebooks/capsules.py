@@ -907,21 +907,21 @@ drawing.differences(list(rows), points, 3 * [drawing.BLUE] + 2 * [drawing.GREEN]
 # </details>
 #
 # 2. In the toy of step 3, move every part of the face by the same distance. What happens to its capsule? Then move
-#    only the nose.
+#    only the nose, far away.
 #
 # <details><summary>Solution</summary>
 #
 # ```python
 # together, alone = poses.clone(), poses.clone()
 # together[0, :4, :2] += 0.3
-# alone[0, 2, :2] += 0.9
+# alone[0, 2, :2] -= 1.5
 # for moved_poses in (poses, together, alone):
 #     v = route_reference(moved_poses, matrices, num_iterations=3)[0, 0]
 #     print(f"direction {torch.rad2deg(torch.atan2(v[1], v[0])):.0f} degrees, length {v.norm():.2f}")
 # ```
 #
-# All votes move together, so they still agree: the capsule turns and keeps its length. A nose out of place moves one
-# vote only.
+# All votes move together, so they still agree: the capsule turns and stays long. The vote of a nose out of place no
+# longer agrees: the capsule gets shorter.
 #
 # </details>
 #
@@ -937,7 +937,7 @@ drawing.differences(list(rows), points, 3 * [drawing.BLUE] + 2 * [drawing.GREEN]
 # print(percent_wrong(is_wrong(once, test)), "against", percent_wrong(is_wrong(capsnet, test)))
 # ```
 #
-# The intervals of 297 digits overlap widely. The study needs five seeds and 10,000 pairs to see the difference.
+# The intervals of 297 digits are wide. The study needs five seeds and 10,000 pairs to see the difference.
 #
 # </details>
 #
