@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from capsnet.data.archives import TEN_DIGITS
 from capsnet.files import replace_file
 from capsnet.nn.registry import network_class
 
@@ -28,16 +29,19 @@ def save(
     network: str,
     arguments: Mapping[str, object],
     num_digits: int = 1,
+    data: Mapping[str, object] | None = None,
     validation_error: float | None = None,
     rejection_threshold: float | None = None,
 ) -> None:
     """Write `model`, which is `network_class(network)(**arguments)`.
 
-    num_digits: digits in an image. validation_error: percent. rejection_threshold: see
+    num_digits: digits in an image. data: `classes` and `pictures` of `capsnet.data.mnist.About`
+    where they differ from MNIST's. validation_error: percent. rejection_threshold: see
     `capsnet.learning.rejection`. A value that is None or NaN is left out. Raises the file system
     errors of `replace_file`.
     """
     description = {"network": network, "arguments": dict(arguments), "num_digits": num_digits}
+    description |= {k: data[k] for k in ("classes", "pictures") if k in (data or {})}
     known = {"validation_error": validation_error, "rejection_threshold": rejection_threshold}
     for name, value in known.items():
         if value is not None and not math.isnan(value):
@@ -46,7 +50,8 @@ def save(
 
 
 def describe(path: str | Path) -> dict[str, object]:
-    """Read the metadata: `network`, `arguments`, `num_digits` and, if known, the other two.
+    """Read the metadata: `network`, `arguments`, `num_digits` and, where they are there, the other
+    arguments of `save`.
 
     Raises ValueError if the file is missing, no safetensors file, or not written by `save`.
     """
@@ -72,6 +77,11 @@ def describe(path: str | Path) -> dict[str, object]:
     if found != FORMAT:
         raise ValueError(f"{path} has checkpoint format {found!r:.20}, this code reads {FORMAT}")
     return description
+
+
+def classes(description: Mapping[str, object]) -> tuple[str, ...]:
+    """The names of the classes of a network, of what `describe` returns; by default ten digits."""
+    return tuple(description.get("classes", TEN_DIGITS))
 
 
 def load(path: str | Path) -> nn.Module:

@@ -3,7 +3,7 @@
 Losses are sums over classes, pixels and the digits of an image, and means over images, as in the
 paper. A mean over the 784 pixels would weigh the reconstruction 784 times too little.
 
-Suffixes: b image, j class, k digit in the image, h w pixel.
+Suffixes: b image, j class, k digit in the image, h w pixel; colour has an axis c before h.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-THRESHOLD = 0.5  # a longer capsule means that its digit is present: midway between Eq. 4's margins
+THRESHOLD = 0.5  # a longer capsule means that its class is present: midway between Eq. 4's margins
 
 
 class Losses(NamedTuple):
@@ -41,7 +41,7 @@ def margin_loss(
 def reconstruction_loss(reconstructions_bkhw: Tensor, sources_bkhw: Tensor) -> Tensor:
     """Sum of squared pixel differences, batch mean, a scalar (paper, section 4.1)."""
     difference = reconstructions_bkhw.float() - sources_bkhw
-    return difference.square().sum(dim=(1, 2, 3)).mean()
+    return difference.square().sum(dim=tuple(range(1, difference.ndim))).mean()
 
 
 def softmax_loss(scores_bj: Tensor, targets_bj: Tensor) -> Tensor:

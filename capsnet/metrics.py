@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-INK = 0.5  # a pixel at least this bright belongs to the digit
+INK = 0.5  # a pixel at least this bright belongs to the object
+IMBALANCED = 1.5  # times as many examples of the largest class as of the smallest
 OVERLAP_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the bins of `overlap`
 
 
@@ -78,6 +79,27 @@ def confusion(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return cells.bincount(minlength=num_classes**2).view(num_classes, num_classes)
 
 
+def balanced_accuracy(predictions: Tensor, labels: Tensor) -> float:
+    """Mean over the classes of the share of their objects that is found, in percent."""
+    hits, kinds = found(predictions, labels).flatten().double(), labels.flatten()
+    counts = kinds.bincount()
+    return 100 * (kinds.bincount(hits) / counts)[counts > 0].mean().item()
+
+
+def imbalance(labels: Tensor, num_classes: int) -> tuple[int, int] | None:
+    """The smallest and the largest class if the second has IMBALANCED times as many examples."""
+    counts = labels.flatten().bincount(minlength=num_classes)
+    small, large = int(counts.argmin()), int(counts.argmax())
+    return (small, large) if counts[large] > IMBALANCED * counts[small] else None
+
+
+def brightness(pictures: Tensor) -> Tensor:
+    """Pictures of two objects [b, 2, c, h, w], or without the axis c, as grey [b, 2, h, w]: the
+    brightest channel.
+    """
+    return pictures.amax(dim=2) if pictures.ndim == 5 else pictures
+
+
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     """Multi-hot labels: bool [b, j] from int64 [b, k]."""
     return torch.zeros(len(labels), num_classes, dtype=torch.bool).scatter_(1, labels, True)
@@ -93,7 +115,7 @@ def overlap(sources: Tensor) -> Tensor:
 
     `sources` float [b, 2, h, w]; ink is every pixel of at least `INK`.
     """
-    ink = sources >= INK
+    ink = brightness(sources) >= INK
     shared = ink.all(dim=1).sum(dim=(1, 2))
     smaller = ink.sum(dim=(2, 3)).min(dim=1).values
     return shared / smaller.clamp_min(1)
@@ -105,7 +127,7 @@ def box_overlap(sources: Tensor) -> Tensor:
     The paper does not define the denominator of its "80% overlap" (section 6). `sources` float
     [b, 2, h, w]; a box holds every pixel of at least `INK`.
     """
-    ink = sources >= INK
+    ink = brightness(sources) >= INK
     shared = area = 1
     for side in (ink.any(dim=3), ink.any(dim=2)):  # rows [b, 2, h], columns [b, 2, w]
         places = torch.arange(side.shape[2], device=side.device).expand_as(side)

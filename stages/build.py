@@ -34,6 +34,7 @@ from capsnet.learning.schedules import exponential, one_cycle
 from capsnet.learning.step import ComputeLosses
 from capsnet.learning.training import Trainer
 from capsnet.losses import weighted_losses
+from capsnet.metrics import imbalance
 from capsnet.nn.layers import route_with
 from capsnet.nn.registry import classification_loss, multiply_adds, network_class
 
@@ -41,9 +42,10 @@ SCORED = 500  # validation examples behind the rejection threshold
 CHECKED = 1000  # examples behind each error of a log record
 
 
-def prepare_cpu(config: RunConfig) -> None:
+def prepare_cpu(config: RunConfig, digits: Digits) -> None:
     keep_freed_memory()
-    limit_threads(config.task.batch_size * multiply_adds(config.network, config.arguments))
+    arguments = config.arguments | digits.arguments()
+    limit_threads(config.task.batch_size * multiply_adds(config.network, arguments))
 
 
 class Training:
@@ -52,26 +54,28 @@ class Training:
     def __init__(
         self, config: RunConfig, digits: Path, device: torch.device, distributed: Distributed
     ) -> None:
-        prepare_cpu(config)
         self.config, self.distributed = config, distributed
         self.num_steps = -(-config.task.training_examples // config.task.batch_size)
         dtype = choose_dtype(config.optimizer.precision, device)
         allow_tf32(device, dtype)
+        images = load_digits(digits, "train")
+        prepare_cpu(config, images)
+        self.arguments = config.arguments | images.arguments()
+        fraction, drawn = config.data.validation_fraction, config.evaluate.seed
         self.digits, self.validation = split_validation(
-            load_digits(digits, "train").to(device),
-            config.data.validation_fraction,
-            seeded_generator("validation", config.evaluate.seed),
+            images.to(device), fraction, seeded_generator("validation", drawn)
         )
         if config.data.training_digits is not None:
             drawn = seeded_generator("training digits", config.seed)
             self.digits = stratified_subset(self.digits, config.data.training_digits, drawn)
         next(self.examples(self.validation, 1), None)  # too few digits for a pair stop here
+        warn_of_imbalance(config, self.digits)
         inputs = inputs_of(config.model_dump(), digits)
         inputs |= {"device": device.type, "precision": str(dtype)}
         inputs |= {"processes": str(distributed.size)}
         distributed.agree("code, parameters, digits or versions", inputs)
         torch.manual_seed(config.seed)
-        model = network_class(config.network)(**config.arguments).to(device)
+        model = network_class(config.network)(**self.arguments).to(device)
         route_with(model, config.routing.implementation)
         self.trainer = Trainer(
             model,
@@ -109,6 +113,7 @@ class Training:
             num_digits=task.num_digits,
             max_shift=task.training_shift,
             augment=config.data.augment,
+            balance=config.data.balance,
         )
         return self.trainer.fit(
             draws,
@@ -167,6 +172,17 @@ class Training:
         )
 
 
+def warn_of_imbalance(config: RunConfig, digits: Digits) -> None:
+    found = imbalance(digits.labels.cpu(), len(digits.classes))
+    if found and not config.data.balance:
+        counts = [f"{int((digits.labels == n).sum())} of {digits.classes[n]}" for n in found]
+        print(
+            f"{config.name}: the classes have {' to '.join(counts)} training images: "
+            "data.balance=true draws every class equally often",
+            file=sys.stderr,
+        )
+
+
 def until(records: Iterable[LogRecord], stop_at_error: float | None) -> Iterator[LogRecord]:
     """Log records up to the first that reaches this validation error; None: all of them."""
     for record in records:
@@ -215,7 +231,6 @@ def make_schedule(config: RunConfig, num_steps: int) -> Callable[[int], float]:
 
 def make_evaluator(config: RunConfig, model: Path, digits: Path, device: torch.device) -> Evaluator:
     """The evaluator of the checkpoint `model` on the test split of the folder `digits`."""
-    prepare_cpu(config)
     evaluator = load_evaluator(
         model,
         digits,
@@ -227,5 +242,6 @@ def make_evaluator(config: RunConfig, model: Path, digits: Path, device: torch.d
         image_size=config.task.image_size,
         max_shift=config.task.test_shift,
     )
+    prepare_cpu(config, evaluator.digits)
     route_with(evaluator.model, config.routing.implementation)
     return evaluator

@@ -23,12 +23,15 @@ def main() -> None:
     for run_name in params.runs:  # sizes that do not fit
         config = resolve(params, run_name)
         try:
-            multiply_adds(config.network, config.arguments)
+            multiply_adds(config.network, config.arguments)  # of ten classes and one channel
         except ValueError as error:
             raise ValueError(f"params.yaml: runs.{run_name}: {error}") from None
     affnist = params.data.affnist
     if affnist is not None and not from_root(affnist).exists():
         raise ValueError(f"params.yaml: data.affnist: there is no file or folder {affnist!r}")
+    folder = Path(params.data.folder).expanduser()
+    if params.source == "folder" and not folder.is_dir():
+        raise ValueError(f"params.yaml: data.folder: there is no folder {str(folder)!r}")
     write_text(Path("data/params.ok"), "params.yaml is sound\n")
 
 

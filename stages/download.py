@@ -1,6 +1,6 @@
-"""Download MNIST, or write the digits of scikit-learn as MNIST's four archives.
+"""Get the data set and write its images as four archives like MNIST's.
 
-The budget in params.yaml chooses the source.
+`data.dataset` in params.yaml or, without it, `source` of the budget names the data set.
 """
 
 if not __package__:
@@ -11,7 +11,9 @@ import shutil
 
 from capsnet import program_parser
 from capsnet.config import load
-from capsnet.data.sources import fetch_mnist, write_small_digits
+from capsnet.config.data import Data
+from capsnet.data.mnist import save_digits
+from capsnet.data.sources import Settings, make
 from capsnet.paths import STUDY_PARAMS, digits_folder
 from stages.command import run
 
@@ -25,17 +27,24 @@ def main() -> None:
     shutil.rmtree(partial, ignore_errors=True)  # left by a download that was killed
     partial.mkdir(parents=True)
     try:
-        if params.source == "mnist":
-            own = os.environ.get("MNIST_MIRROR")
-            fetch_mnist(partial, [own] if own else params.data.mirrors)
-        else:
-            write_small_digits(partial)
+        splits = make(params.source, partial, settings_of(params.data))
+        save_digits(partial, splits)
         shutil.rmtree(out, ignore_errors=True)
         os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    print(f"digits from {params.source} are in {out}")
-    print(f"{out} is replaced each time, digits of your own: docs/extending.md, A data set")
+    counts = " and ".join(f"{len(digits):,} {split}" for split, digits in splits.items())
+    classes = f"{len(splits['train'].classes)} classes"
+    print(f"{params.source}: {counts} images of {classes} are in {out}")
+    print(f"{out} is replaced each time, pictures of your own: docs/data.md")
+
+
+def settings_of(data: Data) -> Settings:
+    """The settings of a data set, with the mirrors that environment variables name."""
+    own = os.environ.get("MNIST_MIRROR")
+    chosen = {name: getattr(data, name) for name in Settings._fields if name != "local"}
+    chosen |= {"mirrors": [own] if own else data.mirrors}
+    return Settings(local=os.environ.get("DATA_MIRROR"), **chosen)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def train(
     print(f"{config.name}: {config.network} on {examples}, {processes}\n{HEADER}")
     network = {
         "num_parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "multiply_adds": multiply_adds(config.network, config.arguments),
+        "multiply_adds": multiply_adds(config.network, training.arguments),
     }
     tracker.parameters(network | {"precision": begun["precision"]})
 
@@ -86,8 +86,9 @@ def train(
         trainer.model,
         paths.model,
         network=config.network,
-        arguments=config.arguments,
+        arguments=training.arguments,
         num_digits=config.task.num_digits,
+        data=training.digits.about.differing(),
         validation_error=last.validation_error,
         rejection_threshold=training.rejection_threshold(),
     )

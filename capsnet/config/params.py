@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, create_model, model_validator
 
+from capsnet.config.data import Data, Fraction, ImageSize, Source, TrainingDigits
 from capsnet.config.section import Section
 from capsnet.nn.registry import NETWORKS
 
@@ -27,9 +28,8 @@ Pixels = Annotated[int, Field(ge=0, le=128)]
 Images = Annotated[int, Field(ge=1, le=65536)]
 Iterations = Annotated[int, Field(ge=1, le=100)]
 Intervals = Annotated[int, Field(ge=1, le=10000)]
-TrainingDigits = Annotated[int, Field(ge=10, le=10**12)]  # at least one of each class
-Fraction = Annotated[float, Field(ge=0, le=0.5)]
-Kernel = Annotated[int, Field(ge=1, le=14)]  # pixels
+Kernel = Annotated[int, Field(ge=1, le=64)]  # pixels
+OfTwo = Annotated[tuple[Kernel, Kernel], Field(strict=False)]  # of the two convolutions
 Weight = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -57,7 +57,8 @@ class Stem(Section):
 
 class Network(Section):
     conv_channels: Annotated[int, Field(ge=1, le=4096)]
-    kernel_size: Kernel
+    kernel_size: Kernel | OfTwo
+    strides: OfTwo | None = None  # None: 1 and 2
     primary_types: Annotated[int, Field(ge=1, le=1024)]
     primary_dim: Annotated[int, Field(ge=1, le=256)]
     class_dim: Annotated[int, Field(ge=1, le=256)]
@@ -93,7 +94,7 @@ class CompactTraining(Section):
 
 
 class Budget(Section):
-    source: Literal["mnist", "scikit-learn"]
+    source: Source
     learning_rate: Annotated[OneCycle | Exponential, Field(discriminator="schedule")]
     test_pairs: Count
     study_examples: Count
@@ -105,7 +106,7 @@ class Budget(Section):
 
 class Task(Section):
     digits: Annotated[int, Field(ge=1, le=2)]  # in an image
-    image_size: Annotated[int, Field(ge=28, le=256)]
+    image_size: ImageSize
     training_shift: Pixels
     test_shift: Pixels
     training_examples: Annotated[dict[str, Count], ByBudget]
@@ -130,14 +131,6 @@ class Run(Section):
     stop_at_error: Weight | None = None  # percent, on validation digits
     budget: str | None = None  # only in an override file, as `claim`
     claim: Literal["orientation", "overlap", "digits"] | None = None  # that the run is for
-
-
-class Data(Section):
-    mirrors: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
-    affnist: str | None
-    validation_fraction: Fraction
-    training_digits: TrainingDigits | None  # None: all
-    augment: bool
 
 
 class Routing(Section):
@@ -193,8 +186,8 @@ class Params(Sections):
 
     @property
     def source(self) -> str:
-        """The source of the digits: "mnist" or "scikit-learn"."""
-        return self.budgets[self.budget].source
+        """The data set, a key of DATA_SETS."""
+        return self.data.dataset or self.budgets[self.budget].source
 
     @model_validator(mode="after")
     def _values_fit_together(self, info: ValidationInfo) -> "Params":
@@ -202,6 +195,7 @@ class Params(Sections):
             budgets = ", ".join(info.context["budgets"])
             raise ValueError(f"budget: got {self.budget!r}, wanted one of {budgets}")
         errors = [*self._errors_of_sections(), *self._errors_of_tasks()]
+        errors += self.data.errors_in_study() if info.context["override"] else ()
         for name, run in self.runs.items():
             errors += [f"runs.{name}.{error}" for error in self._errors_of(run)]
             own = [key for key in ("budget", "claim") if getattr(run, key) is not None]
@@ -224,6 +218,9 @@ class Params(Sections):
     def _errors_of_tasks(self) -> Iterator[str]:
         used = {run.task for run in self.runs.values()}
         for name, task in self.tasks.items():
+            if name in used and task.image_size < self.data.image_size:
+                wanted = f"at least data.image_size, {self.data.image_size}"
+                yield f"tasks.{name}.image_size: got {task.image_size}, wanted {wanted}"
             half = task.image_size // 2  # the centre of a digit stays in the image
             for key in ("training_shift", "test_shift"):
                 if (shift := getattr(task, key)) > half:

@@ -2,6 +2,7 @@
 
 from capsnet.config.params import Exponential, OneCycle, Params, Sections
 from capsnet.config.section import Section
+from capsnet.data.registry import DATA_SETS
 from capsnet.nn.registry import NETWORKS
 
 
@@ -23,7 +24,7 @@ class RunConfig(Sections):
 
     name: str
     budget: str
-    source: str  # of the digits: "mnist" or "scikit-learn"
+    source: str  # the data set, a key of DATA_SETS
     seed: int
     network: str  # key of NETWORKS
     arguments: dict[str, object]  # keyword arguments of its class
@@ -35,8 +36,13 @@ class RunConfig(Sections):
 
     @property
     def title(self) -> str:
-        """The run in figures and reports, with its digits if they are not MNIST's."""
-        return self.name if self.source == "mnist" else f"{self.name} ({self.source} digits)"
+        """The run in figures and reports, with its data set if it is not MNIST."""
+        return self.name if self.source == "mnist" else f"{self.name} ({self.source})"
+
+    @property
+    def noun(self) -> str:
+        """What an image shows: "digit"."""
+        return DATA_SETS[self.source].noun
 
     def parameters(self) -> dict[str, object]:
         """The numbers by which runs differ, flat, under the same names at every budget."""
@@ -79,7 +85,9 @@ def resolve(params: Params, run: str) -> RunConfig:
         examples = budget.compact.training_examples.get(own.task, own.examples)
     routing = updated(params.routing, iterations=own.iterations)
     loss = updated(params.loss, reconstruction_weight=own.reconstruction_weight)
-    numbers = params.network.model_dump() | budget.network.model_dump(exclude_none=True)
+    numbers = params.network.model_dump(exclude_none=True) | budget.network.model_dump(
+        exclude_none=True
+    )
     numbers |= {"image_size": task.image_size, "num_digits": task.digits}
     numbers |= {"num_iterations": routing.iterations, **routing.model_dump()}
     if loss.reconstruction_weight == 0:
@@ -87,10 +95,10 @@ def resolve(params: Params, run: str) -> RunConfig:
     return RunConfig(
         name=run,
         budget=params.budget,
-        source=budget.source,
+        source=params.source,
         seed=params.seed if own.seed is None else own.seed,
         network=own.network,
-        arguments={name: numbers[name] for name in NETWORKS[own.network].arguments},
+        arguments={n: numbers[n] for n in NETWORKS[own.network].arguments if n in numbers},
         stop_at_error=own.stop_at_error,
         study_examples=budget.study_examples,
         perturb_examples=budget.perturb_examples,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.io import loadmat
 
-from capsnet.data.archives import NUM_CLASSES
+from capsnet.data.archives import TEN_DIGITS
 from capsnet.data.mnist import Digits
 from capsnet.data.transforms import AFFNIST_SIZE
 from capsnet.paths import from_root
@@ -52,7 +52,7 @@ def read_batch(path: Path) -> Digits:
         raise ValueError(
             f"{path}: image and label_int are {found}, but wanted uint8 [{size**2}, n] and [1, n]"
         )
-    if count and labels.max() >= NUM_CLASSES:
+    if count and labels.max() >= len(TEN_DIGITS):
         raise ValueError(f"{path}: label {labels.max()}, but digits are 0 to 9")
     pixels = np.ascontiguousarray(images.T).reshape(count, size, size)
     return Digits(torch.from_numpy(pixels), torch.from_numpy(labels[0].astype(np.int64)))

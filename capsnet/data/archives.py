@@ -1,4 +1,4 @@
-"""MNIST's four archives and their format, gzipped IDX.
+"""Four archives like MNIST's and their format, gzipped IDX.
 
 IDX (http://yann.lecun.com/exdb/mnist): two zero bytes, a type code (8 = unsigned byte), the number
 of dimensions, one big-endian 32-bit size per dimension, then the bytes.
@@ -16,7 +16,7 @@ ARCHIVES = {  # split -> (images, labels)
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
 }
-NUM_CLASSES = 10
+TEN_DIGITS = tuple("0123456789")  # the classes of MNIST
 MAGIC = b"\0\0\x08"
 
 

@@ -1,7 +1,7 @@
-"""Batches of digits. Batch t is a function of (seed, t) alone.
+"""Batches of images. Batch t is a function of (seed, t) alone.
 
-No state is carried from one batch to the next, so a run can stop and continue at any step. MNIST
-has one digit per image, MultiMNIST two.
+No state is carried from one batch to the next, so a run can stop and continue at any step. An image
+of MNIST has one digit, of MultiMNIST two; other data sets have other objects in their place.
 """
 
 import hashlib
@@ -12,17 +12,23 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.mnist import Digits
-from capsnet.data.multimnist import Classes, draw_partners, draw_shifts, place, sort_classes
+from capsnet.data.multimnist import (
+    Classes,
+    draw_evenly,
+    draw_partners,
+    draw_shifts,
+    place,
+    sort_classes,
+)
 from capsnet.data.transforms import draw_distortions
 
 EVALUATION_BLOCK = 1000  # examples drawn together; the test pairs depend on it
 
 
 class Batch(NamedTuple):
-    """Images float [b, 1, h, w] in [0, 1]; targets float [b, j], multi-hot; sources float
-    [b, k, h, w], the clean images of the k digits; labels int64 [b, k].
+    """Images float [b, c, h, w] in [0, 1]; targets float [b, j], multi-hot; sources float
+    [b, k, h, w], of colour [b, k, 3, h, w], the clean images of the k digits; labels int64 [b, k].
     """
 
     images: Tensor
@@ -49,18 +55,24 @@ def training_draws(
     num_digits: int,
     max_shift: int,
     augment: bool = False,
+    balance: bool = False,
 ) -> Iterator[Tensor]:
     """Draw the batches number `steps`, from 0: int64 [b, k, 3] on the CPU, the position of each
     digit in `digits` and its shift (down, right), followed by its distortion if `augment`. Raises
     ValueError if pairs need a second class.
 
-    Each epoch has every digit once as the first digit, in a new order.
+    Each epoch has every digit once as the first digit, in a new order. With `balance` all digits
+    are drawn, each class with the same probability.
     """
     classes = sort_classes(digits.labels)
     for step in steps:
         base = epoch_order(len(digits), step * batch_size, batch_size, seed)
         generator = seeded_generator("batch", seed, step)
-        draws = _draw(classes, base, num_digits, max_shift, generator)
+        if balance:
+            index = draw_evenly(classes, batch_size, num_digits, generator)
+        else:
+            index = _with_partners(classes, base, num_digits, generator)
+        draws = _with_shifts(index, max_shift, generator)
         if augment:
             draws = torch.cat([draws, draw_distortions(draws.shape[:2], generator)], dim=-1)
         yield draws
@@ -70,9 +82,13 @@ def compose_batch(digits: Digits, draws: Tensor, *, image_size: int) -> Batch:
     """Make the batch of `draws` int64 [b, k, 3 or more], on the device of the digits."""
     distortions = draws[..., 3:] if draws.shape[-1] > 3 else None
     positions = draws[..., 0], draws[..., 1:3]
-    canvases, sources, labels = place(*digits, *positions, image_size, distortions)
-    targets = torch.zeros(len(labels), NUM_CLASSES, device=labels.device).scatter_(1, labels, 1.0)
-    return Batch(canvases.unsqueeze(1) / 255, targets, sources / 255, labels)
+    canvases, sources, labels = place(
+        digits.images, digits.labels, *positions, image_size, distortions, digits.about.combine
+    )
+    size = len(labels), len(digits.classes)
+    targets = torch.zeros(size, device=labels.device).scatter_(1, labels, 1.0)
+    canvases = canvases.unsqueeze(1) if canvases.ndim == 3 else canvases
+    return Batch(canvases / 255, targets, sources / 255, labels)
 
 
 def training_batches(
@@ -105,7 +121,8 @@ def evaluation_batches(
     for block in range(0, num_examples, EVALUATION_BLOCK):
         base = torch.arange(block, block + EVALUATION_BLOCK) % len(digits)
         generator = seeded_generator("evaluation", seed, block)
-        draws = _draw(classes, base, num_digits, max_shift, generator)
+        index = _with_partners(classes, base, num_digits, generator)
+        draws = _with_shifts(index, max_shift, generator)
         whole = compose_batch(digits, draws, image_size=image_size)
         end = min(EVALUATION_BLOCK, num_examples - block)
         for first in range(0, end, batch_size):
@@ -129,9 +146,10 @@ def _epoch(num_digits: int, epoch: int, seed: int) -> Tensor:
     return torch.randperm(num_digits, generator=seeded_generator("epoch", seed, epoch))
 
 
-def _draw(
-    classes: Classes, base: Tensor, num_digits: int, max_shift: int, generator: Generator
-) -> Tensor:
+def _with_partners(classes: Classes, base: Tensor, num_digits: int, generator: Generator) -> Tensor:
     others = [draw_partners(classes, base, generator) for _ in range(num_digits - 1)]
-    index = torch.stack([base, *others], dim=1)
+    return torch.stack([base, *others], dim=1)
+
+
+def _with_shifts(index: Tensor, max_shift: int, generator: Generator) -> Tensor:
     return torch.cat([index.unsqueeze(-1), draw_shifts(index, max_shift, generator)], dim=-1)

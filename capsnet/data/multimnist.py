@@ -25,7 +25,9 @@ class Classes(NamedTuple):
 
 
 class Composition(NamedTuple):
-    """Canvases uint8 [b, h, w], sources uint8 [b, k, h, w], labels int64 [b, k]."""
+    """Canvases uint8 [b, h, w], sources uint8 [b, k, h, w], labels int64 [b, k]; images of colour
+    have the axis c before h.
+    """
 
     canvases: Tensor
     sources: Tensor
@@ -69,6 +71,19 @@ def draw_partners(classes: Classes, base: Tensor, generator: Generator) -> Tenso
     return classes.order[position + (position >= classes.starts[base_class]) * block]
 
 
+def draw_evenly(classes: Classes, count: int, num_digits: int, generator: Generator) -> Tensor:
+    """Draw `num_digits` classes without repetition, each with the same probability, and of each a
+    digit, `count` times: int64 [count, k].
+    """
+    present = classes.counts.nonzero()[:, 0]
+    if len(present) < num_digits:
+        raise ValueError(f"images of {len(present)} class: pairs need objects of two classes")
+    drawn = torch.rand(count, len(present), generator=generator).argsort(dim=1)[:, :num_digits]
+    kinds = present[drawn]
+    place = torch.rand(kinds.shape, generator=generator, dtype=torch.float64)
+    return classes.order[classes.starts[kinds] + (place * classes.counts[kinds]).long()]
+
+
 def draw_shifts(index: Tensor, max_shift: int, generator: Generator) -> Tensor:
     """Draw a shift (down, right) from -max_shift..max_shift for each of [b, k]: int64 [b, k, 2]."""
     size, device = (*index.shape, 2), generator.device
@@ -82,23 +97,29 @@ def place(
     shifts: Tensor,
     canvas_size: int,
     distortions: Tensor | None = None,
+    combine: str = "sum",
 ) -> Composition:
     """Put the digits `index` [b, k] on canvases, each shifted by `shifts` [b, k, 2] pixels, after
-    its distortion [b, k, ...] if there are any, see `capsnet.data.transforms.distort`.
+    its distortion [b, k, ...] if there are any, see `capsnet.data.transforms.distort`. Pixels of
+    the canvas are the `combine` "sum", clipped at 255, or "max" of the shifted digits.
     """
     index, shifts = index.to(images.device), shifts.to(images.device)
     digits = images[index]
     if distortions is not None:
         numbers = distortions.to(images.device).flatten(0, 1)
         digits = distort(digits.flatten(0, 1), numbers).view_as(digits)
-    sources = shift(digits, shifts, canvas_size)
-    canvases = sources.sum(dim=1, dtype=torch.int32).clamp_(max=255).to(torch.uint8)
+    sources = shift(digits, shifts.unsqueeze(2) if digits.ndim == 5 else shifts, canvas_size)
+    if combine == "max":
+        canvases = sources.amax(dim=1)
+    else:
+        canvases = sources.sum(dim=1, dtype=torch.int32).clamp_(max=255).to(torch.uint8)
     return Composition(canvases, sources, labels[index])
 
 
 def shift(images: Tensor, shifts: Tensor, canvas_size: int) -> Tensor:
     """Shift images [..., h, w] by whole pixels `shifts` [..., 2] (down, right) from the centre of
-    black square canvases. Pixels that leave the canvas are lost.
+    black square canvases. Pixels that leave the canvas are lost. Dimensions of size 1 before the
+    last one of `shifts` are broadcast.
     """
     height, width = images.shape[-2:]
     canvas = torch.arange(canvas_size, device=images.device)
@@ -107,5 +128,6 @@ def shift(images: Tensor, shifts: Tensor, canvas_size: int) -> Tensor:
     columns = (canvas - (canvas_size - width) // 2 - shifts[..., 1, None])[..., None, :]
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     source = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
-    moved = images.flatten(-2).gather(-1, source.flatten(-2))
+    source = source.flatten(-2).expand(*images.shape[:-2], -1)
+    moved = images.flatten(-2).gather(-1, source)
     return moved.unflatten(-1, (canvas_size, canvas_size)) * inside

@@ -1,4 +1,8 @@
-"""The sources of digits: each writes MNIST's four archives to a folder."""
+"""The data sets: one function each, (folder for archives, settings) -> training and test images.
+
+Archives, mirrors and checksums are torchvision's. A new data set is a function here and an entry of
+the same name in `capsnet.data.registry`.
+"""
 
 import hashlib
 import shutil
@@ -6,16 +10,156 @@ import socket
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
 
-from capsnet.data.archives import ARCHIVES, write_idx
+from capsnet.data.archives import TEN_DIGITS
+from capsnet.data.mnist import About, Digits, load_digits
+from capsnet.data.pictures import load_folder, prepare
+from capsnet.data.registry import DATA_SETS
 from capsnet.paths import from_root
 
 TIMEOUT = 30  # seconds without an answer
 SPLITS = {"train": slice(1500), "test": slice(1500, None)}  # of scikit-learn's 1,797 digits
+
+
+class Settings(NamedTuple):
+    """`mirrors` of MNIST in turn; `local`, a folder with the archives of another set; for all sets
+    `image_size` (pixels, None: the set's own) and `combine`; the others are of `load_folder`.
+    """
+
+    mirrors: Sequence[str] = ()
+    local: str | None = None
+    image_size: int | None = None
+    combine: str = "sum"
+    folder: str = ""
+    background: str = "black"
+    test_fraction: float = 0.2
+    skip_broken: bool = False
+
+
+def make(name: str, out: Path, settings: Settings) -> dict[str, Digits]:
+    """The images "train" and "test" of a data set, at the size of the settings."""
+    splits = globals()[name](out, settings)
+    pictures = splits["train"].about.pictures
+    if pictures is None and not DATA_SETS[name].handwriting:
+        pictures = (settings.image_size or splits["train"].images.shape[-1], "black")
+    about = splits["train"].about._replace(combine=settings.combine, pictures=pictures)
+    return {
+        split: Digits(resized(digits.images, settings.image_size), digits.labels, about)
+        for split, digits in splits.items()
+    }
+
+
+def resized(images: Tensor, size: int | None) -> Tensor:
+    """Images scaled to `size` pixels; None: as they are."""
+    if size in (None, images.shape[-1]):
+        return images
+    last = images.movedim(1, -1) if images.ndim == 4 else images
+    pictures = (prepare(Image.fromarray(each), size, "black") for each in last.numpy())
+    return torch.from_numpy(np.stack(list(pictures)))
+
+
+def mnist(out: Path, settings: Settings) -> dict[str, Digits]:
+    """MNIST's archives stay in `out` as they are unless its images are scaled."""
+    with TemporaryDirectory(dir=out) as work:
+        place = out if settings.image_size in (None, 28) else Path(work)
+        fetch_mnist(place, settings.mirrors)
+        return {split: load_digits(place, split) for split in SPLITS}
+
+
+def fashion_mnist(out: Path, settings: Settings) -> dict[str, Digits]:
+    return from_torchvision("FashionMNIST", out, settings)
+
+
+def kmnist(out: Path, settings: Settings) -> dict[str, Digits]:
+    return from_torchvision("KMNIST", out, settings)
+
+
+def qmnist(out: Path, settings: Settings) -> dict[str, Digits]:
+    """60,000 training and 60,000 test digits, 10,000 of them MNIST's."""
+    return from_torchvision("QMNIST", out, settings, names=TEN_DIGITS)
+
+
+def emnist_letters(out: Path, settings: Settings) -> dict[str, Digits]:
+    return from_torchvision("EMNIST", out, settings, split="letters")
+
+
+def emnist_balanced(out: Path, settings: Settings) -> dict[str, Digits]:
+    return from_torchvision("EMNIST", out, settings, split="balanced")
+
+
+def svhn(out: Path, settings: Settings) -> dict[str, Digits]:
+    splits = {split: {"split": split} for split in SPLITS}
+    return from_torchvision("SVHN", out, settings, splits, names=TEN_DIGITS)
+
+
+def scikit_learn(out: Path, settings: Settings) -> dict[str, Digits]:
+    """The 8x8 digits of scikit-learn, enlarged and centred as MNIST's."""
+    from sklearn.datasets import load_digits  # takes seconds to import
+
+    small = load_digits()
+    images = torch.from_numpy(np.stack([as_mnist(image / 16) for image in small.images]))
+    labels = torch.from_numpy(small.target)
+    return {split: Digits(images[part], labels[part]) for split, part in SPLITS.items()}
+
+
+def folder(out: Path, settings: Settings) -> dict[str, Digits]:
+    return load_folder(
+        Path(settings.folder).expanduser(),
+        image_size=settings.image_size or 28,
+        background=settings.background,
+        test_fraction=settings.test_fraction,
+        skip_broken=settings.skip_broken,
+    )
+
+
+def from_torchvision(
+    name: str, out: Path, settings: Settings, splits: dict[str, dict] | None = None, *,
+    names: Sequence[str] | None = None, **options: str
+) -> dict[str, Digits]:  # fmt: skip
+    """The splits of a class of torchvision.datasets, by default those of `train`. Archives of the
+    folder `settings.local` are not downloaded.
+    """
+    from torchvision import datasets  # takes seconds to import
+
+    socket.setdefaulttimeout(TIMEOUT)
+    cls, found = getattr(datasets, name), {}
+    splits = splits or {"train": {"train": True}, "test": {"train": False}}
+    with TemporaryDirectory(dir=out) as work:
+        raw = Path(work, name, "raw") if issubclass(cls, datasets.MNIST) else Path(work)
+        raw.mkdir(parents=True, exist_ok=True)
+        for archive in Path(settings.local).expanduser().iterdir() if settings.local else ():
+            if archive.suffix in (".gz", ".zip", ".mat"):  # with checksums, not their contents
+                shutil.copy(archive, raw)
+        for split, arguments in splits.items():
+            try:
+                data = cls(work, download=True, **arguments, **options)
+            except (OSError, HTTPException, RuntimeError) as error:
+                raise ValueError(
+                    f"no {name} ({' '.join(str(error).split())}). To take its archives from a "
+                    "folder: DATA_MIRROR=<folder> dvc repro"
+                ) from None
+            found[split] = as_digits(data, names or data.classes)
+    return found
+
+
+def as_digits(data: object, names: Sequence[str]) -> Digits:
+    """The images of a data set of torchvision, upright, and its labels from 0."""
+    images = torch.as_tensor(data.data)
+    labels = torch.as_tensor(data.labels if hasattr(data, "labels") else data.targets).long()
+    labels = labels if labels.ndim == 1 else labels[:, 0]  # QMNIST's first column is the class
+    if type(data).__name__ == "EMNIST":
+        images = images.mT  # stored column by column
+    unused = sum(name == "N/A" for name in names)  # the letters of EMNIST begin with 1
+    return Digits(images.contiguous(), labels - unused, About(tuple(names[unused:])))
 
 
 def fetch_mnist(folder: Path, mirrors: Sequence[str]) -> None:
@@ -61,18 +205,6 @@ def fetch(mirror: str, archive: str, folder: Path, md5: str) -> None:
     found = hashlib.md5(file.read_bytes()).hexdigest()
     if found != md5:
         raise RuntimeError(f"its MD5 is {found}, MNIST's is {md5}")
-
-
-def write_small_digits(folder: Path) -> None:
-    """Write scikit-learn's 8x8 digits as if they were MNIST."""
-    from sklearn.datasets import load_digits  # takes seconds to import
-
-    small = load_digits()
-    images = np.stack([as_mnist(image / 16) for image in small.images])
-    for split, part in SPLITS.items():
-        images_name, labels_name = ARCHIVES[split]
-        write_idx(folder / images_name, images[part])
-        write_idx(folder / labels_name, small.target[part])
 
 
 def as_mnist(image: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ def affine(
     translation: tuple[float | Tensor, float | Tensor] = (0.0, 0.0),
     displacement: Tensor | None = None,
 ) -> Tensor:
-    """Scale, then shear, rotate and translate images [n, h, w], uint8 or float.
+    """Scale, then shear, rotate and translate images [n, h, w] or [n, c, h, w], uint8 or float.
 
     Each parameter is a number or a tensor [n]. `rotation`: degrees, anticlockwise. `shear`: pixels
     to the right per pixel above the centre. `scale`: one factor or (vertical, horizontal).
@@ -48,7 +48,8 @@ def affine(
     grid = F.affine_grid(theta, [len(images), 1, height, width], align_corners=False)
     if displacement is not None:
         grid = grid + displacement / half[:2]
-    moved = F.grid_sample(images[:, None].to(grid.dtype), grid, align_corners=False)[:, 0]
+    pixels = images if images.ndim == 4 else images[:, None]
+    moved = F.grid_sample(pixels.to(grid.dtype), grid, align_corners=False).view_as(images)
     return moved.to(images.dtype) if images.is_floating_point() else moved.round().to(images.dtype)
 
 
@@ -77,10 +78,10 @@ def draw_distortions(shape: tuple[int, ...], generator: Generator) -> Tensor:
 
 
 def distort(images: Tensor, numbers: Tensor) -> Tensor:
-    """Rotate, shear, stretch and bend images uint8 [n, h, w] by `draw_distortions`, [n, ...]."""
+    """Rotate, shear, stretch and bend images [n, (c,) h, w] by `draw_distortions`, [n, ...]."""
     rotation, shear, vertical, horizontal, *_ = (numbers / 1000).unbind(dim=1)
     control = (numbers[:, 4:] / 1000).view(-1, 2, GRID, GRID)
-    displacement = F.interpolate(control, images.shape[1:], mode="bilinear", align_corners=True)
+    displacement = F.interpolate(control, images.shape[-2:], mode="bilinear", align_corners=True)
     return affine(
         images,
         rotation=rotation,
@@ -102,13 +103,14 @@ def draw_affnist(count: int, generator: Generator) -> dict[str, Tensor | tuple[T
 def affnist_like(
     images: Tensor, generator: Generator, *, max_translation: float = float("inf")
 ) -> Tensor:
-    """Deform digits [n, h, w] as affNIST does and move each to a random position.
+    """Deform images [n, (c,) h, w] as affNIST does and move each to a random position.
 
     A digit moves by at most `max_translation` pixels in each direction and stays on the canvas.
     """
     deformation = draw_affnist(len(images), generator)
     places = torch.rand(2, len(images), generator=generator, device=generator.device)
     ink = affine(images, **deformation) > 0
+    ink = ink.any(dim=1) if ink.ndim == 4 else ink
     translation = []
     for dim, place in zip((2, 1), places.to(images.device), strict=True):  # down, then right
         inked = ink.any(dim=dim).int()  # argmax is the first maximum: the distance to the edge

@@ -77,21 +77,30 @@ def load_evaluator(
     """
     network = checkpoint.load(model).to(device)
     test_digits = load_digits(digits, "test").to(device)
+    known = checkpoint.classes(checkpoint.describe(model))
+    if known != test_digits.classes:
+        raise ValueError(
+            f"{model} knows the classes {listed(known)}, {digits} has {listed(test_digits.classes)}"
+        )
     dtype = choose_dtype(precision, device)
     allow_tf32(device, dtype)
     return Evaluator(network, test_digits, dtype, **protocol)
 
 
+def listed(classes: tuple[str, ...]) -> str:
+    return ", ".join(classes[:5]) + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")
+
+
 @torch.inference_mode()
 def predict(model: nn.Module, images: Tensor, dtype: torch.dtype) -> Prediction:
-    """Predict one batch of images [b, 1, h, w]; `dtype` bfloat16 means autocast."""
+    """Predict one batch of images [b, c, h, w]; `dtype` bfloat16 means autocast."""
     with autocast(images.device, dtype):
         return model(images)
 
 
 @torch.inference_mode()
 def decode(model: nn.Module, capsules: Tensor, labels: Tensor) -> Tensor:
-    """Reconstructions [b, k, h, w] from the capsules of the classes `labels` [b, k], in float32."""
+    """Reconstructions [b, k, (c,) h, w] from the capsules of the classes `labels` [b, k]."""
     return model.decoder(capsules.float(), labels)
 
 
@@ -116,7 +125,7 @@ def evaluate(
         error = torch.full(batch.labels.shape, float("nan"))
         if model.decoder is not None:
             difference = decode(model, prediction.capsules, batch.labels) - batch.sources
-            error = difference.square().sum(dim=(2, 3))
+            error = difference.square().sum(dim=tuple(range(2, difference.ndim)))
         overlap = torch.zeros(len(batch))
         if batch.labels.shape[1] > 1:
             overlap = metrics.overlap(batch.sources)

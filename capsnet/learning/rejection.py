@@ -33,10 +33,10 @@ def rejection_score(images: Tensor, lengths: Tensor, digits: Tensor, drawn: Tens
 def rejection_factors(
     images: Tensor, lengths: Tensor, digits: Tensor, drawn: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Two factors [b], at most 1: both are high if images [b, 1, h, w] show the `digits` [b, k].
+    """Two factors [b], at most 1: both are high if images [b, c, h, w] show the `digits` [b, k].
 
     The correlation of image and reconstruction, and the share of the digits in all squared lengths.
-    lengths: [b, j] of all capsules. drawn: [b, k, h, w], the reconstructions of the digits.
+    lengths: [b, j] of all capsules. drawn: [b, k, (c,) h, w], the reconstructions of the digits.
     """
     image = images.flatten(1) - images.flatten(1).mean(dim=1, keepdim=True)
     together = drawn.sum(dim=1).clamp(max=1).flatten(1)

@@ -12,7 +12,7 @@ from capsnet.nn.capsnet import Prediction
 
 
 class BaselineCNN(nn.Module):
-    """Images float [b, 1, h, w] -> Prediction(scores [b, j], None).
+    """Images float [b, c, h, w] -> Prediction(scores [b, j], None).
 
     `num_digits=1`: the MNIST network for softmax cross-entropy, 35,445,522 parameters at 28x28.
     `num_digits=2`: the MultiMNIST network for sigmoid cross-entropy, 24,563,978 at 36x36.
@@ -21,11 +21,17 @@ class BaselineCNN(nn.Module):
     decoder = None
 
     def __init__(
-        self, *, image_size: int, num_classes: int = 10, num_digits: int = 1, dropout: float = 0.5
+        self,
+        *,
+        image_size: int,
+        num_classes: int = 10,
+        num_channels: int = 1,
+        num_digits: int = 1,
+        dropout: float = 0.5,
     ) -> None:
         super().__init__()
         build = _mnist_layers if num_digits == 1 else _multimnist_layers
-        self.layers = nn.Sequential(*build(image_size, num_classes, dropout))
+        self.layers = nn.Sequential(*build(image_size, num_channels, num_classes, dropout))
 
     def forward(self, images: Tensor) -> Prediction:
         return Prediction(self.layers(images).float(), None)
@@ -36,9 +42,11 @@ def _convolution(in_channels: int, out_channels: int, kernel_size: int) -> list[
     return [convolution.to(memory_format=torch.channels_last), nn.ReLU()]
 
 
-def _mnist_layers(image_size: int, num_classes: int, dropout: float) -> list[nn.Module]:
+def _mnist_layers(
+    image_size: int, num_channels: int, num_classes: int, dropout: float
+) -> list[nn.Module]:
     return [
-        *_convolution(1, 256, 5),
+        *_convolution(num_channels, 256, 5),
         *_convolution(256, 256, 5),
         *_convolution(256, 128, 5),
         nn.Flatten(),
@@ -48,9 +56,11 @@ def _mnist_layers(image_size: int, num_classes: int, dropout: float) -> list[nn.
     ]
 
 
-def _multimnist_layers(image_size: int, num_classes: int, dropout: float) -> list[nn.Module]:
+def _multimnist_layers(
+    image_size: int, num_channels: int, num_classes: int, dropout: float
+) -> list[nn.Module]:
     return [
-        *_convolution(1, 512, 9),
+        *_convolution(num_channels, 512, 9),
         nn.MaxPool2d(2),
         *_convolution(512, 256, 5),
         nn.MaxPool2d(2),

@@ -10,7 +10,7 @@ from capsnet.nn.convolution import convolve_relu
 from capsnet.nn.decoder import make_decoder
 from capsnet.nn.layers import ClassCapsules, PrimaryCapsules, grid_size
 
-PRIMARY_STRIDE = 2  # of the second convolution (paper, section 4)
+STRIDES = (1, 2)  # of the two convolutions (paper, section 4)
 
 
 class Prediction(NamedTuple):
@@ -20,13 +20,19 @@ class Prediction(NamedTuple):
     capsules: Tensor | None
 
 
+def pair(number: int | Sequence[int]) -> tuple[int, int]:
+    """Two numbers, or one number twice."""
+    return (number, number) if isinstance(number, int) else tuple(number)
+
+
 class CapsNet(nn.Module):
-    """Images float [b, 1, h, w] in [0, 1] -> Prediction. The defaults are the paper's sizes.
+    """Images float [b, c, h, w] in [0, 1] -> Prediction. The defaults are the paper's sizes.
 
     28x28 images give 1,152 primary capsules and 8,215,568 parameters, 36x36 images 3,200 and
-    11,361,808. `decoder_sizes=None`: no decoder (Table 1, "no reconstruction"). `init="authors"`:
-    initial weights of the authors' code and its bias of the class capsules (160 parameters).
-    Raises ValueError if the image is too small for the two convolutions.
+    11,361,808. `kernel_size` is a number for both convolutions or a pair. `decoder_sizes=None`: no
+    decoder (Table 1, "no reconstruction"). `init="authors"`: initial weights of the authors' code
+    and its bias of the class capsules (160 parameters). Raises ValueError if the image is too small
+    for the two convolutions.
     """
 
     def __init__(
@@ -34,8 +40,10 @@ class CapsNet(nn.Module):
         *,
         image_size: int,
         num_classes: int = 10,
+        num_channels: int = 1,
         conv_channels: int = 256,
-        kernel_size: int = 9,
+        kernel_size: int | Sequence[int] = 9,
+        strides: Sequence[int] = STRIDES,
         primary_types: int = 32,
         primary_dim: int = 8,
         class_dim: int = 16,
@@ -47,14 +55,15 @@ class CapsNet(nn.Module):
         gradient: str = "all",
     ) -> None:
         super().__init__()
-        convolution = nn.Conv2d(1, conv_channels, kernel_size)
+        first_kernel, second_kernel = pair(kernel_size)
+        convolution = nn.Conv2d(num_channels, conv_channels, first_kernel, strides[0])
         self.convolution = convolution.to(memory_format=torch.channels_last)  # see `convolve`
         self.primary = PrimaryCapsules(
             in_channels=conv_channels,
             num_types=primary_types,
             pose_dim=primary_dim,
-            kernel_size=kernel_size,
-            stride=PRIMARY_STRIDE,
+            kernel_size=second_kernel,
+            stride=strides[1],
         )
         grid = grid_size(image_size, self.layers)
         self.digit = ClassCapsules(
@@ -68,7 +77,8 @@ class CapsNet(nn.Module):
             gradient=gradient,
             weight_std=weight_std,
         )
-        self.decoder = make_decoder(num_classes, class_dim, decoder_sizes, image_size)
+        sizes = (num_classes, class_dim, decoder_sizes, image_size, num_channels)
+        self.decoder = make_decoder(*sizes)
         if init == "authors":
             self._init_as_authors()
 
@@ -98,4 +108,4 @@ class CapsNet(nn.Module):
     def lower_capsules(self, images: Tensor) -> Tensor:
         """Primary capsules [b, i, p], ordered by type, row and column."""
         layer = self.convolution
-        return self.primary(convolve_relu(images, layer.weight, layer.bias, stride=1))
+        return self.primary(convolve_relu(images, layer.weight, layer.bias, stride=layer.stride[0]))

@@ -25,9 +25,9 @@ STEM = {
 
 
 class StemNetwork(nn.Module):
-    """Images float [b, 1, h, w] in [0, 1] -> Prediction: a stem, a class layer and a decoder.
+    """Images float [b, c, h, w] in [0, 1] -> Prediction: a stem, a class layer and a decoder.
 
-    `stem`: arguments of `Stem` but for `image_size` and `pose_dim`. `options`: of the class layer.
+    `stem`: arguments of `Stem` but for those here and `pose_dim`. `options`: of the class layer.
     """
 
     class_layer: Callable[..., nn.Module]  # from primary capsules to vectors [b, j, d]
@@ -37,6 +37,7 @@ class StemNetwork(nn.Module):
         *,
         image_size: int,
         num_classes: int = 10,
+        num_channels: int = 1,
         stem: Mapping[str, object] = STEM,
         primary_dim: int = 8,
         class_dim: int = 16,
@@ -44,7 +45,8 @@ class StemNetwork(nn.Module):
         **options: object,
     ) -> None:
         super().__init__()
-        self.stem = Stem(image_size=image_size, pose_dim=primary_dim, **stem)
+        sizes = {"image_size": image_size, "num_channels": num_channels, "pose_dim": primary_dim}
+        self.stem = Stem(**sizes, **stem)
         self.digit = self.class_layer(
             num_lower=self.stem.num_capsules,
             num_upper=num_classes,
@@ -52,7 +54,8 @@ class StemNetwork(nn.Module):
             upper_dim=class_dim,
             **options,
         )
-        self.decoder = make_decoder(num_classes, class_dim, decoder_sizes, image_size)
+        sizes = (num_classes, class_dim, decoder_sizes, image_size, num_channels)
+        self.decoder = make_decoder(*sizes)
 
     def forward(self, images: Tensor) -> Prediction:
         capsules = self.digit(self.lower_capsules(images)).float()
@@ -78,6 +81,7 @@ class CompactCapsNet(StemNetwork):
         *,
         image_size: int,
         num_classes: int = 10,
+        num_channels: int = 1,
         stem: Mapping[str, object] = STEM,
         primary_dim: int = 8,
         class_dim: int = 16,
@@ -90,6 +94,7 @@ class CompactCapsNet(StemNetwork):
         super().__init__(
             image_size=image_size,
             num_classes=num_classes,
+            num_channels=num_channels,
             stem=stem,
             primary_dim=primary_dim,
             class_dim=class_dim,

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, linalg, nn
 
-from capsnet.nn.capsnet import PRIMARY_STRIDE, Prediction
+from capsnet.nn.capsnet import STRIDES, Prediction, pair
 from capsnet.nn.convolution import convolve_relu
 from capsnet.nn.decoder import make_decoder
 from capsnet.nn.layers import grid_size
 
 
 class ConvNet(nn.Module):
-    """Images float [b, 1, h, w] in [0, 1] -> Prediction with vectors [b, j, d] as capsules.
+    """Images float [b, c, h, w] in [0, 1] -> Prediction with vectors [b, j, d] as capsules.
 
     11,361,968 parameters on 36x36 images, 160 more than the CapsNet (biases). Lengths may exceed 1.
     Raises ValueError if the image is too small for the two convolutions.
@@ -28,8 +28,10 @@ class ConvNet(nn.Module):
         *,
         image_size: int,
         num_classes: int = 10,
+        num_channels: int = 1,
         conv_channels: int = 256,
-        kernel_size: int = 9,
+        kernel_size: int | Sequence[int] = 9,
+        strides: Sequence[int] = STRIDES,
         primary_types: int = 32,
         primary_dim: int = 8,
         class_dim: int = 16,
@@ -37,15 +39,17 @@ class ConvNet(nn.Module):
     ) -> None:
         super().__init__()
         channels = primary_types * primary_dim
+        first_kernel, second_kernel = pair(kernel_size)
         convolutions = [
-            nn.Conv2d(1, conv_channels, kernel_size),
-            nn.Conv2d(conv_channels, channels, kernel_size, PRIMARY_STRIDE),
+            nn.Conv2d(num_channels, conv_channels, first_kernel, strides[0]),
+            nn.Conv2d(conv_channels, channels, second_kernel, strides[1]),
         ]
         self.convolutions = nn.ModuleList(convolutions).to(memory_format=torch.channels_last)
         num_features = channels * grid_size(image_size, convolutions) ** 2
         self.linear = nn.Linear(num_features, num_classes * class_dim)
         self.vectors = nn.Unflatten(1, (num_classes, class_dim))
-        self.decoder = make_decoder(num_classes, class_dim, decoder_sizes, image_size)
+        sizes = (num_classes, class_dim, decoder_sizes, image_size, num_channels)
+        self.decoder = make_decoder(*sizes)
 
     def forward(self, images: Tensor) -> Prediction:
         features = images

@@ -4,6 +4,7 @@ Suffixes: b image, j class, d pose, k digit in the image.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,32 +12,45 @@ from torch import Tensor, nn
 
 
 class Decoder(nn.Module):
-    """Fully connected layers: capsules [b, j, d], labels [b, k] -> images [b, k, h, w].
+    """Fully connected layers: capsules [b, j, d], labels [b, k] -> images [b, k, h, w], of colour
+    [b, k, c, h, w].
 
     Each of the k digits is decoded from its own capsule; all other capsules are zero.
     """
 
     def __init__(
-        self, *, num_classes: int, pose_dim: int, hidden_sizes: Sequence[int], image_size: int
+        self,
+        *,
+        num_classes: int,
+        pose_dim: int,
+        hidden_sizes: Sequence[int],
+        image_size: int,
+        num_channels: int = 1,
     ) -> None:
         super().__init__()
-        self.image_size = image_size
+        self.shape = (image_size, image_size)
+        if num_channels > 1:
+            self.shape = (num_channels, *self.shape)
         sizes = [num_classes * pose_dim, *hidden_sizes]
         layers: list[nn.Module] = []
         for size_in, size_out in itertools.pairwise(sizes):
             layers += [nn.Linear(size_in, size_out), nn.ReLU()]
-        layers += [nn.Linear(sizes[-1], image_size**2), nn.Sigmoid()]
+        layers += [nn.Linear(sizes[-1], math.prod(self.shape)), nn.Sigmoid()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, capsules_bjd: Tensor, labels_bk: Tensor) -> Tensor:
         mask_bkj = torch.nn.functional.one_hot(labels_bk, capsules_bjd.shape[1])
         masked_bkjd = mask_bkj.unsqueeze(-1) * capsules_bjd.unsqueeze(1)
         pixels = self.layers(masked_bkjd.flatten(2))
-        return pixels.unflatten(-1, (self.image_size, self.image_size))
+        return pixels.unflatten(-1, self.shape)
 
 
 def make_decoder(
-    num_classes: int, pose_dim: int, hidden_sizes: Sequence[int] | None, image_size: int
+    num_classes: int,
+    pose_dim: int,
+    hidden_sizes: Sequence[int] | None,
+    image_size: int,
+    num_channels: int = 1,
 ) -> Decoder | None:
     """The decoder of a network; None without hidden sizes."""
     if hidden_sizes is None:
@@ -46,4 +60,5 @@ def make_decoder(
         pose_dim=pose_dim,
         hidden_sizes=hidden_sizes,
         image_size=image_size,
+        num_channels=num_channels,
     )

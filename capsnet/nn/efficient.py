@@ -19,7 +19,7 @@ SMALL = 32  # pixels: the third convolution of larger images has stride 2
 
 
 class EfficientCapsNet(StemNetwork):
-    """Images float [b, 1, h, w] in [0, 1] -> Prediction.
+    """Images float [b, c, h, w] in [0, 1] -> Prediction.
 
     The last convolution leaves one position: its kernel is the largest odd one that fits. Raises
     ValueError if the image is too small.
@@ -32,6 +32,7 @@ class EfficientCapsNet(StemNetwork):
         *,
         image_size: int,
         num_classes: int = 10,
+        num_channels: int = 1,
         class_dim: int = 16,
         decoder_sizes: Sequence[int] | None = (512, 1024),
     ) -> None:
@@ -43,6 +44,7 @@ class EfficientCapsNet(StemNetwork):
         super().__init__(
             image_size=image_size,
             num_classes=num_classes,
+            num_channels=num_channels,
             stem=stem | dict(primary_kernel=max(1, grid - (grid + 1) % 2), primary_stride=2),
             primary_dim=POSE_DIM,
             class_dim=class_dim,

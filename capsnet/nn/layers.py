@@ -15,15 +15,24 @@ from capsnet.nn.routing import Trace, route, squash, trace
 
 def grid_size(image_size: int, layers: Iterable[nn.Conv2d]) -> int:
     """Width of the last convolution's output. Raises ValueError if a kernel does not fit."""
+    sizes = [(layer.kernel_size[0], layer.stride[0]) for layer in layers]
     size = image_size
-    for layer in layers:
-        kernel, stride = layer.kernel_size[0], layer.stride[0]
+    for number, (kernel, stride) in enumerate(sizes, start=1):
         if kernel > size:
+            most = next(most for most in range(kernel, 0, -1) if _fits(image_size, sizes, most))
             raise ValueError(
-                f"images of {image_size} px are too small: a kernel of {kernel} px meets {size} px"
+                f"images of {image_size} px are too small: a kernel of {kernel} px meets {size} px "
+                f"(convolution {number} of {len(sizes)}); no kernel above {most} px fits"
             )
         size = (size - kernel) // stride + 1
     return size
+
+
+def _fits(size: int, sizes: Iterable[tuple[int, int]], most: int) -> bool:
+    """Whether kernels cut to `most` pixels fit into an image."""
+    for kernel, stride in sizes:
+        size = (size - min(kernel, most)) // stride + 1
+    return size > 0
 
 
 def receptive_field(layers: Iterable[nn.Conv2d]) -> tuple[int, int]:

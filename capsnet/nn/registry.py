@@ -22,8 +22,8 @@ class Network(NamedTuple):
 
 
 MARGIN = ("margin_loss", "margin_loss")
-SIZES = ("image_size", "conv_channels", "kernel_size", "primary_types", "primary_dim", "class_dim",
-         "decoder_sizes")  # fmt: skip
+SIZES = ("image_size", "conv_channels", "kernel_size", "strides", "primary_types", "primary_dim",
+         "class_dim", "decoder_sizes")  # fmt: skip
 ROUTING = ("init", "weight_std", "num_iterations", "leaky", "gradient")
 OUTPUTS = ("class_dim", "decoder_sizes")
 STEM = ("image_size", "stem", "primary_dim", *OUTPUTS)
@@ -105,5 +105,6 @@ def multiply_adds(name: str, arguments: Mapping[str, object]) -> int:
 
     size = arguments["image_size"]
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        network_class(name)(**arguments)(torch.empty(1, 1, size, size))
+        images = torch.empty(1, arguments.get("num_channels", 1), size, size)
+        network_class(name)(**arguments)(images)
     return counter.get_total_flops() // 2

@@ -10,7 +10,9 @@ Not in the paper: `bias_jd` and `leaky` (both of the authors' code) and `gradien
 reimplementations: the couplings are constants in the backward pass).
 """
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ from capsnet.nn.squash import squash
 __all__ = ["Trace", "route", "route_reference", "squash", "trace"]
 GRADIENTS = ("all", "last")
 IMPLEMENTATIONS = ("auto", "reference")
+MOST_IN_TRITON = 32  # upper capsules: the compiler takes minutes for 47
 
 
 def route_reference(
@@ -152,12 +155,18 @@ def _fastest(device: str, num_upper: int) -> type[torch.autograd.Function] | Non
         from capsnet.nn.kernels.routing_cpu import RouteOnCPU
 
         return RouteOnCPU
-    # Not every system has Triton. Its compiler takes minutes for 47 upper capsules.
-    if device == "cuda" and num_upper <= 32 and find_spec("triton"):
+    if device == "cuda" and num_upper > MOST_IN_TRITON:
+        say_once(f"routing to {num_upper} classes: above {MOST_IN_TRITON} PyTorch, not Triton")
+    elif device == "cuda" and find_spec("triton"):  # not every system has Triton
         from capsnet.nn.kernels.routing_triton import RouteInTriton
 
         return RouteInTriton
     return None
+
+
+@cache
+def say_once(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def without_autocast(device: str) -> AbstractContextManager:

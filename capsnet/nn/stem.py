@@ -15,7 +15,7 @@ from capsnet.nn.layers import capsules_of, grid_size
 
 
 class Stem(nn.Module):
-    """Images float [b, 1, h, w] -> primary capsules before the squash, float32 [b, i, p].
+    """Images float [b, c, h, w] -> primary capsules before the squash, float32 [b, i, p].
 
     Convolution n has `channels[n]` outputs, a kernel of `kernels[n]` pixels and `strides[n]`. The
     depthwise convolution keeps the number of channels, which `pose_dim` divides. Capsules are
@@ -27,6 +27,7 @@ class Stem(nn.Module):
         self,
         *,
         image_size: int,
+        num_channels: int = 1,
         channels: Sequence[int],
         kernels: Sequence[int],
         strides: Sequence[int],
@@ -44,7 +45,7 @@ class Stem(nn.Module):
                 "numbers in a primary capsule"
             )
         self.pose_dim = pose_dim
-        inputs = [1, *channels[:-1]]
+        inputs = [num_channels, *channels[:-1]]
         self.convolutions = nn.ModuleList(
             nn.Conv2d(*sizes) for sizes in zip(inputs, channels, kernels, strides, strict=True)
         )

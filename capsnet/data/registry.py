@@ -1,0 +1,22 @@
+"""Registry of data sets. The function of the same name in `capsnet.data.sources` makes one."""
+
+from typing import NamedTuple
+
+
+class DataSet(NamedTuple):
+    title: str  # in reports
+    noun: str  # what a picture shows, in figures and reports; its plural ends in s
+    handwriting: bool = True  # a person's picture is prepared as MNIST prepares its digits
+
+
+DATA_SETS = {
+    "mnist": DataSet("MNIST", "digit"),
+    "fashion_mnist": DataSet("Fashion-MNIST", "article", handwriting=False),
+    "kmnist": DataSet("Kuzushiji-MNIST", "character"),
+    "qmnist": DataSet("QMNIST", "digit"),
+    "emnist_letters": DataSet("the letters of EMNIST", "letter"),
+    "emnist_balanced": DataSet("the characters of EMNIST", "character"),
+    "svhn": DataSet("SVHN", "digit", handwriting=False),
+    "scikit_learn": DataSet("the digits of scikit-learn", "digit"),
+    "folder": DataSet("pictures of a folder", "object", handwriting=False),
+}
