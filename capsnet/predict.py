@@ -21,8 +21,7 @@ from pathlib import Path
 
 from capsnet import program_parser
 from capsnet.paths import pretrained
-from capsnet.reading.handwriting import read_handwriting
-from capsnet.reading.recognition import Reader, Reading, answer, load_reader, read
+from capsnet.reading.recognition import Reader, Reading, answer, load_reader, read_file
 
 
 def main() -> int:
@@ -36,7 +35,7 @@ def main() -> int:
         readings, failed = {}, False
         for path in arguments.images:
             try:
-                readings[path] = read(reader, read_handwriting(path))
+                readings[path] = read_file(reader, path)
                 print(line(path, readings[path], reader), flush=True)
             except ValueError as error:
                 print(f"predict: {error}", file=sys.stderr)

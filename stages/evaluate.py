@@ -19,6 +19,7 @@ from capsnet.learning.device import choose_device
 from capsnet.learning.distributed import init_distributed
 from capsnet.learning.evaluation import Evaluator, Predictions
 from capsnet.paths import RunPaths
+from capsnet.plots.canvas import NOUN
 from capsnet.studies.errors.measure import headline
 from capsnet.studies.registry import STUDIES, Measured, part
 from capsnet.tracking import Tracker, track
@@ -82,6 +83,7 @@ def evaluate(
     tracker: Tracker,
 ) -> None:
     """Write the headline numbers and every topic, and log them."""
+    NOUN.set(config.noun)
     out, numbers = arguments.out or paths.reports, headline(predictions)
     num_examples = len(predictions.labels)
     tracker.dataset(paths.digits, name=config.source, split="test", num_examples=num_examples)
@@ -91,11 +93,14 @@ def evaluate(
     tracker.tested(out / "metrics.json", test_error=numbers["error"])
     interval = f"{numbers['error_low']:.2f} to {numbers['error_high']:.2f}"
     error = f"{numbers['error']:.2f} % ({interval})"
+    if "balanced_accuracy" in numbers:
+        error += f", balanced accuracy {numbers['balanced_accuracy']:.2f} %,"
     print(f"{config.name}: test error {error} of {num_examples:,} examples")
     for topic in arguments.topics:
         print(f"{config.name}: evaluating {topic}", flush=True)
         if STUDIES[topic].stage == "evaluate":
             found = part(topic, "measure").study(evaluator, predictions, config)
+            found = found._replace(classes=evaluator.digits.classes)
             for name, table in found.tables.items():
                 write_csv(out / f"{name}.csv", table)
                 tracker.artifact(out / f"{name}.csv")

@@ -17,6 +17,7 @@ from capsnet.files import write_csv, write_text
 from capsnet.learning.device import choose_device
 from capsnet.learning.evaluation import Evaluator
 from capsnet.paths import RunPaths
+from capsnet.plots.canvas import NOUN
 from capsnet.reading.errors import KnownError, known_error
 from capsnet.studies.registry import STUDIES, Measured, part
 from capsnet.tracking import Tracker, track
@@ -43,11 +44,13 @@ def main() -> None:
 
 def perturb(config: RunConfig, paths: RunPaths, out: Path, tracker: Tracker) -> None:
     """Write the tables, figures and page, and log them."""
+    NOUN.set(config.noun)
     evaluator = make_evaluator(config, paths.model, paths.digits, choose_device())
     num_examples = config.task.test_examples or len(evaluator.digits)
     for topic in (topic for topic, study in STUDIES.items() if study.stage == "perturb"):
         print(f"{config.name}: measuring the {topic} of capsules", flush=True)
         found = part(topic, "measure").study(evaluator, num_examples, config)
+        found = found._replace(classes=evaluator.digits.classes)
         for name, table in found.tables.items():
             write_csv(out / f"{name}.csv", table)
             tracker.artifact(out / f"{name}.csv")
@@ -57,17 +60,21 @@ def perturb(config: RunConfig, paths: RunPaths, out: Path, tracker: Tracker) -> 
         print(f"{config.name}: writing {paths.explorer}", flush=True)
         error = known_error(paths.model)
         few = min(num_examples, config.study_examples)
-        write_text(paths.explorer, page(evaluator, found, few, config.title, error))
+        write_text(paths.explorer, page(evaluator, found, few, config, error))
     tracker.artifact(paths.explorer)
     print(f"{config.name}: figures in {out / 'perturbation'}")
 
 
 def page(
-    evaluator: Evaluator, found: Measured, num_examples: int, name: str, error: KnownError | None
+    evaluator: Evaluator,
+    found: Measured,
+    num_examples: int,
+    config: RunConfig,
+    error: KnownError | None,
 ) -> str:
     """The explorer page, or a notice for a network that cannot be explored or is too large."""
     if not can_be_explored(evaluator.model):
-        return no_explorer(name)
+        return no_explorer(config.title)
     predictions, tables = evaluator.evaluate(num_examples), found.tables
     try:
         return explorer(
@@ -75,11 +82,12 @@ def page(
             predictions,
             tables["two_sigma"],
             found.pictures.capsules,
-            name,
+            config.title,
             error=error,
+            noun=config.noun,
         )
     except ValueError as too_large:
-        return no_explorer(name, str(too_large))
+        return no_explorer(config.title, str(too_large))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from capsnet import program_parser
 from capsnet.config import RunConfig, load, resolve
+from capsnet.data.registry import DATA_SETS, worded
 from capsnet.files import write_text
 from capsnet.nn.registry import NETWORKS
 from capsnet.paths import reports_folder
+from capsnet.plots.canvas import NOUN
 from capsnet.studies.errors.describe import headline
 from capsnet.studies.registry import TABLES, sections
 from capsnet.studies.results import Results, read_results, run_figures
@@ -36,13 +38,15 @@ def main() -> None:
     program_parser(__spec__.name, __doc__).parse_args()
     params = load()
     here = reports_folder(params.budget)
+    NOUN.set(DATA_SETS[params.source].noun)
     configs = {name: resolve(params, name) for name in params.runs}
     measured = {name: read_results(here / "runs" / name, TABLES) for name in configs}
-    digits = "MNIST" if params.source == "mnist" else f"the digits of {params.source}"
-    title = f"# Results at budget `{params.budget}`, on {digits}, seed {params.seed}"
+    data = DATA_SETS[params.source]
+    title = f"# Results at budget `{params.budget}`, on {data.title}, seed {params.seed}"
     parts = [title, *summary(configs, measured, here)]
     (here / "figures").mkdir(parents=True, exist_ok=True)  # an output, also without a figure
-    write_text(here / "summary.md", "\n\n".join(part for part in parts if part) + "\n")
+    text = worded("\n\n".join(part for part in parts if part), data.noun)
+    write_text(here / "summary.md", text + "\n")
     print(headline(configs, measured))
 
 

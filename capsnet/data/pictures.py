@@ -9,6 +9,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -109,7 +110,7 @@ def report_broken(broken: list[str], total: int, skip: bool) -> None:
     print("\n".join([*lines[:-1], f"{lines[-1]} and are left out"]))
 
 
-def read_picture(path: Path) -> Image.Image:
+def read_picture(path: Path | BinaryIO) -> Image.Image:
     """Decode a picture, upright, in mode L, LA, RGB or RGBA. Raises ValueError with the reason."""
     try:
         with warnings.catch_warnings(action="ignore"):

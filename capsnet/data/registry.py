@@ -1,5 +1,6 @@
 """Registry of data sets. The function of the same name in `capsnet.data.sources` makes one."""
 
+import re
 from typing import NamedTuple
 
 
@@ -20,3 +21,10 @@ DATA_SETS = {
     "scikit_learn": DataSet("the digits of scikit-learn", "digit"),
     "folder": DataSet("pictures of a folder", "object", handwriting=False),
 }
+
+
+def worded(text: str, noun: str) -> str:
+    """The text with the noun in place of "digit": "an article", "Letters"."""
+    text = re.sub(r"\ba (?=digits?\b)", "an " if noun[0] in "aeiou" else "a ", text)
+    text = re.sub(r"\bdigit(?=s?\b)", noun, text)
+    return re.sub(r"\bDigit(?=s?\b)", noun.capitalize(), text)

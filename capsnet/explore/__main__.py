@@ -13,6 +13,7 @@ import torch
 
 from capsnet import program_parser
 from capsnet.checkpoint import describe
+from capsnet.data.archives import TEN_DIGITS
 from capsnet.explore.page import can_be_explored, explorer
 from capsnet.files import replace_file
 from capsnet.learning.device import keep_freed_memory
@@ -69,13 +70,17 @@ def make_page(model: Path, digits: Path, num_examples: int) -> str:
         raise ValueError(f"{model} has no class capsules, or no decoder: nothing to turn")
     predictions = evaluator.evaluate(min(num_examples, len(evaluator.digits)))
     capsules = perturbation.class_capsules(evaluator, len(predictions.labels), MEASURED)
-    sweeps = {}
+    sweeps, shapes = {}, perturbation.shows_shapes(evaluator.digits)
     for digit, poses in capsules.items():
-        print(f"measuring the capsule of {digit}", file=sys.stderr)
+        print(f"measuring the capsule of {evaluator.digits.classes[digit]}", file=sys.stderr)
         two_sigma = perturbation.two_sigma_values(poses, NUM_VALUES)
-        sweeps[digit] = perturbation.measure_sweep(evaluator.model, poses, digit, two_sigma)
+        sweeps[digit] = perturbation.measure_sweep(
+            evaluator.model, poses, digit, two_sigma, shapes=shapes
+        )
     error = known_error(model)
-    return explorer(evaluator, predictions, effect_table(sweeps), capsules, model.stem, error=error)
+    effects = perturbation.named(effect_table(sweeps), evaluator.digits.classes)
+    noun = "digit" if evaluator.digits.classes == TEN_DIGITS else "object"
+    return explorer(evaluator, predictions, effects, capsules, model.stem, error=error, noun=noun)
 
 
 if __name__ == "__main__":

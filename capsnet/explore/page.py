@@ -7,6 +7,7 @@ import base64
 import html
 import json
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnet import metrics
-from capsnet.data.archives import NUM_CLASSES
+from capsnet.data.registry import worded
 from capsnet.explore.weights import Quantised, fit_into, packed_size, with_weights
 from capsnet.learning.evaluation import Evaluator, Predictions, decode, predict
 from capsnet.nn.layers import grid_size, receptive_field
@@ -27,6 +28,7 @@ MOST_BYTES = 8_000_000  # of the page
 OF_EACH = 10  # test examples of each class
 FAILURES = 60  # at most
 COMPARED = 500  # test examples on which the page's network is compared
+BOX = 20 / 28  # longer side of a digit as a share of MNIST's images
 FEW = 100_000  # weights of a layer that stays in float32: errors of the first layer weigh most
 WEB = Path(__file__).parent / "web"
 SCRIPTS = ("network", "handwriting", "pictures", "paper", "knobs", "app")
@@ -60,15 +62,16 @@ def explorer(
     name: str,
     *,
     error: object = None,
+    noun: str = "digit",
 ) -> str:
     """Return the page of a network as HTML, with test examples.
 
     two_sigma: effects of each dimension within two standard deviations (study `perturbation`).
-    capsules: those behind it, by class [n, d]. error: prints as "test error 0.59 %". The
-    network passes `can_be_explored`. Raises ValueError if it is too large.
+    capsules: those behind it, by class [n, d]. error: prints as "test error 0.59 %". noun: what an
+    image shows. The network passes `can_be_explored`. Raises ValueError if it is too large.
     """
     model = fold_norms(evaluator.model)
-    examples, images = chosen_examples(evaluator, predictions)
+    examples, images = chosen_examples(evaluator, predictions, noun)
     state = model.state_dict()
     large = {key: each for key, each in state.items() if each.ndim > 1 and each.numel() > FEW}
     arrays = {
@@ -86,9 +89,11 @@ def explorer(
         "sizes": sizes_of(evaluator),
         "layers": layers_of(model),
         "examples": examples,
-        "meanings": meanings(two_sigma, capsules),
+        "meanings": meanings(two_sigma, capsules, evaluator.digits.classes),
         "difference": difference._asdict(),
         "error": str(error or ""),
+        "classes": evaluator.digits.classes,
+        "noun": noun,
         "about": about(weights, difference),
     }
     parts = {
@@ -99,7 +104,7 @@ def explorer(
         "engine": "\n".join(texts[script] for script in ENGINE),
         "script": "\n".join(texts[script] for script in SCRIPTS),
     }
-    page = texts["index"]
+    page = worded(texts["index"], noun)
     for key, part in parts.items():
         page = page.replace("{{" + key + "}}", part)
     return page
@@ -126,6 +131,8 @@ def sizes_of(evaluator: Evaluator) -> dict[str, int | bool]:
         "size": evaluator.image_size,
         "digits": evaluator.num_digits,
         "shift": evaluator.max_shift,
+        "channels": evaluator.digits.num_channels,
+        "box": round(BOX * evaluator.digits.images.shape[-1]),  # around a drawn digit, pixels
         "grid": grid_size(evaluator.image_size, model.layers),
         "width": width,  # pixels that a place of the grid sees
         "stride": stride,
@@ -154,13 +161,14 @@ def layers_of(model: nn.Module) -> list[dict[str, object]]:
 
 
 def chosen_examples(
-    evaluator: Evaluator, predictions: Predictions
+    evaluator: Evaluator, predictions: Predictions, noun: str
 ) -> tuple[list[dict], np.ndarray]:
-    """Ten examples of each class, then failures: group and labels, and images uint8 [n, h, w]."""
+    """Ten examples of each class, then failures: group and labels; images uint8 [n, c, h, w]."""
+    classes = evaluator.digits.classes
     first, wrong = predictions.labels[:, 0], (~predictions.correct).nonzero()[:, 0]
     groups = {
-        f"Digit {digit}": (first == digit).nonzero()[:OF_EACH, 0].tolist()
-        for digit in range(NUM_CLASSES)
+        f"{noun.capitalize()} {name}": (first == digit).nonzero()[:OF_EACH, 0].tolist()
+        for digit, name in enumerate(classes)
     }
     shown = f"{min(FAILURES, len(wrong))} of {len(wrong):,} among {len(first):,} test examples"
     groups[f"Read wrongly, {shown}"] = wrong[:FAILURES].tolist()
@@ -169,24 +177,26 @@ def chosen_examples(
     chosen, images, begin = {place for _, place in numbers}, {}, 0
     for batch in evaluator.batches(len(first)):
         for place in chosen & set(range(begin, begin + len(batch))):
-            images[place] = np.rint(255 * batch.images[place - begin, 0].float().cpu().numpy())
+            images[place] = np.rint(255 * batch.images[place - begin].float().cpu().numpy())
         begin += len(batch)
     return listed, np.stack([images[place] for _, place in numbers]).astype(np.uint8)
 
 
-def meanings(two_sigma: pd.DataFrame, capsules: dict[int, Tensor]) -> list[list[dict]]:
+def meanings(
+    two_sigma: pd.DataFrame, capsules: dict[int, Tensor], classes: Sequence[str]
+) -> list[list[dict]]:
     """For each digit and dimension: name of the effect, mean and two standard deviations."""
     rows = two_sigma[["digit", "dimension", "name"]].itertuples(index=False)
     names = {(digit, dimension): name for digit, dimension, name in rows}
     width, found = next(iter(capsules.values())).shape[1], []
-    for digit in range(NUM_CLASSES):
+    for digit, of_class in enumerate(classes):
         poses = capsules.get(digit, torch.zeros(1, width)).float().cpu()
         spread = poses.std(dim=0) if len(poses) > 1 else torch.zeros(width)
         pairs = enumerate(zip(poses.mean(dim=0).tolist(), spread.tolist(), strict=True))
         found.append(
             [
                 {
-                    "name": names.get((digit, dimension), "none"),
+                    "name": names.get((of_class, dimension), "none"),
                     "mean": round(mean, 4),
                     "two_sigma": round(2 * deviation, 4),
                 }

@@ -28,7 +28,7 @@ class Decoder(nn.Module):
         num_channels: int = 1,
     ) -> None:
         super().__init__()
-        self.shape = (image_size, image_size)
+        self.num_classes, self.shape = num_classes, (image_size, image_size)
         if num_channels > 1:
             self.shape = (num_channels, *self.shape)
         sizes = [num_classes * pose_dim, *hidden_sizes]

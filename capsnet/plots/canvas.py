@@ -9,6 +9,7 @@ settings.
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from io import BytesIO
 from pathlib import Path
 
@@ -20,10 +21,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import LogLocator
 from matplotlib.transforms import ScaledTranslation
 from PIL import Image
 
+from capsnet.data.registry import worded
 from capsnet.files import replace_file
 
 WIDTH, SHEET_WIDTH, MARGIN, GAP = 1920, 1600, 28, 8  # pixels; a sheet may be wider
@@ -47,8 +50,14 @@ STYLE = {
 }  # fmt: skip
 
 
+NOUN = ContextVar("noun", default="digit")  # in place of "digit" in all texts of a figure
+
+
 def overlay(two: np.ndarray) -> np.ndarray:
-    """Two grey images [2, h, w] as one image [h, w, 3]: the colours add."""
+    """Two images [2, h, w] as one image [h, w, 3]: the colours add. Images of colour [2, 3, h, w]
+    are reduced to their brightest channel.
+    """
+    two = two.max(axis=1) if two.ndim == 4 else two
     return np.clip(two[0][..., None] * FIRST_DIGIT + two[1][..., None] * SECOND_DIGIT, 0, 1)
 
 
@@ -83,7 +92,9 @@ def legend_below(axes: Axes, *, ncols: int = 2) -> None:
 
 
 def cell_grid(axes: Axes, columns: Sequence, rows: Sequence, color: str = PALE) -> None:
-    """Labels of the cells of an image, lines between them, no frame."""
+    """Labels of the cells of an image, lines between them, no frame. Long names stand upright."""
+    if any(len(str(name)) > 4 for name in columns):
+        axes.tick_params(axis="x", rotation=90)
     for side, labels in ((axes.xaxis, columns), (axes.yaxis, rows)):
         side.set_ticks(range(len(labels)), labels)
         side.set_ticks(np.arange(0.5, len(labels) - 1), minor=True)
@@ -97,18 +108,28 @@ def largest_scale(width: int, num_columns: int, *, room: int, largest: int) -> i
     return int(np.clip((room // num_columns - GAP) // width, 1, largest))
 
 
+def shown(pictures: np.ndarray) -> np.ndarray:
+    """Images [..., 3, h, w] of colour as matplotlib takes them, [..., h, w, 3]."""
+    return np.moveaxis(pictures, -3, -1)
+
+
 def tile(axes: Axes, picture: np.ndarray, x: int, y: int, scale: int) -> None:
+    """Draw a picture [h, w] or [h, w, 3]."""
     extent = (x, x + scale * picture.shape[1], y + scale * picture.shape[0], y)
     shades = np.round(picture * 63) / 63  # as many as the eye can tell, in a smaller file
     axes.imshow(shades, cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
 
 
 def tiles(axes: Axes, rows: Sequence[np.ndarray], x: int, y: int, scale: int) -> None:
-    """Rows of pictures [n, h, w] with gaps, drawn as one image: much faster than one by one."""
+    """Rows of pictures [n, h, w] or [n, 3, h, w] with gaps, drawn as one image: much faster than
+    one by one.
+    """
     sheets = []
     for pictures in rows:
-        large = pictures.repeat(scale, axis=1).repeat(scale, axis=2)
-        padded = np.pad(large, ((0, 0), (0, GAP), (0, GAP)), constant_values=1)  # white
+        last = shown(pictures) if pictures.ndim == 4 else pictures
+        large = last.repeat(scale, axis=1).repeat(scale, axis=2)
+        edges = ((0, 0), (0, GAP), (0, GAP), (0, 0))[: large.ndim]
+        padded = np.pad(large, edges, constant_values=1)  # white
         sheets.append(np.concatenate(list(padded), axis=1))
     tile(axes, np.concatenate(sheets), x, y, 1)
 
@@ -161,6 +182,8 @@ def canvas(path: Path, *, width: int, height: int, layout: str | None = None) ->
     with matplotlib.style.context(STYLE, after_reset=True):
         figure = Figure(figsize=(width / DPI, height / DPI), layout=layout)
         yield figure
+        for text in figure.findobj(Text) if NOUN.get() != "digit" else ():
+            text.set_text(worded(text.get_text(), NOUN.get()))
         agg = FigureCanvasAgg(figure)
         agg.draw()
         pixels = Image.fromarray(np.asarray(agg.buffer_rgba())[..., :3])

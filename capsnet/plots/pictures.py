@@ -16,21 +16,35 @@ from capsnet.plots.canvas import (
     SHEET_WIDTH,
     frame,
     sheet,
+    shown,
     tile,
 )
 
 MOST_COLUMNS = 8
 MOST_WIDTH = 150  # pixels, of a picture
+MOST_LETTERS = 12  # of a line of a heading
 LEFT = 160  # pixels, for the names of the rows
 
 
 class Column(NamedTuple):
-    """Pictures below each other under a heading; each group starts a new band of columns."""
+    """Pictures [h, w] or [h, w, 3] below each other under a heading; each group starts a new band
+    of columns.
+    """
 
     heading: str
     color: str
     group: int
     pictures: Sequence[np.ndarray]
+
+
+def in_color(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Pictures [h, w] as they are, [3, h, w] as [h, w, 3]."""
+    return [shown(each) if each.ndim == 3 else each for each in pictures]
+
+
+def cut(text: str) -> str:
+    """A line of a heading, no wider than a picture."""
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…"
 
 
 def notice(path: Path, *, title: str, note: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from capsnet.plots.canvas import INK, SECOND_DIGIT, color_key, overlay
-from capsnet.plots.pictures import MOST_WIDTH, Column, picture_columns
+from capsnet.plots.pictures import MOST_WIDTH, Column, in_color, picture_columns
 from capsnet.reading.handwriting import read_grey
 from capsnet.reading.recognition import Reading
 
@@ -33,8 +33,9 @@ def drawings(
     columns = []
     for picture, reading in readings.items():
         drawn = reading.reconstructions
-        pictures = [reading.image, *(in_colors(drawn) if num_digits > 1 else drawn)]
-        times = MOST_WIDTH // len(reading.image)
+        drawn = in_colors(drawn) if num_digits > 1 else in_color(drawn)
+        pictures = [*in_color([reading.image]), *drawn]
+        times = max(1, MOST_WIDTH // len(pictures[0]))
         pictures = [each.repeat(times, axis=0).repeat(times, axis=1) for each in pictures]
         pictures.insert(0, with_taken(read_grey(picture.read_bytes()), reading, len(pictures[0])))
         columns.append(Column(heading(picture.stem, reading, num_digits), INK, 0, pictures))
@@ -44,7 +45,8 @@ def drawings(
 
 def with_taken(grey: np.ndarray, reading: Reading, size: int) -> np.ndarray:
     """Brightness [h, w] with what was taken in orange, on a square [size, size, 3]."""
-    share = reading.taken[..., None]
+    taken = np.zeros_like(grey) if reading.taken is None else reading.taken
+    share = taken[..., None]
     colored = grey[..., None] * (1 - share) + SECOND_DIGIT * share
     image = Image.fromarray((255 * colored.clip(0, 1)).astype(np.uint8))
     return np.asarray(ImageOps.pad(image, (size, size), color="white")) / 255
@@ -52,8 +54,9 @@ def with_taken(grey: np.ndarray, reading: Reading, size: int) -> np.ndarray:
 
 def in_colors(reconstructions: np.ndarray) -> list[np.ndarray]:
     """One or two reconstructions [k, h, w] as images [h, w, 3]: the first, the second, both."""
-    two = np.zeros((2, *reconstructions.shape[1:]), reconstructions.dtype)
-    two[: len(reconstructions)] = reconstructions
+    grey = reconstructions.max(axis=1) if reconstructions.ndim == 4 else reconstructions
+    two = np.zeros((2, *grey.shape[1:]), grey.dtype)
+    two[: len(grey)] = grey
     shown = np.array([[1, 0], [0, 1], [1, 1]], two.dtype)
     return [overlay(two * one[:, None, None]) for one in shown]
 

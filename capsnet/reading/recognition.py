@@ -1,5 +1,6 @@
 """Recognise handwritten digits in a picture, with reconstructions and a rejection option."""
 
+import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from capsnet import checkpoint
+from capsnet.data.archives import TEN_DIGITS
+from capsnet.data.multimnist import shift
+from capsnet.data.pictures import prepare, read_picture
 from capsnet.learning.evaluation import decode, predict
 from capsnet.learning.rejection import DEFAULT_THRESHOLD, rejection_factors
 from capsnet.losses import THRESHOLD, probabilities
 from capsnet.reading.errors import KnownError, known_error
-from capsnet.reading.handwriting import fit, lies_as_trained
+from capsnet.reading.handwriting import fit, lies_as_trained, read_handwriting
 from capsnet.reading.page import choose_marks
 
 DIGIT_BOX = 20  # pixels, the longer side of the box around a digit (MNIST)
@@ -20,13 +24,15 @@ PAIR_BOXES = (20, 22, 24, 26)  # around two overlapping digits, 90 % of MultiMNI
 PAIR_SHIFT = 5  # pixels between the centre of mass of two digits and the middle, at most
 PAIR_BOX = 23  # their mean
 NO_CAPSULE = f"no capsule is longer than {THRESHOLD}"
-NO_PROBABILITY = f"no digit has a probability above {THRESHOLD}"
+NO_PROBABILITY = f"no class has a probability above {THRESHOLD}"
 UNLIKE = "the reconstruction does not resemble the picture"
 
 
 class Reader(NamedTuple):
     """A network for images of `image_size` px with up to `num_digits` digits. Scores below
-    `rejection_threshold` are rejected. `error` is the known test or validation error.
+    `rejection_threshold` are rejected. `error` is the known test or validation error. `classes` are
+    their names. `pictures`: size and background of `capsnet.data.pictures.prepare`, None for
+    handwriting.
     """
 
     model: nn.Module
@@ -34,6 +40,9 @@ class Reader(NamedTuple):
     num_digits: int
     rejection_threshold: float = DEFAULT_THRESHOLD
     error: KnownError | None = None
+    classes: tuple[str, ...] = TEN_DIGITS
+    num_channels: int = 1
+    pictures: tuple[int, str] | None = None
 
     @property
     def warning(self) -> str:
@@ -41,10 +50,12 @@ class Reader(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """The prediction for one picture: the network's input [h, w], lengths [10] (probabilities of a
-    network without capsules), the predicted digits by falling length, the reason for a rejection,
-    the reconstructions of the digits [k, h, w], None without a decoder, and the ink of the picture
-    that was taken for the digits, in the picture's own pixels.
+    """The prediction for one picture: the network's input [(c,) h, w], lengths [j] (probabilities
+    of a network without capsules), the predicted digits by falling length, the reason for a
+    rejection, the reconstructions of the digits [k, (c,) h, w], None without a decoder, the names
+    of all classes, and the ink of the picture that was taken for the digits, in the picture's own
+    pixels, None where all of it was.
+    """
     """
 
     image: np.ndarray
@@ -52,14 +63,19 @@ class Reading(NamedTuple):
     digits: tuple[int, ...]
     reason: str | None
     reconstructions: np.ndarray | None
+    classes: tuple[str, ...] = TEN_DIGITS
     taken: np.ndarray | None = None
+
+    @property
+    def names(self) -> list[str]:
+        return [self.classes[digit] for digit in self.digits]
 
     @property
     def rejected(self) -> bool:
         return self.reason is not None
 
     def lines(self) -> list[str]:
-        return [f"{digit} ({self.lengths[digit]:.2f})" for digit in self.digits]
+        return [f"{self.classes[n]} ({self.lengths[n]:.2f})" for n in self.digits]
 
     def misfit(self) -> float:
         """Squared error of the reconstruction relative to the image; 0 without a decoder."""
@@ -73,9 +89,36 @@ def load_reader(path: str | Path) -> Reader:
     """Load a checkpoint. Raises ValueError for another file."""
     model = checkpoint.load(path)
     description = checkpoint.describe(path)
-    image_size, num_digits = description["arguments"]["image_size"], description["num_digits"]
+    arguments, num_digits = description["arguments"], description["num_digits"]
     threshold = description.get("rejection_threshold", DEFAULT_THRESHOLD)
-    return Reader(model, image_size, num_digits, threshold, known_error(path))
+    return Reader(
+        model,
+        arguments["image_size"],
+        num_digits,
+        threshold,
+        known_error(path),
+        checkpoint.classes(description),
+        arguments.get("num_channels", 1),
+        description.get("pictures"),
+    )
+
+
+def read_file(reader: Reader, file: Path | bytes) -> Reading:
+    """Read a picture file or its bytes, prepared as the network's training images were. Raises
+    ValueError for a file that is no picture.
+    """
+    if reader.pictures is None:
+        return read(reader, read_handwriting(file))
+    size, background = reader.pictures
+    try:
+        picture = read_picture(file if isinstance(file, Path) else io.BytesIO(file))
+    except (OSError, ValueError) as error:
+        name = file if isinstance(file, Path) else "the picture"
+        raise ValueError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
+    mode = ("L", "RGB")[reader.num_channels > 1] + "A" * picture.mode.endswith("A")
+    pixels = torch.from_numpy(prepare(picture.convert(mode), size, background))
+    image = shift(pixels, torch.zeros(*(1,) * (pixels.ndim - 2), 2).long(), reader.image_size)
+    return read_image(reader, (image / 255).numpy())
 
 
 def read(reader: Reader, ink: np.ndarray) -> Reading:
@@ -101,6 +144,7 @@ def answer(reading: Reading, reader: Reader) -> dict[str, object]:
     error, source = reader.error or (None, None)
     return {
         "digits": list(reading.digits),
+        "classes": reading.names,
         "lengths": [round(float(length), 4) for length in reading.lengths],
         "rejected": reading.rejected,
         "reason": reading.reason,
@@ -111,8 +155,9 @@ def answer(reading: Reading, reader: Reader) -> dict[str, object]:
 
 @torch.inference_mode()
 def read_image(reader: Reader, image: np.ndarray) -> Reading:
-    """Read an image float32 [h, w] of the network's size."""
-    images = torch.from_numpy(image)[None, None]
+    """Read an image float32 [h, w], or [3, h, w] of colour, of the network's size."""
+    images = torch.from_numpy(image)
+    images = images.expand(1, reader.num_channels, *images.shape[-2:])
     lengths, capsules = predict(reader.model, images, torch.float32)
     if capsules is None:
         lengths = probabilities(lengths, reader.num_digits)
@@ -123,17 +168,17 @@ def read_image(reader: Reader, image: np.ndarray) -> Reading:
         drawn = decode(reader.model, capsules, labels)
         likeness, share = rejection_factors(images, lengths, labels, drawn)
         if not likeness * share > reader.rejection_threshold:
-            reason = UNLIKE if likeness < share else rival(lengths[0], digits)
+            reason = UNLIKE if likeness < share else rival(lengths[0], digits, reader.classes)
         drawn = drawn[0].numpy()
     if not lengths.max() > THRESHOLD:
         reason = NO_CAPSULE if capsules is not None else NO_PROBABILITY
-    return Reading(image, lengths[0].numpy(), digits, reason, drawn)
+    return Reading(image, lengths[0].numpy(), digits, reason, drawn, reader.classes)
 
 
-def rival(lengths: Tensor, digits: tuple[int, ...]) -> str:
+def rival(lengths: Tensor, digits: tuple[int, ...], classes: tuple[str, ...]) -> str:
     """Name the longest capsule of [j] that is not among `digits`."""
     others = lengths.index_fill(0, torch.tensor(digits), 0)
-    return f"{others.argmax()} ({others.max():.2f}) is a rival"
+    return f"{classes[int(others.argmax())]} ({others.max():.2f}) is a rival"
 
 
 def choose_digits(lengths: Tensor, num_digits: int) -> tuple[int, ...]:

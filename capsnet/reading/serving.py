@@ -11,8 +11,7 @@ import mlflow
 import pandas as pd
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
-from capsnet.reading.handwriting import read_handwriting
-from capsnet.reading.recognition import answer, load_reader, read
+from capsnet.reading.recognition import answer, load_reader, read_file
 
 
 class DigitReader(mlflow.pyfunc.PythonModel):
@@ -30,7 +29,7 @@ class DigitReader(mlflow.pyfunc.PythonModel):
         rows = []
         for number, text in enumerate(model_input["image"]):
             try:
-                reading = read(self._reader, read_handwriting(decoded(text)))
+                reading = read_file(self._reader, decoded(text))
             except ValueError as error:
                 message = f"row {number}: {error}"
                 raise mlflow.MlflowException(message, error_code=BAD_REQUEST) from None

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from capsnet.data.archives import TEN_DIGITS
+
 
 class Study(NamedTuple):
     tables: tuple[str, ...] = ()  # CSV files in a run's folder
@@ -21,6 +23,7 @@ class Study(NamedTuple):
 class Measured(NamedTuple):
     tables: dict[str, pd.DataFrame]  # by the name of the CSV file
     pictures: object = None  # what `draw` needs beside the tables
+    classes: tuple[str, ...] = TEN_DIGITS  # their names
 
 
 STUDIES = {

@@ -15,8 +15,9 @@ The input has one column, `image`: a picture file in base64. The fields of the a
 {fields}
 """
 ANSWER = {  # of the served model: two examples, where None makes a field optional; and its meaning
-    "digits": ([[7], [1, 7]], "the digits read, the longest capsule first"),
-    "lengths": ([[0.5], [0.5]], "of the ten capsules, from 0 to 1; a baseline's probabilities"),
+    "digits": ([[7], [1, 7]], "numbers of the classes read, the longest capsule first"),
+    "classes": ([["7"], ["1", "7"]], "their names"),
+    "lengths": ([[0.5], [0.5]], "of all capsules, from 0 to 1; a baseline's probabilities"),
     "rejected": ([False, True], "whether the picture may hold no digit"),
     "reason": ([None, "why"], "why it is rejected, else null"),
     "error": ([1.5, None], "wrong answers of this network in %, null if unknown"),

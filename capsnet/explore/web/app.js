@@ -54,13 +54,14 @@ const Explorer = (() => {
 
   function drawn(layers) {
     const { size, digits } = page.info.sizes, near = digits > 1 ? page.info.sizes.shift : null;
-    const images = layers.map((layer) => Handwriting.fit(layer, size, near)).filter((image) => image !== null);
+    const images = layers.map((layer) => Handwriting.fit(layer, size, near, page.info.sizes.box)).filter((image) => image !== null);
     if (images.length === 0) return ask();
     mark(null);
-    read(Handwriting.overlay(images, size), null);
+    const grey = Handwriting.overlay(images, size), { channels } = page.info.sizes;
+    read(Float32Array.from({ length: channels * size * size }, (_, n) => grey[n % (size * size)]), null);
   }
 
-  // A digit is wanted; what is still being read is not.
+  // A drawing is wanted; what is still being read is not.
   function ask() {
     state.number += 1;
     delete document.body.dataset.busy;
@@ -68,18 +69,25 @@ const Explorer = (() => {
     one("answer").textContent = `${invitation().join(" ")}.`;
   }
 
-  const invitation = () => (page.info.sizes.digits > 1 ? ["Draw two digits,", "one over the other"] : ["Draw a digit"]);
+  const name = (j) => page.info.classes[j];
+  const noun = () => (/^[aeiou]/.test(page.info.noun) ? "an " : "a ") + page.info.noun;
+  const invitation = () =>
+    page.info.sizes.digits > 1 ? [`Draw two ${page.info.noun}s,`, "one over the other"] : [`Draw ${noun()}`];
 
   function introduction() {
     const error = page.info.error ? ` This network: ${page.info.error}.` : "";
-    return `${invitation().join(" ")}, or choose a test digit below. See what the capsules read, how routing gets there and what each of their numbers draws.${error}`;
+    return `${invitation().join(" ")}, or choose a test image below. See what the capsules read, how routing gets there and what each of their numbers draws.${error}`;
   }
 
   function choose(number) {
-    const { size } = page.info.sizes, example = page.info.examples[number];
-    const bytes = page.arrays.examples.subarray(number * size * size, (number + 1) * size * size);
     mark(number);
-    read(Float32Array.from(bytes, (value) => value / 255), example.labels);
+    read(image(number), page.info.examples[number].labels);
+  }
+
+  // A test example, [c, size, size] in 0..1.
+  function image(number) {
+    const { size, channels } = page.info.sizes, pixels = channels * size * size;
+    return Float32Array.from(page.arrays.examples.subarray(number * pixels, (number + 1) * pixels), (value) => value / 255);
   }
 
   function read(image, labels) {
@@ -120,8 +128,8 @@ const Explorer = (() => {
   function show() {
     const { size } = page.info.sizes, now = state.passes[state.pass], read = digitsRead();
     if (!state.chosen) state.digit = read[0];
-    const lengths = read.map((j) => `${j} (${now.lengths[j].toFixed(2)})`).join(" and ");
-    const true_ = state.label === null ? "" : `; the label says ${state.label.join(" and ")}`;
+    const lengths = read.map((j) => `${name(j)} (${now.lengths[j].toFixed(2)})`).join(" and ");
+    const true_ = state.label === null ? "" : `; the label says ${state.label.map(name).join(" and ")}`;
     const known = now.lengths[read[0]] > 0.5;
     const answer = known ? `Reads ${lengths}` : `Rejected, perhaps ${lengths}: no capsule is longer than 0.5`;
     one("answer").textContent = `${answer}${true_}. ${Math.round(state.milliseconds)} ms.`;
@@ -131,22 +139,22 @@ const Explorer = (() => {
       bar.querySelector("b").textContent = now.lengths[j].toFixed(3);
       bar.classList.toggle("read", read.includes(j));
       bar.setAttribute("aria-checked", String(j === state.digit));
-      bar.setAttribute("aria-label", `digit ${j}, length ${now.lengths[j].toFixed(3)}${read.includes(j) ? ", read" : ""}`);
+      bar.setAttribute("aria-label", `${page.info.noun} ${name(j)}, length ${now.lengths[j].toFixed(3)}${read.includes(j) ? ", read" : ""}`);
       bar.tabIndex = j === state.digit ? 0 : -1;
     });
     course();
     const image = decoder.image(capsule(state.digit), state.digit), tints = [Pictures.BLUE, Pictures.ORANGE];
     Pictures.paint(one("drawn"), size, [[Pictures.WHITE, image]]);
-    tell("drawn", `the ${state.digit} that its capsule draws`);
+    tell("drawn", `the ${name(state.digit)} that its capsule draws`);
     Pictures.paint(one("votes"), size, [[[90, 90, 90], state.image], [tints[1], heat(now.places[state.digit])]]);
-    tell("votes", `where the votes for ${state.digit} come from`);
+    tell("votes", `where the votes for ${name(state.digit)} come from`);
     const parts = read.length > 1 ? read.map((j, n) => [tints[n], decoder.image(capsule(j), j)]) : [];
     one("both").replaceChildren(
-      ...(parts.length ? [figure(size, parts, `both digits as drawn: ${read[0]} blue, ${read[1]} orange`)] : []),
+      ...(parts.length ? [figure(size, parts, `both ${page.info.noun}s as drawn: ${name(read[0])} blue, ${name(read[1])} orange`)] : []),
     );
     one("knobs-text").textContent =
-      `The ${page.info.sizes.upperDim} dimensions of the capsule of ${state.digit}. What a slider changes was measured on test digits over the ` +
-      `blue band: two standard deviations of them either way of their mean. Beyond it real digits are rare.`;
+      `The ${page.info.sizes.upperDim} dimensions of the capsule of ${name(state.digit)}. What a slider changes was measured on test images over the ` +
+      `blue band: two standard deviations of them either way of their mean. Beyond it real images are rare.`;
     knobs.show(capsule(state.digit), meanings());
   }
 
@@ -173,8 +181,8 @@ const Explorer = (() => {
   const meanings = () => page.info.meanings[state.digit];
 
   function course() {
-    const digit = String(state.digit), own = state.passes.map((pass) => pass.couplings[state.digit]);
-    const lines = state.passes[0].lengths.map((_, j) => ({ name: String(j), values: state.passes.map((pass) => pass.lengths[j]) }));
+    const digit = name(state.digit), own = state.passes.map((pass) => pass.couplings[state.digit]);
+    const lines = state.passes[0].lengths.map((_, j) => ({ name: name(j), values: state.passes.map((pass) => pass.lengths[j]) }));
     Pictures.course(one("course"), [...lines, { name: digit, values: own, dashed: true }], digit, state.pass);
     const now = state.passes[state.pass];
     const words =
@@ -207,7 +215,7 @@ const Explorer = (() => {
   function turned(values, dimension) {
     const { size } = page.info.sizes, image = decoder.image(values, state.digit);
     Pictures.paint(one("turned"), size, [[Pictures.WHITE, image]]);
-    tell("turned", `${state.digit}, as turned`);
+    tell("turned", `${name(state.digit)}, as turned`);
     const steps = knobs ? knobs.strip() : [];
     one("strip").replaceChildren(
       ...steps.map((capsule) => {
@@ -244,7 +252,8 @@ const Explorer = (() => {
         bar.type = "button";
         bar.className = "bar";
         bar.setAttribute("role", "radio");
-        bar.innerHTML = `<span>${j}</span><span><i></i></span><b></b>`;
+        bar.innerHTML = "<span></span><span><i></i></span><b></b>";
+        bar.firstChild.textContent = name(j);
         bar.onclick = () => look(j);
         bar.onkeydown = (event) => {
           const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
@@ -277,11 +286,10 @@ const Explorer = (() => {
       section.classList.toggle("wide", numbers.length > 10);
       for (const number of numbers) {
         const button = document.createElement("button"), canvas = document.createElement("canvas");
-        const bytes = page.arrays.examples.subarray(number * size * size, (number + 1) * size * size);
-        Pictures.paint(canvas, size, [[Pictures.WHITE, Float32Array.from(bytes, (value) => value / 255)]]);
+        Pictures.paint(canvas, size, [[Pictures.WHITE, image(number)]]);
         button.type = "button";
         button.dataset.number = number;
-        button.setAttribute("aria-label", `test example ${page.info.examples[number].labels.join(" and ")}`);
+        button.setAttribute("aria-label", `test example ${page.info.examples[number].labels.map(name).join(" and ")}`);
         button.onclick = () => choose(number);
         button.append(canvas);
         row.append(button);

@@ -4,12 +4,12 @@
 const Handwriting = (() => {
   const FAINT = 0.1; // of full ink: fainter pixels do not count for the box
   const MARGIN = 1; // pixels without ink at the edge, if there is room
-  const BOX = 20; // pixels: the longer side of a digit of MNIST
 
   // Ink [size, size] in 0..1 from a layer {ink, width}. `near`: the centre of mass stays where it was
   // drawn, up to so many pixels from the middle; null: in the middle. Null for no ink.
-  function fit(layer, size, near) {
-    const scaled = scale(layer);
+  // box: the longer side of what is drawn, pixels.
+  function fit(layer, size, near, box) {
+    const scaled = scale(layer, box);
     if (scaled === null) return null;
     const { pixels, height, width, drawn } = scaled, found = new Float32Array(size * size);
     const middle = drawn.map((part) => {
@@ -23,9 +23,9 @@ const Handwriting = (() => {
     return found;
   }
 
-  // The box around the ink, its longer side BOX pixels, its fullest pixel 1; and where the middle of
+  // The box around the ink, its longer side `box` pixels, its fullest pixel 1; and where the middle of
   // the box was drawn, as shares of the canvas.
-  function scale({ ink, width }) {
+  function scale({ ink, width }, box) {
     const height = ink.length / width;
     let top = height, bottom = -1, left = width, right = -1;
     for (let n = 0; n < ink.length; n++) {
@@ -37,7 +37,7 @@ const Handwriting = (() => {
       right = Math.max(right, x);
     }
     if (bottom < 0) return null;
-    const rows = bottom - top + 1, columns = right - left + 1, factor = BOX / Math.max(rows, columns);
+    const rows = bottom - top + 1, columns = right - left + 1, factor = box / Math.max(rows, columns);
     const to = { height: Math.max(1, rounded(rows * factor)), width: Math.max(1, rounded(columns * factor)) };
     const down = overlaps(rows, to.height), across = overlaps(columns, to.width);
     const pixels = new Float32Array(to.height * to.width);

@@ -15,7 +15,7 @@ const Knobs = (() => {
           const low = Math.min(mean - 1.5 * twoSigma, start[d] - 0.25), high = Math.max(mean + 1.5 * twoSigma, start[d] + 0.25);
           const label = document.createElement("label"), words = document.createElement("span");
           const info = document.createElement("span"), input = document.createElement("input");
-          const real = `real digits: ${(mean - twoSigma).toFixed(2)} to ${(mean + twoSigma).toFixed(2)}`;
+          const real = `real images: ${(mean - twoSigma).toFixed(2)} to ${(mean + twoSigma).toFixed(2)}`;
           label.className = "knob";
           words.textContent = `${d}: ${name === "none" ? "no one thing" : name}`;
           Object.assign(input, { type: "range", min: low, max: high, step: "any", value: start[d] });

@@ -42,7 +42,7 @@ const Network = (() => {
       this.bias = arrays["digit.bias"];
     }
 
-    // Votes of all lower capsules for all digits, [i, j, d], of an image [size, size] in 0..1.
+    // Votes of all lower capsules for all digits, [i, j, d], of an image [c, size, size] in 0..1.
     votes(image) {
       const { classes, lowerDim, upperDim } = this.sizes;
       const lower = this.lowerCapsules(this.features(image));
@@ -58,9 +58,10 @@ const Network = (() => {
       return found;
     }
 
-    // All convolutions: [place, c].
+    // All convolutions of an image [c, size, size]: [place, c].
     features(image) {
-      let values = image, size = this.sizes.size, inputs = 1;
+      let size = this.sizes.size, inputs = this.sizes.channels;
+      let values = transposed(image, inputs, size * size);
       for (const layer of this.layers) {
         values = convolve(values, size, inputs, layer);
         size = Math.floor((size - layer.kernel) / layer.stride) + 1;
@@ -140,7 +141,7 @@ const Network = (() => {
       }));
     }
 
-    // The image [size, size] of the capsule [d] of one digit, the other capsules zero.
+    // The image [c, size, size] of the capsule [d] of one digit, the other capsules zero.
     image(capsule, digit) {
       let from = digit * this.upperDim, values = capsule;
       this.layers.forEach(({ weight, bias }, number) => {
@@ -158,7 +159,7 @@ const Network = (() => {
     }
   }
 
-  // [place, c] of an image [size, size] -> [place, o]. Zeros, as black pixels are, are skipped.
+  // [place, c] -> [place, o]. Zeros, as black pixels are, are skipped.
   function convolve(values, size, inputs, { kernel, stride, outputs, depthwise, relu, weight, bias }) {
     const width = Math.floor((size - kernel) / stride) + 1, sums = new Float32Array(width * width * outputs);
     for (let place = 0; place < width * width; place++) sums.set(bias, place * outputs);

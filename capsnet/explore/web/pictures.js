@@ -1,12 +1,15 @@
 // Numbers in 0..1 -> pixels.
 const Pictures = (() => {
-  // One image as grey, or several as colours laid over each other: [[r, g, b], image], ...
+  // One image as it is, or several as tints laid over each other: [[r, g, b], image], ...
   function paint(canvas, size, layers) {
     canvas.width = canvas.height = size;
     const context = canvas.getContext("2d"), data = context.createImageData(size, size);
     for (let n = 0; n < size * size; n++) {
       const colour = [0, 0, 0];
-      for (const [tint, image] of layers) tint.forEach((part, at) => (colour[at] += part * image[n]));
+      for (const [tint, image] of layers) {
+        const next = image.length > size * size ? size * size : 0; // from red to green to blue
+        tint.forEach((part, at) => (colour[at] += part * image[at * next + n]));
+      }
       for (let at = 0; at < 3; at++) data.data[4 * n + at] = Math.min(255, colour[at]);
       data.data[4 * n + 3] = 255;
     }

@@ -47,9 +47,9 @@ def calibration(
 def draw_reliability(axes: Axes, bins: pd.DataFrame) -> None:
     """Curves with a bar for each bin, and below them the number of examples of each bin."""
     axes.plot([0, 1], [0, 100], "--", color=GREY, lw=0.8, label="perfect calibration")
-    styles = {"predicted digits": (BLUE, "o-", -7), "all ten digits": (GREEN, "s:", -14)}
-    for name, rows in bins[bins["examples"] >= LEAST].groupby("group", sort=False):
-        color, form, below = styles[name]
+    styles = (BLUE, "o-", -7), (GREEN, "s:", -14)
+    for number, (name, rows) in enumerate(bins.groupby("group", sort=False)):
+        rows, (color, form, below) = rows[rows["examples"] >= LEAST], styles[number]
         bars = error_bars(rows["there"], rows["there_low"], rows["there_high"])
         style = {"fmt": form, "color": color, "label": name, "capsize": 2}
         axes.errorbar(rows["length"], rows["there"], bars, **style)

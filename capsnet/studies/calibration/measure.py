@@ -13,7 +13,6 @@ from torch.nn.functional import fold, unfold
 
 from capsnet import metrics
 from capsnet.config import RunConfig
-from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.batches import seeded_generator
 from capsnet.learning.evaluation import Evaluator, Predictions
 from capsnet.losses import probabilities
@@ -22,12 +21,12 @@ from capsnet.studies.registry import Measured
 
 THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]
 NUM_BINS = 10
-TILE = 4  # pixels; divides every canvas
+TILE = 4  # pixels, or about so many
 COUNTS = ("0", "1", "2", "more")
 
 
 def reliability_table(predictions: Predictions, *, capsules: bool) -> pd.DataFrame:
-    """Reliability of the predicted digits and of all ten: a row for each group and bin.
+    """Reliability of the predicted digits and of all classes: a row for each group and bin.
 
     Columns group, low and high (edges of the bin), examples, length (mean), there (share of present
     digits, %) with its 95 % interval there_low, there_high. Without `capsules` the scores are
@@ -35,10 +34,11 @@ def reliability_table(predictions: Predictions, *, capsules: bool) -> pd.DataFra
     """
     num_digits, predicted = predictions.labels.shape[1], predictions.predicted
     lengths = predictions.lengths if capsules else probabilities(predictions.lengths, num_digits)
-    lengths, present = lengths.clamp(max=1), metrics.one_hot(predictions.labels, NUM_CLASSES)
+    num_classes = lengths.shape[1]
+    lengths, present = lengths.clamp(max=1), metrics.one_hot(predictions.labels, num_classes)
     groups = {
         "predicted digits": reliability(lengths.gather(1, predicted), present.gather(1, predicted)),
-        "all ten digits": reliability(lengths, present),
+        f"all {'ten' if num_classes == 10 else num_classes} digits": reliability(lengths, present),
     }
     return pd.concat(groups, names=["group"]).reset_index("group").reset_index(drop=True)
 
@@ -73,12 +73,13 @@ def count_table(evaluator: Evaluator, num_examples: int) -> pd.DataFrame:
         [batch.images for batch in evaluator._replace(num_digits=count).batches(num_examples)]
         for count in (1, 2)
     )
-    generator = seeded_generator("scramble", evaluator.seed)
+    generator, size = seeded_generator("scramble", evaluator.seed), evaluator.image_size
+    tile = min((n for n in range(1, size + 1) if size % n == 0), key=lambda n: abs(n - TILE))
     shown = {
         "nothing": (0, [torch.zeros_like(one[0][:1])]),
         "a digit in shuffled tiles": (
             0,
-            [scramble(i, tile=TILE, generator=generator) for i in one],
+            [scramble(i, tile=tile, generator=generator) for i in one],
         ),
         "one digit": (1, one),
         "two digits": (2, two),
@@ -99,7 +100,7 @@ def count_table(evaluator: Evaluator, num_examples: int) -> pd.DataFrame:
 
 
 def scramble(images: Tensor, *, tile: int, generator: torch.Generator) -> Tensor:
-    """Shuffle the square tiles of each image [b, 1, h, w].
+    """Shuffle the square tiles of each image [b, c, h, w].
 
     Raises ValueError if the tiles do not fill the image.
     """

@@ -3,13 +3,16 @@
 import pandas as pd
 
 from capsnet.config import RunConfig
-from capsnet.studies.results import FEW, Results, Section, markdown, with_sd
+from capsnet.studies.results import FEW, Results, Section, markdown, number, with_sd
 from capsnet.studies.seeds.measure import row_name
 from capsnet.studies.seeds.paper import published
 
 
 def headline(configs: dict[str, RunConfig], measured: dict[str, Results]) -> str:
-    """Test error of each run and, on MNIST, of the paper, as a Markdown table."""
+    """Test error of each run and, on MNIST, of the paper, as a Markdown table. Where the classes
+    of a test have different numbers of examples also the balanced accuracy.
+    """
+    uneven = any("balanced_accuracy" in results.headline for results in measured.values())
     return markdown(
         {
             "run": name,
@@ -19,6 +22,7 @@ def headline(configs: dict[str, RunConfig], measured: dict[str, Results]) -> str
             "95 % interval": f"{found['error_low']:.2f} to {found['error_high']:.2f}",
             "examples": f"{measured[name].tables['errors']['examples'].iloc[0]:,}",
         }
+        | ({"balanced accuracy %": number(found.get("balanced_accuracy"))} if uneven else {})
         | ({"paper %": with_sd(*published(config), "g")} if config.source == "mnist" else {})
         for name, config in configs.items()
         for found in [measured[name].headline]

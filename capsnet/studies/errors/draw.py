@@ -7,35 +7,39 @@ import numpy as np
 import pandas as pd
 
 from capsnet.config import RunConfig
-from capsnet.data.archives import NUM_CLASSES
+from capsnet.data.archives import TEN_DIGITS
 from capsnet.plots.canvas import BLUE, ERRORS, INK, PALE, cell_grid, chart, error_bars
 from capsnet.studies.registry import Measured
 
 LEAST = 5  # pairs of an overlap bin that is drawn
+ROW = 36  # pixels, least height of a class
+MOST_NUMBERS = 40  # classes, up to which the cells of a matrix have numbers
 
 
-def confusion(counts: np.ndarray, path: Path, *, title: str) -> None:
+def confusion(
+    counts: np.ndarray, path: Path, *, title: str, names: Sequence[str] = TEN_DIGITS
+) -> None:
     """Counts [n, n], true class by predicted class; only errors are coloured."""
     sums = [f"{row.sum() - row[true]:,.0f} of {row.sum():,.0f}" for true, row in enumerate(counts)]
     labels = ("predicted digit (grey: correct; orange: errors)", "true digit", "errors")
-    heat_map(counts, path, form="{:,.0f}", title=title, labels=labels, sums=sums)
+    heat_map(counts, path, form="{:,.0f}", title=title, labels=labels, sums=sums, names=names)
 
 
-def pair_errors(error: np.ndarray, path: Path, *, title: str) -> None:
+def pair_errors(
+    error: np.ndarray, path: Path, *, title: str, names: Sequence[str] = TEN_DIGITS
+) -> None:
     """Error [n, n] in percent by pair of classes; NaN where there is no such pair."""
     sums = [f"{np.nanmean(row):.1f} %" if np.isfinite(row).any() else "" for row in error]
     labels = ("other digit (cells: error of the pair in %)", "one digit", "mean of the pairs")
-    heat_map(error, path, form="{:.1f}", title=title, labels=labels, sums=sums)
+    heat_map(error, path, form="{:.1f}", title=title, labels=labels, sums=sums, names=names)
 
 
-def pair_matrix(table: pd.DataFrame) -> np.ndarray:
+def pair_matrix(table: pd.DataFrame, classes: Sequence[str] = TEN_DIGITS) -> np.ndarray:
     """Errors of the pairs in an error table: symmetric [j, j], NaN where there is no pair."""
-    errors = np.full((NUM_CLASSES, NUM_CLASSES), np.nan)
-    pairs = table[table["group"] == "pair"]
-    for name, error in zip(pairs["name"], pairs["error"], strict=True):
-        one, other = map(int, name.split(" and "))
-        errors[one, other] = errors[other, one] = error
-    return errors
+    pairs = table[table["group"] == "pair"].set_index("name")["error"]
+    names = [[f"{one} and {other}" for other in classes] for one in classes]
+    errors = pairs.reindex(np.ravel(names)).to_numpy().reshape(len(classes), len(classes))
+    return np.fmax(errors, errors.T)
 
 
 def error_by_overlap(table: pd.DataFrame, path: Path, *, title: str) -> None:
@@ -62,17 +66,17 @@ def error_by_overlap(table: pd.DataFrame, path: Path, *, title: str) -> None:
 
 def heat_map(
     table: np.ndarray, path: Path, *, form: str, title: str, labels: tuple[str, str, str],
-    sums: Sequence[str]
+    sums: Sequence[str], names: Sequence[str]
 ) -> None:  # fmt: skip
     """Square table with a shaded off-diagonal; `labels` of the x, left and right axes."""
     num_classes = len(table)
     shade = np.where(np.eye(num_classes, dtype=bool), np.nan, table)
     most = np.nanmax(shade, initial=0) or 1
-    with chart(path, height=1200, title=title) as figure:
+    with chart(path, height=max(1200, ROW * num_classes), title=title) as figure:
         axes = figure.subplots()
         axes.set_facecolor(PALE)
         axes.imshow(shade, cmap=ERRORS, vmin=0, vmax=most, aspect="auto")
-        for (row, column), value in np.ndenumerate(table):
+        for (row, column), value in np.ndenumerate(table if num_classes <= MOST_NUMBERS else []):
             text = form.format(value)
             if text not in ("0", "nan"):  # no error; no such pair
                 color = "white" if shade[row, column] > 0.7 * most else INK
@@ -84,17 +88,19 @@ def heat_map(
         right.set_yticks(range(num_classes), sums)
         right.tick_params(length=0)
         right.spines[:].set_visible(False)
-        cell_grid(axes, range(num_classes), range(num_classes))
+        cell_grid(axes, names, names)
 
 
 def draw(found: Measured, folder: Path, config: RunConfig) -> None:
     run, table, folder = config.title, found.tables["errors"], folder / "figures"
-    counts = found.tables["confusion"]["count"].to_numpy().reshape(NUM_CLASSES, NUM_CLASSES)
-    confusion(counts, folder / "confusion.png", title=f"{run}: confusion matrix")
+    names, cells = found.classes, found.tables["confusion"]["count"].to_numpy()
+    counts, title = cells.reshape(len(names), len(names)), f"{run}: confusion matrix"
+    confusion(counts, folder / "confusion.png", title=title, names=names)
     by_overlap = table[table["group"] == "overlap"]
     if len(by_overlap):
         pairs = table.loc[table["group"] == "pair", "examples"]
         title = f"{run}: error by pair of digits, {pairs.min():,} to {pairs.max():,} examples each"
-        pair_errors(pair_matrix(table), folder / "pairs.png", title=title)
+        matrix = pair_matrix(table, names)
+        pair_errors(matrix, folder / "pairs.png", title=title, names=names)
         title = f"{run}: error by overlap of the two digits"
         error_by_overlap(by_overlap, folder / "overlap.png", title=title)

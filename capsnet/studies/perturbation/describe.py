@@ -13,6 +13,11 @@ PAPER_MEASURES = {  # unit; "%" is relative to the unperturbed digit
     "horizontal_centre": "px",
     "vertical_centre": "px",
 }
+TONES = {"brightness": "%", "contrast": "%"}
+NO_SHAPES = (
+    " Shape is left out, since the images do not show one bright object on dark; brightness and "
+    "contrast are measured."
+)
 DIMENSION = ["digit", "dimension"]
 
 
@@ -34,16 +39,20 @@ def effects(results: Results, config: RunConfig) -> str:
         if name in each
     )
     several = (clear.groupby(DIMENSION).size() > 1).sum()
-    unchanged = sorted(set(table["digit"]) - set(named["digit"]))
-    return (
+    changed = set(named["digit"])
+    unchanged = [digit for digit in table["digit"].unique() if digit not in changed]
+    sentence = (
         f"{len(named)} of {count(table)} dimensions of the class capsules change a "
         f"shape measure visibly and significantly{f': {counts}' if counts else ''}. "
         f"{several} of them change several measures; the name of a dimension is its most "
         f"distinctive one. Values are means over up to {config.perturb_examples} test digits of "
         "each class. perturbation.csv has every slope with its interval."
-    ) + (
-        f" Digits that no dimension changes: {', '.join(map(str, unchanged))}." if unchanged else ""
     )
+    if unchanged:
+        sentence += f" Digits that no dimension changes: {', '.join(map(str, unchanged))}."
+    if tones(table):
+        sentence = sentence.replace("a shape measure", "a measure") + NO_SHAPES
+    return sentence
 
 
 def two_sigma_overview(results: Results, config: RunConfig) -> str:
@@ -56,15 +65,24 @@ def two_sigma_overview(results: Results, config: RunConfig) -> str:
     named = strongest(table)
     centre = named["measure"].isin(["horizontal_centre", "vertical_centre"])
     moves = centre & (named["shape_overlap"] >= SAME_SHAPE)
-    return (
+    sentence = (
         "The standard deviation of a dimension over test digits of one class is "
         f"{sigma.median():.3f} (median; {sigma.min():.3f} to {sigma.max():.3f}). The range of "
         f"{config.perturb.range:g} is {times:.1f} standard deviations: {beyond} of Figure 4 is "
         f"beyond real digits. Within two standard deviations either way, {len(named)} of "
-        f"{count(table)} dimensions change a measure visibly. Largest effects: {largest(table)}. "
-        "Dimensions that move the digit and keep its shape "
+        f"{count(table)} dimensions change a measure visibly. Largest effects: {largest(table)}."
+    )
+    if tones(table):
+        return sentence
+    return sentence + (
+        " Dimensions that move the digit and keep its shape "
         f"({SAME_SHAPE:.0f} % of the ink shared where both ends fit best): {moves.sum()}."
     )
+
+
+def tones(table: pd.DataFrame) -> bool:
+    """Whether no shape was measured."""
+    return table["measure"].isin(TONES).all()
 
 
 def count(table: pd.DataFrame) -> int:
@@ -80,7 +98,7 @@ def strongest(table: pd.DataFrame) -> pd.DataFrame:
 def largest(table: pd.DataFrame) -> str:
     """The largest significant effect on each of the paper's measures."""
     best, found = clearest(table).set_index("measure"), []
-    for name, unit in PAPER_MEASURES.items():
+    for name, unit in (PAPER_MEASURES | TONES).items():
         if name in best.index:
             change = best.loc[name, "change_percent" if unit == "%" else "change"]
             found.append(f"{name.replace('_', ' ')} {change:+.3g} {unit}")

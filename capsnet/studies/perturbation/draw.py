@@ -24,17 +24,18 @@ COLORS = ["#00412F", canvas.GREEN, "#FFFFFF", canvas.PURPLE, "#4A1042"]
 CHANGES = LinearSegmentedColormap.from_list("changes", COLORS)
 STRONGEST = 3  # typical changes at which the colours end
 LEFT = 316  # pixels, for the names of the rows
+ROW = 22  # pixels, least height of a class in a panel
 
 
 def sweeps(
     rows: Sequence[np.ndarray], values: np.ndarray, path: Path, *, names: Sequence[str],
     title: str, largest: int, added: str = "value", left_out: str = ""
 ) -> None:  # fmt: skip
-    """Figure 4: named rows of reconstructions [num_values, h, w], at most `largest` screen pixels
-    a pixel; `added` is what the values count, `left_out` a sentence about other rows.
+    """Figure 4: named rows of reconstructions [num_values, (c,) h, w], at most `largest` screen
+    pixels a pixel; `added` is what the values count, `left_out` a sentence about other rows.
     """
     head = LINE + GAP
-    height, width = rows[0].shape[1:]
+    height, width = rows[0].shape[-2:]
     room = canvas.WIDTH - 2 * canvas.MARGIN - LEFT
     scale = canvas.largest_scale(width, len(values), room=room, largest=largest)
     across, down = scale * width + GAP, scale * height + GAP
@@ -70,7 +71,8 @@ def effects(table: pd.DataFrame, path: Path, *, title: str) -> None:
         notice(path, title=title, note=note)
         return
     num_rows = -(-len(measures) // 2)
-    height = 180 + 430 * num_rows + canvas.LINE * bool(note)
+    panel = max(430, 150 + ROW * table["digit"].nunique())
+    height = 180 + panel * num_rows + canvas.LINE * bool(note)
     with canvas.chart(path, height=height, title=title, note=note) as figure:
         panels = figure.subplots(num_rows, 2, sharex=True, sharey=True, squeeze=False)
         for place, measure in enumerate(measures):
@@ -91,6 +93,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, measure: str) -> AxesImage:
     significant = rows["significant"].astype(bool)
     coloured = rows.assign(effect=rows["effect"].where(significant))
     cells = coloured.pivot(index="digit", columns="dimension", values="effect").astype(float)
+    cells = cells.reindex(rows["digit"].unique())  # pivot sorts names
     shown = axes.imshow(cells, cmap=CHANGES, vmin=-STRONGEST, vmax=STRONGEST, aspect="auto")
     axes.set_facecolor(canvas.PALE)
     canvas.cell_grid(axes, cells.columns, cells.index, color="white")
@@ -115,16 +118,19 @@ def draw(found: Measured, folder: Path, config: RunConfig) -> None:
     draw_table(found, "perturbation", folder, run=run, moved=f"moved by up to ±{reach:g}")
     draw_table(found, "two_sigma", folder, run=run, moved="moved by up to ±2 standard deviations")
     dimensions = found.tables["perturbation"].drop_duplicates(["digit", "dimension"])
-    for digit, table in dimensions.groupby("digit"):
-        draw_digit(table, shown, folder / f"digit_{digit}.png", title=f"{run}: digit {digit}")
+    for name, table in dimensions.groupby("digit", sort=False):
+        digit, title = found.classes.index(name), f"{run}: digit {name}"
+        draw_digit(table, shown, digit, folder / f"digit_{digit}.png", title=title)
 
 
-def draw_digit(dimensions: pd.DataFrame, shown: Shown, path: Path, *, title: str) -> None:
+def draw_digit(
+    dimensions: pd.DataFrame, shown: Shown, digit: int, path: Path, *, title: str
+) -> None:
     """Figure 4 of one digit: the dimensions with a visible and significant effect. Without one
     there is no figure.
     """
     path.unlink(missing_ok=True)
-    digit, clear = dimensions["digit"].iloc[0], dimensions[dimensions["name"] != "none"]
+    clear = dimensions[dimensions["name"] != "none"]
     if clear.empty:
         return
     without = dimensions.loc[dimensions["name"] == "none", "dimension"]

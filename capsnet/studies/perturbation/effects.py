@@ -12,13 +12,13 @@ import pandas as pd
 
 
 class Measure(NamedTuple):
-    """Unit of a measure of shape; a `relative` one is reported in percent of the digit's own."""
+    """Unit of a measure; a `relative` one is reported in percent of the digit's own."""
 
     unit: str
     relative: bool
 
 
-MEASURES = {  # the fields of morphometry.Shapes
+MEASURES = {  # the fields of morphometry.Shapes and morphometry.Tones
     "thickness": Measure("px", True),
     "slant": Measure("degrees", False),
     "width": Measure("px", True),
@@ -27,13 +27,17 @@ MEASURES = {  # the fields of morphometry.Shapes
     "horizontal_centre": Measure("px", False),
     "vertical_centre": Measure("px", False),
     "sharpness": Measure("1/px", True),
+    "brightness": Measure("of white", True),
+    "contrast": Measure("of white", True),
 }
 VISIBLE = {  # smallest visible change over the sweep: half a pixel, or about as much
     "px": 0.5,
     "degrees": 3.0,  # moves either end of a digit 20 px high by half a pixel
     "px^2": 10.0,  # percent, as for sharpness: a stroke 3 px thick grows by a third of a pixel
     "1/px": 10.0,
+    "of white": 10.0,
 }
+IN_PERCENT = ("px^2", "1/px", "of white")
 LEVEL = 0.05  # of a false alarm: in one interval, and in all tests of a run together
 SAME_SHAPE = 85.0  # percent of shared ink from which the whole digit moves, not a part of it
 COLUMNS = [
@@ -124,9 +128,7 @@ def _statistics(
     half, sure = (error * stats.t.ppf(1 - p / 2, count - 1) for p in (LEVEL, LEVEL / num_tests))
     change = 2 * limit * mean
     percent = 100 * change / _mean(slopes.middle[:, None]) if measure.relative else np.nan
-    visible = (
-        np.abs(percent if measure.unit in ("px^2", "1/px") else change) >= VISIBLE[measure.unit]
-    )
+    visible = np.abs(percent if measure.unit in IN_PERCENT else change) >= VISIBLE[measure.unit]
     return pd.DataFrame(
         {
             "slope": mean,

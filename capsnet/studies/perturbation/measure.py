@@ -2,6 +2,7 @@
 section 5.1, Figure 4). All other capsules are zero.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,21 +12,30 @@ from torch import Tensor, nn
 
 from capsnet import metrics
 from capsnet.config import RunConfig
-from capsnet.data.archives import NUM_CLASSES
+from capsnet.data.mnist import Digits
 from capsnet.learning.evaluation import Evaluator, decode
 from capsnet.studies.perturbation import effects
 from capsnet.studies.perturbation.effects import Sweep
-from capsnet.studies.perturbation.morphometry import measure, shape_overlap
+from capsnet.studies.perturbation.morphometry import (
+    bright_on_dark,
+    measure,
+    shape_overlap,
+    tones,
+)
 from capsnet.studies.registry import Measured
 
 NUM_OVERLAID = 20  # examples of a digit that decide whether its shape stays
+NUM_JUDGED = 1000  # images that decide whether shapes are measured
 NUM_MEASURED = 5  # values of a sweep that are measured: they give the slope in half the time
 
 
 class PerturbationRow(NamedTuple):
-    """One dimension of one class capsule: its effect in words and images [num_values, h, w]."""
+    """One dimension of one class capsule: its effect in words and images [num_values, (c,) h, w].
 
-    digit: int
+    `digit` is the name of the class.
+    """
+
+    digit: str
     dimension: int
     name: str
     images: np.ndarray
@@ -42,8 +52,9 @@ def class_capsules(evaluator: Evaluator, num_examples: int, wanted: int) -> dict
 
     Where there are too few, examples that miss the digit fill up the number.
     """
-    hits: dict[int, list[Tensor]] = {digit: [] for digit in range(NUM_CLASSES)}
-    misses: dict[int, list[Tensor]] = {digit: [] for digit in range(NUM_CLASSES)}
+    classes = range(len(evaluator.digits.classes))
+    hits: dict[int, list[Tensor]] = {digit: [] for digit in classes}
+    misses: dict[int, list[Tensor]] = {digit: [] for digit in classes}
     for batch in evaluator.batches(num_examples):
         prediction = evaluator.predict(batch.images)
         predicted = metrics.predict(prediction.lengths, evaluator.num_digits)
@@ -66,18 +77,21 @@ def two_sigma_values(poses: Tensor, num_values: int) -> Tensor:
     return 2 * deviations.cpu()[:, None] * torch.arange(-half, half + 1) / half
 
 
-def measure_sweep(model: nn.Module, poses: Tensor, digit: int, values: Tensor) -> Sweep:
+def measure_sweep(
+    model: nn.Module, poses: Tensor, digit: int, values: Tensor, *, shapes: bool = True
+) -> Sweep:
     """Measure the reconstructions of the capsules `poses` [n, d], each dimension moved by `values`
-    [v] or its own of [d, v].
+    [v] or its own of [d, v]: their shapes, or else their tones.
     """
     chosen = values[..., measured_values(values.shape[-1])].expand(poses.shape[1], -1)
-    images = sweep(model, poses, digit, chosen)  # [n, d, v, h, w]
-    shapes = measure(images.flatten(0, 2).cpu().numpy())
+    images = sweep(model, poses, digit, chosen)  # [n, d, v, (c,) h, w]
+    grey = (images.amax(dim=3) if images.ndim == 6 else images).cpu()
+    found = (measure if shapes else tones)(grey.flatten(0, 2).numpy())
     slopes = {
         name: effects.fit_slopes(measured.reshape(images.shape[:3]), chosen.double().numpy())
-        for name, measured in shapes._asdict().items()
+        for name, measured in found._asdict().items()
     }
-    ends = (images[:NUM_OVERLAID, :, end].flatten(0, 1).cpu().numpy() for end in (0, -1))
+    ends = (grey[:NUM_OVERLAID, :, end].flatten(0, 1).numpy() for end in (0, -1))
     overlap = pd.DataFrame(shape_overlap(*ends).reshape(-1, poses.shape[1])).mean()
     difference = 100 * relative_change(images).cpu().numpy()
     return Sweep(slopes, chosen[:, -1].numpy(), difference, overlap.to_numpy())
@@ -90,7 +104,7 @@ def measured_values(num_values: int) -> list[int]:
 
 def clearest_rows(
     model: nn.Module, capsules: dict[int, Tensor], sweeps: dict[int, Sweep],
-    table: pd.DataFrame, values: dict[int, Tensor]
+    table: pd.DataFrame, values: dict[int, Tensor], classes: Sequence[str]
 ) -> list[PerturbationRow]:  # fmt: skip
     """For each measure the dimension with the largest effect, drawn for its most typical image."""
     rows = []
@@ -99,14 +113,14 @@ def clearest_rows(
         shown = typical(sweeps[digit].slopes[row["measure"]].slope[:, [dimension]])
         images = sweep(model, capsules[digit][[shown]], digit, values[digit])[0, dimension]
         name = effects.effect_words(row)
-        rows.append(PerturbationRow(digit, dimension, name, images.cpu().numpy()))
+        rows.append(PerturbationRow(classes[digit], dimension, name, images.cpu().numpy()))
     return rows
 
 
 def typical_grid(
     model: nn.Module, poses: Tensor, digit: int, measured: Sweep, values: Tensor
 ) -> np.ndarray:
-    """Figure 4 of one digit: [d, v, h, w], every dimension of the most typical image."""
+    """Figure 4 of one digit: [d, v, (c,) h, w], every dimension of the most typical image."""
     slopes = [one.slope for one in measured.slopes.values()]
     scales = [np.sqrt(np.nansum(slope**2) / max(1, np.isfinite(slope).sum())) for slope in slopes]
     pairs = zip(slopes, scales, strict=True)  # measures in different units get equal weight
@@ -125,15 +139,15 @@ def typical(slopes: np.ndarray) -> int:
 
 @torch.inference_mode()
 def sweep(model: nn.Module, poses: Tensor, digit: int, values: Tensor) -> Tensor:
-    """Reconstructions [n, d, v, h, w]: dimension d of the capsules `poses` [n, d] moved by each
-    value of [v], or by its own of [d, v].
+    """Reconstructions [n, d, v, (c,) h, w]: dimension d of the capsules `poses` [n, d] moved by
+    each value of [v], or by its own of [d, v].
     """
     num_examples, pose_dim = poses.shape
     values = values.to(poses).expand(pose_dim, -1)
     step = torch.eye(pose_dim, device=poses.device)[:, None] * values[:, :, None]  # [d, v, d]
     images = []
     for part in (poses[:, None, None] + step).flatten(0, 2).split(1024):
-        capsules = part.new_zeros(len(part), NUM_CLASSES, pose_dim)
+        capsules = part.new_zeros(len(part), model.decoder.num_classes, pose_dim)
         capsules[:, digit] = part
         labels = torch.full((len(part), 1), digit, device=poses.device)
         images.append(decode(model, capsules, labels)[:, 0])
@@ -142,9 +156,9 @@ def sweep(model: nn.Module, poses: Tensor, digit: int, values: Tensor) -> Tensor
 
 def relative_change(images: Tensor) -> Tensor:
     """Difference of the two ends of a sweep relative to the ink in its middle: [d]."""
-    middle = images.shape[2] // 2
-    ends = (images[:, :, -1] - images[:, :, 0]).abs().sum(dim=(2, 3))
-    ink = images[:, :, middle].sum(dim=(2, 3))
+    middle, pixels = images.shape[2] // 2, tuple(range(2, images.ndim - 1))
+    ends = (images[:, :, -1] - images[:, :, 0]).abs().sum(dim=pixels)
+    ink = images[:, :, middle].sum(dim=pixels)
     return (ends / ink.clamp_min(1e-6)).mean(dim=0)
 
 
@@ -159,28 +173,43 @@ class Shown(NamedTuple):
     values: np.ndarray
     deviations: np.ndarray
     rows: dict[str, list[PerturbationRow]]
-    grids: dict[int, np.ndarray]  # by digit [d, v, h, w]
+    grids: dict[int, np.ndarray]  # by digit [d, v, (c,) h, w]
     two_sigma: dict[int, list[float]]  # by digit [d]
+
+
+def named(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """A table of effects with names of classes in place of their numbers."""
+    return table.assign(digit=[classes[digit] for digit in table["digit"]])
+
+
+def shows_shapes(digits: Digits) -> bool:
+    """Whether the first images show one bright object on dark."""
+    images = digits.images[:NUM_JUDGED].float() / 255
+    grey = images.amax(dim=1) if images.ndim == 4 else images
+    return bright_on_dark(grey.cpu().numpy())
 
 
 def study(evaluator: Evaluator, num_examples: int, config: RunConfig) -> Measured:
     """Effects over the range of the paper's Figure 4 ("perturbation") and within two standard
-    deviations of the digit's capsules ("two_sigma"). Empty without a decoder.
+    deviations of the digit's capsules ("two_sigma"). Empty without a decoder. Shapes are measured
+    where images show a bright object on dark, tones elsewhere.
     """
-    model, names = evaluator.model, ("perturbation", "two_sigma")
+    model, names, classes = evaluator.model, ("perturbation", "two_sigma"), evaluator.digits.classes
     if model.decoder is None:
         return Measured(dict.fromkeys(names, pd.DataFrame(columns=effects.COLUMNS)))
     capsules = class_capsules(evaluator, num_examples, config.perturb_examples)
     values = sweep_values(config.perturb.range, config.perturb.step)
     two_sigma = {digit: two_sigma_values(poses, len(values)) for digit, poses in capsules.items()}
+    shapes = shows_shapes(evaluator.digits)
     tables, rows, sweeps = {}, {}, {}
     for name, moved in zip(names, (dict.fromkeys(capsules, values), two_sigma), strict=True):
         sweeps[name] = {
-            digit: measure_sweep(model, poses, digit, moved[digit])
+            digit: measure_sweep(model, poses, digit, moved[digit], shapes=shapes)
             for digit, poses in capsules.items()
         }
-        tables[name] = effects.effect_table(sweeps[name])
-        rows[name] = clearest_rows(model, capsules, sweeps[name], tables[name], moved)
+        table = effects.effect_table(sweeps[name])
+        rows[name] = clearest_rows(model, capsules, sweeps[name], table, moved, classes)
+        tables[name] = named(table, classes)
     grids = {
         digit: typical_grid(model, poses, digit, sweeps["perturbation"][digit], values)
         for digit, poses in capsules.items()

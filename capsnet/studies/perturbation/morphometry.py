@@ -41,6 +41,28 @@ class Shapes(NamedTuple):
     sharpness: np.ndarray  # 1/px, mean slope of brightness, weighted by itself; a step has 1
 
 
+class Tones(NamedTuple):
+    """The measures of images without one bright object on dark, each [n]: mean and standard
+    deviation of the pixels.
+    """
+
+    brightness: np.ndarray
+    contrast: np.ndarray
+
+
+def tones(images: np.ndarray) -> Tones:
+    """Measure each image of [n, h, w], floats in [0, 1]."""
+    return Tones(images.mean(axis=(1, 2)), images.std(axis=(1, 2)))
+
+
+def bright_on_dark(images: np.ndarray) -> bool:
+    """Whether the border of images [n, h, w], floats in [0, 1], is dark: at least half of its
+    pixels in 90 % of the images.
+    """
+    edges = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
+    return bool((np.median(np.concatenate(edges, axis=1), axis=1) <= HAZE).mean() >= 0.9)
+
+
 def measure(images: np.ndarray) -> Shapes:
     """Measure each image of [n, h, w], floats in [0, 1]; ValueError for another shape."""
     if images.ndim != 3:

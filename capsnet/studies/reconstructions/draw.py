@@ -5,25 +5,29 @@ from pathlib import Path
 
 from capsnet.config import RunConfig
 from capsnet.plots.canvas import INK, ORANGE, PURPLE, color_key, overlay
-from capsnet.plots.pictures import Column, picture_columns
+from capsnet.plots.pictures import Column, cut, in_color, picture_columns
 from capsnet.studies.reconstructions.measure import Reconstruction
 from capsnet.studies.registry import Measured
 
 COLORS = {"correct": INK, "wrong": ORANGE, "neither": PURPLE}
 
 
-def heading(one: Reconstruction) -> str:
+def heading(one: Reconstruction, classes: Sequence[str]) -> str:
     """The digits of an example, for example true 8, read 1, drawn 8 in three lines."""
     lines = {"true": one.labels, "read": one.predictions, "drawn": one.decoded}
-    return "\n".join(f"{word} {', '.join(map(str, of))}" for word, of in lines.items())
+    return "\n".join(
+        cut(f"{word} {', '.join(classes[each] for each in of)}") for word, of in lines.items()
+    )
 
 
-def single(examples: Sequence[Reconstruction], path: Path, *, title: str) -> None:
+def single(
+    examples: Sequence[Reconstruction], path: Path, *, title: str, classes: Sequence[str]
+) -> None:
     """Figure 3: each image above its reconstruction; failures below."""
     columns = []
     for one in examples:
-        pictures = [one.image, one.reconstructions[0]]
-        columns.append(Column(heading(one), COLORS[one.case], int(one.case == "wrong"), pictures))
+        pictures, group = in_color([one.image, one.reconstructions[0]]), int(one.case == "wrong")
+        columns.append(Column(heading(one, classes), COLORS[one.case], group, pictures))
     note = "True, read and drawn digit: label l, prediction p and reconstruction target r of the "
     note += "paper's Figure 3."
     if any(column.group for column in columns):
@@ -31,13 +35,15 @@ def single(examples: Sequence[Reconstruction], path: Path, *, title: str) -> Non
     picture_columns(columns, path, names=["input", "recon-\nstruction"], title=title, note=note)
 
 
-def overlaid(examples: Sequence[Reconstruction], path: Path, *, title: str) -> None:
+def overlaid(
+    examples: Sequence[Reconstruction], path: Path, *, title: str, classes: Sequence[str]
+) -> None:
     """Figure 5: each image above its two sources and its two reconstructions, in two colours."""
     columns, cases = [], {one.case for one in examples}
     for one in examples:
-        pictures = [one.image, overlay(one.sources), overlay(one.reconstructions)]
+        pictures = [*in_color([one.image]), overlay(one.sources), overlay(one.reconstructions)]
         group = list(COLORS).index(one.case)
-        columns.append(Column(heading(one), COLORS[one.case], group, pictures))
+        columns.append(Column(heading(one, classes), COLORS[one.case], group, pictures))
     note = "True: labels, L in the paper's Figure 5. Read: predictions. Drawn: decoded classes, R."
     if "wrong" in cases:
         note += " Orange: the wrong predictions are drawn, P."
@@ -52,6 +58,7 @@ def draw(found: Measured, folder: Path, config: RunConfig) -> None:
     if found.pictures is None:
         return
     if config.task.num_digits == 1:
-        single(found.pictures, path, title=f"{config.title}: test digits and reconstructions")
+        figure, title = single, f"{config.title}: test digits and reconstructions"
     else:
-        overlaid(found.pictures, path, title=f"{config.title}: both digits reconstructed")
+        figure, title = overlaid, f"{config.title}: both digits reconstructed"
+    figure(found.pictures, path, title=title, classes=found.classes)

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from capsnet.config import RunConfig
-from capsnet.data.archives import NUM_CLASSES
 from capsnet.data.batches import Batch
 from capsnet.learning.evaluation import Evaluator, Predictions, decode
 from capsnet.studies.registry import Measured
@@ -15,11 +14,12 @@ NUM_SHOWN = 8  # examples of each kind in a figure
 
 
 class Reconstruction(NamedTuple):
-    """One column of a figure: image [h, w], sources and reconstructions [k, h, w], k digits each.
+    """One column of a figure: image [(c,) h, w], sources and reconstructions [k, (c,) h, w] of k
+    digits each.
 
     `decoded` are the classes that are decoded, `predictions` stand in the order of the labels. The
-    `case` is "correct", "wrong" for an example with
-    a wrong prediction, or "neither" if one decoded class is neither label nor prediction.
+    `case` is "correct", "wrong" for an example with a wrong prediction, or "neither" if one decoded
+    class is neither label nor prediction.
     """
 
     image: np.ndarray
@@ -46,13 +46,16 @@ def reconstructions(evaluator: Evaluator, predictions: Predictions) -> list[Reco
             shown += [("wrong", n, labels[n]), ("wrong", n, predicted[n])]
     else:
         shown += [("wrong", n, align(labels[n], predicted[n])) for n in wrong]
-        shown += [("neither", n, with_absent(labels[n])) for n in right[NUM_SHOWN:]]
+        num_classes = predictions.lengths.shape[1]
+        for n in right[NUM_SHOWN:] if num_classes > 2 else ():
+            shown.append(("neither", n, with_absent(labels[n], num_classes)))
     batches, found = regenerate(evaluator, [number for _, number, _ in shown]), []
     for case, number, decoded in shown:
         batch = batches[number]
         capsules = evaluator.predict(batch.images).capsules
         pictures = decode(evaluator.model, capsules, torch.tensor([decoded]).to(capsules.device))
-        arrays = (part[0].cpu().numpy() for part in (batch.images[:, 0], batch.sources, pictures))
+        image = batch.images[:, 0] if batch.images.shape[1] == 1 else batch.images
+        arrays = (part[0].cpu().numpy() for part in (image, batch.sources, pictures))
         read = align(labels[number], predicted[number])
         classes = (tuple(each) for each in (labels[number], read, decoded))
         found.append(Reconstruction(*arrays, *classes, case))
@@ -75,9 +78,9 @@ def align(labels: list[int], predictions: list[int]) -> list[int]:
     return [label if label in predictions else spare.pop(0) for label in labels]
 
 
-def with_absent(labels: list[int]) -> list[int]:
+def with_absent(labels: list[int], num_classes: int = 10) -> list[int]:
     """The first label, and in place of the second one the next class that is not a label."""
-    following = [(labels[1] + step) % NUM_CLASSES for step in (1, 2)]
+    following = [(labels[1] + step) % num_classes for step in (1, 2)]
     return [labels[0], next(digit for digit in following if digit not in labels)]
 
 

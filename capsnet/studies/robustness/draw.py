@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from capsnet.config import RunConfig
+from capsnet.data.archives import TEN_DIGITS
 from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PALE, PURPLE, chart, error_bars
-from capsnet.plots.pictures import Column, picture_columns
+from capsnet.plots.pictures import Column, cut, in_color, picture_columns
 from capsnet.studies.registry import Measured
 
 LINES = [(BLUE, "o-"), (GREEN, "s--"), (PURPLE, "^:"), (INK, "d-.")]
@@ -110,14 +111,17 @@ def headline(rows: dict[str, pd.DataFrame], panel: Panel) -> str:
     return "\n".join([f"Error if {panel.words}:", *textwrap.wrap(errors, TITLE_LETTERS)])
 
 
-def transformed(shown: Sequence[np.ndarray], path: Path, *, title: str) -> None:
-    """Each digit above its transformed image, the network's input: images [n, h, w] before and
+def transformed(
+    shown: Sequence[np.ndarray], path: Path, *, title: str, classes: Sequence[str] = TEN_DIGITS
+) -> None:
+    """Each digit above its transformed image, the network's input: images [n, (c,) h, w] before and
     after, labels [n], predictions [n].
     """
     columns = []
     for *pictures, label, prediction in zip(*shown, strict=True):
         color = INK if label == prediction else ORANGE
-        columns.append(Column(f"true {label}\nread {prediction}", color, 0, pictures))
+        heading = cut(f"true {classes[label]}"), cut(f"read {classes[prediction]}")
+        columns.append(Column("\n".join(heading), color, 0, in_color(pictures)))
     note = "True: label. Read: prediction for the transformed digit."
     if any(column.color == ORANGE for column in columns):
         note += " Framed in orange: read wrongly."
@@ -132,4 +136,5 @@ def draw(found: Measured, folder: Path, config: RunConfig) -> None:
     title = (
         f"{config.title}: rotated by up to {degrees:g} degrees, shifted by up to {100 * share:g} %"
     )
-    transformed(found.pictures, folder / "figures" / "affine.png", title=title)
+    path = folder / "figures" / "affine.png"
+    transformed(found.pictures, path, title=title, classes=found.classes)

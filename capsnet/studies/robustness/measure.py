@@ -16,7 +16,7 @@ from capsnet import metrics
 from capsnet.config import RunConfig
 from capsnet.data.affnist import load_affnist
 from capsnet.data.batches import seeded_generator
-from capsnet.data.mnist import Digits
+from capsnet.data.mnist import About, Digits
 from capsnet.data.multimnist import shift
 from capsnet.data.transforms import AFFNIST_SIZE, affine, affnist_like
 from capsnet.learning.evaluation import Evaluator, Predictions
@@ -49,7 +49,8 @@ def robustness_table(evaluator: Evaluator, num_examples: int, affnist: Path | No
     images, labels = centred(digits.images[:num_examples], size), digits.labels[:num_examples]
 
     def test(images: Tensor, labels: Tensor = labels, max_shift: int = 0) -> dict[str, float]:
-        moved = evaluator._replace(digits=Digits(images, labels), max_shift=max_shift)
+        digits = Digits(images, labels, evaluator.digits.about)
+        moved = evaluator._replace(digits=digits, max_shift=max_shift)
         return error_row(moved.evaluate(len(labels)).correct)
 
     rows, tested = [], {}
@@ -66,7 +67,8 @@ def robustness_table(evaluator: Evaluator, num_examples: int, affnist: Path | No
         name, most = f"{name}_{SMALL_CANVAS_MOVE}px", {"max_translation": SMALL_CANVAS_MOVE}
     generator = seeded_generator("robustness", "affnist", seed)
     rows.append(row(name, None, test(affnist_like(images, generator, **most))))
-    if affnist is not None and size == AFFNIST_SIZE:
+    ten = evaluator.digits.about == About()
+    if affnist is not None and size == AFFNIST_SIZE and ten:
         rows.append(row("affnist", None, test(*load_affnist(affnist).to(images.device))))
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -77,7 +79,7 @@ def random_affine(
     """Test under torchvision's RandomAffine: rotation by up to `degrees`, shift by up to
     `translate` of the width, drawn for each digit.
 
-    Returns the images before and after, uint8 [n, h, h], and the predictions for the latter.
+    Returns the images before and after, uint8 [n, (c,) h, h], and the predictions for the latter.
     """
     from torchvision.transforms import RandomAffine
 
@@ -85,9 +87,11 @@ def random_affine(
     images = centred(evaluator.digits.images, evaluator.image_size)
     with torch.random.fork_rng():
         torch.manual_seed(evaluator.seed)  # torchvision draws from the global generator
-        moved = torch.stack([transform(image[None])[0] for image in images.cpu()])
-    moved = moved.to(images.device)
-    digits = Digits(moved, evaluator.digits.labels)
+        grey = images.ndim == 3
+        moved = [transform(image[None])[0] if grey else transform(image) for image in images.cpu()]
+    moved = torch.stack(moved).to(images.device)
+    digits = evaluator.digits
+    digits = Digits(moved, digits.labels, digits.about)
     return images, moved, evaluator._replace(digits=digits, max_shift=0).evaluate(len(moved))
 
 
@@ -102,8 +106,9 @@ def pair_rows(evaluator: Evaluator) -> Iterator[dict[str, object]]:
 
 
 def centred(images: Tensor, image_size: int) -> Tensor:
-    """Digits [n, h, w] at the centre of square canvases."""
-    offsets = torch.zeros(len(images), 2, dtype=torch.int64, device=images.device)
+    """Images [n, (c,) h, w] at the centre of square canvases."""
+    size = (len(images), *(1,) * (images.ndim - 3), 2)
+    offsets = torch.zeros(size, dtype=torch.int64, device=images.device)
     return shift(images, offsets, image_size)
 
 

@@ -8,13 +8,13 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from capsnet.config import RunConfig
+from capsnet.data.archives import TEN_DIGITS
 from capsnet.plots import canvas
 from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE
-from capsnet.plots.pictures import Column, picture_columns
+from capsnet.plots.pictures import Column, cut, in_color, picture_columns
 from capsnet.studies.registry import Measured
 from capsnet.studies.routing.measure import VoteMaps
 
-NUM_CLASSES = 10
 SPREAD = 0.18  # standard deviation, as a share of the pixels that a primary capsule sees
 DARK = 0.35  # brightness of the image below the votes
 
@@ -36,7 +36,9 @@ PANELS = (  # title with values of the first measure, their format, y label, its
 )
 
 
-def routing(table: pd.DataFrame, path: Path, *, title: str, trained: int) -> None:
+def routing(
+    table: pd.DataFrame, path: Path, *, title: str, trained: int, num_classes: int = 10
+) -> None:
     """Six panels over the iterations from the table `routing`: 95 % intervals as bands, a
     vertical line at the number of iterations in training.
     """
@@ -60,16 +62,19 @@ def routing(table: pd.DataFrame, path: Path, *, title: str, trained: int) -> Non
             axes.grid(visible=True)
             if len(measures) > 1:
                 canvas.legend_below(axes, ncols=3)
-        panels[2].axhline(100 / NUM_CLASSES, color=GREY, ls="--", lw=0.8)  # uniform
+        panels[2].axhline(100 / num_classes, color=GREY, ls="--", lw=0.8)  # uniform
 
 
-def votes(examples: Sequence[VoteMaps], path: Path, *, title: str) -> None:
+def votes(
+    examples: Sequence[VoteMaps], path: Path, *, title: str, classes: Sequence[str] = TEN_DIGITS
+) -> None:
     """Each image above its true digits and the places of the votes for two digits."""
     single = not examples[0].sources[1].any()
     columns = []
     for one in examples:
-        heading = ("{}, not {}" if single else "{} and {}").format(*one.digits)
-        pictures = [one.image, canvas.overlay(one.sources), *_places(one)]
+        words = "{}, not {}" if single else "{} and {}"
+        heading = cut(words.format(*(classes[digit] for digit in one.digits)))
+        pictures = [*in_color([one.image]), canvas.overlay(one.sources), *_places(one)]
         columns.append(Column(heading, INK, 0, pictures))
     names = ["input", "true\ndigits", "votes\nfor first", "votes\nfor second"]
     note = "Votes: share of the class capsule that comes from each place of the image, after the "
@@ -86,12 +91,13 @@ def _places(one: VoteMaps) -> Iterator[np.ndarray]:
 
     for place, votes in enumerate(one.maps):
         cells = votes.repeat(one.stride, axis=0).repeat(one.stride, axis=1)
-        picture = np.zeros((2, *one.image.shape))
+        grey = one.image.max(axis=0) if one.image.ndim == 3 else one.image
+        picture = np.zeros((2, *grey.shape))
         top, left = ((picture.shape[axis + 1] - cells.shape[axis]) // 2 for axis in (0, 1))
         picture[place, top : top + cells.shape[0], left : left + cells.shape[1]] = cells
         spread = gaussian_filter(picture, SPREAD * one.width, axes=(1, 2))
         color = canvas.overlay(spread / max(spread.max(), 1e-12))
-        yield np.clip(color + DARK * one.image[..., None], 0, 1)
+        yield np.clip(color + DARK * grey[..., None], 0, 1)
 
 
 def draw(found: Measured, folder: Path, config: RunConfig) -> None:
@@ -99,6 +105,7 @@ def draw(found: Measured, folder: Path, config: RunConfig) -> None:
         return
     folder, trained = folder / "figures", config.routing.iterations
     title = f"{config.title}: routing by iteration"
-    routing(found.tables["routing"], folder / "routing.png", title=title, trained=trained)
+    counts = {"trained": trained, "num_classes": len(found.classes)}
+    routing(found.tables["routing"], folder / "routing.png", title=title, **counts)
     title = f"{config.title}: where the votes for each digit come from"
-    votes(found.pictures, folder / "votes.png", title=title)
+    votes(found.pictures, folder / "votes.png", title=title, classes=found.classes)

@@ -24,7 +24,7 @@ from capsnet.config import RunConfig
 from capsnet.data.batches import Batch
 from capsnet.learning.device import autocast
 from capsnet.learning.evaluation import Evaluator, Predictions
-from capsnet.metrics import exact_match, mean_interval, wilson_interval
+from capsnet.metrics import brightness, exact_match, mean_interval, wilson_interval
 from capsnet.nn.layers import grid_size, receptive_field
 from capsnet.nn.registry import NETWORKS
 from capsnet.nn.routing import Trace
@@ -39,7 +39,7 @@ UNITS = {  # means over the classes present, unless stated otherwise
     "logit_change": "",  # mean |u . v|, the change of a logit; grows with |v|; all classes
     "logit_change_change": "",  # its mean |difference| from the previous iteration; all classes
     "coupling_change": "%",  # mean |difference| from the previous iteration; all classes
-    "entropy": "bits",  # of a lower capsule's couplings; log2 10 = 3.32 if uniform
+    "entropy": "bits",  # of a lower capsule's couplings; of ten classes log2 10 = 3.32 if uniform
     "agreement": "cosine",  # of vote and capsule, weighted by the coupling
     "contributed_coupling": "%",  # coupling of the votes, weighted by contribution
     "largest_coupling": "%",
@@ -67,7 +67,7 @@ class TracedSample(NamedTuple):
 
 
 class VoteMaps(NamedTuple):
-    """Votes for two `digits` over one image [h, w] with the sources [2, h, w].
+    """Votes for two `digits` over one image [(c,) h, w] with the sources [2, (c,) h, w].
 
     `maps` [2, rows, columns] is the share of the capsule that the votes from a position contribute
     after the last iteration of the training; zero where they point away from it. A position sees
@@ -98,7 +98,9 @@ def trace_routing(
             values.append(measure(traced))
             kept = right if correct[number] else wrong
             if len(kept) < NUM_SHOWN:
-                kept.append(vote_maps(traced, batch.images[number, 0], batch.sources[number]))
+                image = batch.images[number]
+                image = image[0] if len(image) == 1 else image
+                kept.append(vote_maps(traced, image, batch.sources[number]))
     return summarise(torch.stack(values)), right or wrong
 
 
@@ -125,11 +127,11 @@ def trace_samples(evaluator: Evaluator, batch: Batch) -> Iterator[TracedSample]:
 
 
 def spatial_map(sources: Tensor, width: int, stride: int, grid: int) -> Tensor:
-    """Grid positions that belong to each of the sources [b, k, h, w]: bool [b, k, positions].
+    """Grid positions that belong to each of the sources [b, k, (c,) h, w]: bool [b, k, positions].
 
     width: of the receptive field of a position, in pixels. stride: to the next one.
     """
-    middle = width // 2 + 1
+    sources, middle = brightness(sources), width // 2 + 1
     edge = (width - middle) // 2
     ink = avg_pool2d(sources[..., edge:, edge:], middle, stride)[..., :grid, :grid]
     total = ink.sum(dim=1, keepdim=True)

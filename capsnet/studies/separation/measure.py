@@ -14,7 +14,6 @@ from torch import Tensor
 
 from capsnet import metrics
 from capsnet.config import RunConfig
-from capsnet.data.archives import NUM_CLASSES
 from capsnet.learning.evaluation import Evaluator, Predictions, decode
 from capsnet.metrics import mean_interval
 from capsnet.studies.registry import Measured
@@ -41,7 +40,8 @@ def separation_table(
     answers |= {"nothing": torch.zeros_like(sources), "mean of the class": means(sources, labels)}
     found = []
     if sources.shape[1] > 1:
-        answers["half of the image"] = (images / 2).expand_as(sources)
+        halves = images / 2 if sources.ndim == 4 else images[:, None] / 2
+        answers["half of the image"] = halves.expand_as(sources)
         found.append(("box_overlap", "all", "%", 100 * metrics.box_overlap(sources)))
         if pictures.numel() > 0:
             share = separation_accuracy(pictures, sources)
@@ -52,8 +52,9 @@ def separation_table(
             share = separation_accuracy(answers["mean of the class"], sources)
             found.append(("class_means_accuracy", "mean of the class", "%", share))
     errors = {name: (answer - sources).square() for name, answer in answers.items()}
+    pixels = tuple(range(2, sources.ndim))
     squared = [
-        ("squared_error", name, "squared px", error.sum(dim=(2, 3)).mean(dim=1))
+        ("squared_error", name, "squared px", error.sum(dim=pixels).mean(dim=1))
         for name, error in errors.items()
     ]
     rows = []
@@ -78,8 +79,8 @@ def examples_of(
 
 
 def means(sources: Tensor, labels: Tensor) -> Tensor:
-    """Mean source of the class of each digit: [n, k, h, w] from sources of the same shape."""
-    one_hot = torch.nn.functional.one_hot(labels.flatten(), NUM_CLASSES).float()
+    """Mean source of the class of each digit, in the shape of the sources [n, k, (c,) h, w]."""
+    one_hot = torch.nn.functional.one_hot(labels.flatten()).float()
     flat = sources.flatten(0, 1).flatten(1)
     mean = one_hot.T @ flat / one_hot.sum(dim=0).clamp_min(1).unsqueeze(1)
     return mean[labels].view_as(sources)
@@ -87,8 +88,9 @@ def means(sources: Tensor, labels: Tensor) -> Tensor:
 
 def separation_accuracy(pictures: Tensor, sources: Tensor) -> Tensor:
     """Percent of the pixels covered by exactly one digit that are brighter in that digit's picture:
-    [n] from two [n, 2, h, w]; NaN without such a pixel.
+    [n] from two [n, 2, (c,) h, w]; NaN without such a pixel.
     """
+    pictures, sources = metrics.brightness(pictures), metrics.brightness(sources)
     ink = sources >= metrics.INK
     first, second = ink[:, 0] & ~ink[:, 1], ink[:, 1] & ~ink[:, 0]
     right = first & (pictures[:, 0] > pictures[:, 1])
