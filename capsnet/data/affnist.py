@@ -32,7 +32,7 @@ def load_affnist(path: Path) -> Digits:
             f"{path} is missing: affNIST is a .mat file or a folder of 1.mat to 32.mat"
         )
     parts = [read_batch(file) for file in files]
-    return Digits(*(torch.cat(field) for field in zip(*parts, strict=True)))
+    return Digits(*(torch.cat([part[n] for part in parts]) for n in (0, 1)))
 
 
 def read_batch(path: Path) -> Digits:

@@ -150,7 +150,7 @@ def prepare(image: Image.Image, image_size: int, background: str) -> np.ndarray:
         image = Image.alpha_composite(under.convert("RGBA"), image.convert("RGBA"))
     size = (image_size, image_size)
     scaled = ImageOps.pad(image.convert(opaque), size, color=(white,) * len(opaque))
-    pixels = np.asarray(scaled)
+    pixels = np.array(scaled)
     pixels = pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels
     return 255 - pixels if white else pixels
 

@@ -38,7 +38,7 @@ def test_answers_as_json(call, picture, digits, pairs):
     reading = read(load_reader(pairs), read_handwriting(picture))
     np.testing.assert_allclose(answer.pop("lengths"), reading.lengths, atol=1e-4)
     wanted = {"image": str(picture), "digits": [*reading.digits], "rejected": True}
-    wanted |= {"reason": "no capsule is longer than 0.5"}
+    wanted |= {"reason": "no capsule is longer than 0.5", "classes": reading.names}
     assert answer == wanted | {"error": 96.4, "error_source": "validation"}
     assert json.loads(call(digits, picture, "--json")[1])["error"] is None
 

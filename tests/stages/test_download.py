@@ -10,13 +10,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 from torchvision.datasets import MNIST
 
+from capsnet.config import load
 from capsnet.data import sources
+from capsnet.data.mnist import Digits
 from capsnet.paths import from_root
 from stages import download
 
+ROOT = Path(__file__).parents[2]
+PIXEL, LABEL = torch.zeros(1, 28, 28, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
 ARCHIVES = {"images.gz": b"images", "labels.gz": b"labels"}
 
 
@@ -105,9 +110,10 @@ def test_without_a_good_mirror_nothing_is_written(server, tmp_path, monkeypatch)
     (out / "old").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["download"])
-    mirrors = SimpleNamespace(mirrors=[f"{server}/good"])
-    params = SimpleNamespace(source="mnist", data=mirrors)
+    data = load(ROOT / "params.yaml").data.model_copy(update={"mirrors": [f"{server}/good"]})
+    params = SimpleNamespace(source="mnist", data=data)
     monkeypatch.setattr(download, "load", lambda override: params)
+    monkeypatch.setattr(sources, "load_digits", lambda folder, split: Digits(PIXEL, LABEL))
     for bad in (f"{server}/drops", str(tmp_path / "nowhere")):
         monkeypatch.setenv("MNIST_MIRROR", bad)
         with pytest.raises(ValueError, match=f"no mirror gave images.gz; tried {bad} ") as caught:
@@ -118,7 +124,9 @@ def test_without_a_good_mirror_nothing_is_written(server, tmp_path, monkeypatch)
         assert [*out.parent.iterdir()] == [out] and [*out.iterdir()] == [out / "old"]
     monkeypatch.delenv("MNIST_MIRROR")
     download.main()
-    assert contents(out) == ARCHIVES
+    assert (
+        contents(out).items() > ARCHIVES.items()
+    )  # and the images of those that torchvision names
 
 
 def test_small_digits_are_scaled_and_centred_as_in_mnist():

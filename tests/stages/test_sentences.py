@@ -90,8 +90,8 @@ def test_ranges_of_few_pairs_are_not_compared(last, examples, words):
 
 
 def test_small_digits_are_not_called_mnist_nor_compared_with_the_paper():
-    config = of()[1].model_copy(update={"source": "scikit-learn"})
-    assert config.title == "one (scikit-learn digits)" and of()[1].title == "one"
+    config = of()[1].model_copy(update={"source": "scikit_learn"})
+    assert config.title == "one (scikit_learn)" and of()[1].title == "one"
     errors = pd.DataFrame({"group": "all", "examples": [297]})
     measured = {"one": Results("one", HEADLINE, {"errors": errors})}
     assert "paper" not in headline({"one": config}, measured)

@@ -125,6 +125,8 @@ class Painter(nn.Module):
         row = (width[:, None] / 2 + 0.5 - away).clamp(0, 1)
         return ((away < 8).float()[None, :, None] * row[:, None, :])[:, None]
 
+    decoder.num_classes = 10
+
 
 def test_sweep_of_a_decoder_that_widens():
     """20 px a unit over half a unit is 10 px of 6, and the area as much; grey edges add a pixel to

@@ -41,5 +41,5 @@ def test_confusion_table(predictions):
     """The 5 is predicted as 6 once, and found once in the other pair."""
     table = confusion_table(predictions)
     counts = table.set_index(["label", "prediction"])["count"]
-    assert len(table) == 100 and counts[3, 3] == 2 and counts[5, 5] == counts[5, 6] == 1
+    assert len(table) == 100 and counts["3", "3"] == 2 and counts["5", "5"] == counts["5", "6"] == 1
     assert counts.sum() == 4

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from capsnet.config import RunConfig
-from capsnet.studies.perturbation.effects import SAME_SHAPE, clearest
+from capsnet.studies.perturbation.effects import SAME_SHAPE, TONES, clearest
 from capsnet.studies.results import Results, Section
 
 PAPER_MEASURES = {  # unit; "%" is relative to the unperturbed digit
@@ -13,7 +13,6 @@ PAPER_MEASURES = {  # unit; "%" is relative to the unperturbed digit
     "horizontal_centre": "px",
     "vertical_centre": "px",
 }
-TONES = {"brightness": "%", "contrast": "%"}
 NO_SHAPES = (
     " Shape is left out, since the images do not show one bright object on dark; brightness and "
     "contrast are measured."
@@ -98,7 +97,7 @@ def strongest(table: pd.DataFrame) -> pd.DataFrame:
 def largest(table: pd.DataFrame) -> str:
     """The largest significant effect on each of the paper's measures."""
     best, found = clearest(table).set_index("measure"), []
-    for name, unit in (PAPER_MEASURES | TONES).items():
+    for name, unit in (PAPER_MEASURES | dict.fromkeys(TONES, "%")).items():
         if name in best.index:
             change = best.loc[name, "change_percent" if unit == "%" else "change"]
             found.append(f"{name.replace('_', ' ')} {change:+.3g} {unit}")

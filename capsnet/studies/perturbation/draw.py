@@ -119,18 +119,16 @@ def draw(found: Measured, folder: Path, config: RunConfig) -> None:
     draw_table(found, "two_sigma", folder, run=run, moved="moved by up to ±2 standard deviations")
     dimensions = found.tables["perturbation"].drop_duplicates(["digit", "dimension"])
     for name, table in dimensions.groupby("digit", sort=False):
-        digit, title = found.classes.index(name), f"{run}: digit {name}"
-        draw_digit(table, shown, digit, folder / f"digit_{digit}.png", title=title)
+        path = folder / f"digit_{found.classes.index(name)}.png"
+        draw_digit(table, shown, path, title=f"{run}: digit {name}")
 
 
-def draw_digit(
-    dimensions: pd.DataFrame, shown: Shown, digit: int, path: Path, *, title: str
-) -> None:
+def draw_digit(dimensions: pd.DataFrame, shown: Shown, path: Path, *, title: str) -> None:
     """Figure 4 of one digit: the dimensions with a visible and significant effect. Without one
     there is no figure.
     """
     path.unlink(missing_ok=True)
-    clear = dimensions[dimensions["name"] != "none"]
+    digit, clear = dimensions["digit"].iloc[0], dimensions[dimensions["name"] != "none"]
     if clear.empty:
         return
     without = dimensions.loc[dimensions["name"] == "none", "dimension"]

@@ -18,7 +18,7 @@ class Measure(NamedTuple):
     relative: bool
 
 
-MEASURES = {  # the fields of morphometry.Shapes and morphometry.Tones
+MEASURES = {  # the fields of morphometry.Shapes
     "thickness": Measure("px", True),
     "slant": Measure("degrees", False),
     "width": Measure("px", True),
@@ -27,9 +27,8 @@ MEASURES = {  # the fields of morphometry.Shapes and morphometry.Tones
     "horizontal_centre": Measure("px", False),
     "vertical_centre": Measure("px", False),
     "sharpness": Measure("1/px", True),
-    "brightness": Measure("of white", True),
-    "contrast": Measure("of white", True),
 }
+TONES = {"brightness": Measure("of white", True), "contrast": Measure("of white", True)}
 VISIBLE = {  # smallest visible change over the sweep: half a pixel, or about as much
     "px": 0.5,
     "degrees": 3.0,  # moves either end of a digit 20 px high by half a pixel
@@ -104,8 +103,9 @@ def effect_table(sweeps: dict[int, Sweep]) -> pd.DataFrame:
     for digit, sweep in sweeps.items():
         shared = {name: value for name, value in sweep._asdict().items() if name != "slopes"}
         for order, (name, slopes) in enumerate(sweep.slopes.items()):
-            table = _statistics(MEASURES[name], slopes, sweep.limit, num_tests)
-            keys = {"digit": digit, "measure": name, "unit": MEASURES[name].unit, "order": order}
+            measure = (MEASURES | TONES)[name]
+            table = _statistics(measure, slopes, sweep.limit, num_tests)
+            keys = {"digit": digit, "measure": name, "unit": measure.unit, "order": order}
             tables.append(table.assign(**keys, **shared))
     effects = pd.concat(tables).rename_axis("dimension").reset_index()
     effects = effects.sort_values(["digit", "dimension", "order"], ignore_index=True)

@@ -173,8 +173,8 @@ class Shown(NamedTuple):
     values: np.ndarray
     deviations: np.ndarray
     rows: dict[str, list[PerturbationRow]]
-    grids: dict[int, np.ndarray]  # by digit [d, v, (c,) h, w]
-    two_sigma: dict[int, list[float]]  # by digit [d]
+    grids: dict[str, np.ndarray]  # by name of the class [d, v, (c,) h, w]
+    two_sigma: dict[str, list[float]]  # by name of the class [d]
 
 
 def named(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
@@ -211,9 +211,9 @@ def study(evaluator: Evaluator, num_examples: int, config: RunConfig) -> Measure
         rows[name] = clearest_rows(model, capsules, sweeps[name], table, moved, classes)
         tables[name] = named(table, classes)
     grids = {
-        digit: typical_grid(model, poses, digit, sweeps["perturbation"][digit], values)
+        classes[digit]: typical_grid(model, poses, digit, sweeps["perturbation"][digit], values)
         for digit, poses in capsules.items()
     }
     deviations = sweep_values(2, 4 / (len(values) - 1)).numpy()
-    reach = {digit: moved[:, -1].tolist() for digit, moved in two_sigma.items()}
+    reach = {classes[digit]: moved[:, -1].tolist() for digit, moved in two_sigma.items()}
     return Measured(tables, Shown(capsules, values.numpy(), deviations, rows, grids, reach))

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from capsnet.config import RunConfig
+from capsnet.data.archives import TEN_DIGITS
 from capsnet.plots.canvas import INK, ORANGE, PURPLE, color_key, overlay
 from capsnet.plots.pictures import Column, cut, in_color, picture_columns
 from capsnet.studies.reconstructions.measure import Reconstruction
 from capsnet.studies.registry import Measured
 
+Names = Sequence[str]
 COLORS = {"correct": INK, "wrong": ORANGE, "neither": PURPLE}
 
 
-def heading(one: Reconstruction, classes: Sequence[str]) -> str:
+def heading(one: Reconstruction, classes: Sequence[str] = TEN_DIGITS) -> str:
     """The digits of an example, for example true 8, read 1, drawn 8 in three lines."""
     lines = {"true": one.labels, "read": one.predictions, "drawn": one.decoded}
     return "\n".join(
@@ -21,7 +23,11 @@ def heading(one: Reconstruction, classes: Sequence[str]) -> str:
 
 
 def single(
-    examples: Sequence[Reconstruction], path: Path, *, title: str, classes: Sequence[str]
+    examples: Sequence[Reconstruction],
+    path: Path,
+    *,
+    title: str,
+    classes: Sequence[str] = TEN_DIGITS,
 ) -> None:
     """Figure 3: each image above its reconstruction; failures below."""
     columns = []
@@ -36,7 +42,11 @@ def single(
 
 
 def overlaid(
-    examples: Sequence[Reconstruction], path: Path, *, title: str, classes: Sequence[str]
+    examples: Sequence[Reconstruction],
+    path: Path,
+    *,
+    title: str,
+    classes: Sequence[str] = TEN_DIGITS,
 ) -> None:
     """Figure 5: each image above its two sources and its two reconstructions, in two colours."""
     columns, cases = [], {one.case for one in examples}

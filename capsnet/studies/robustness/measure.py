@@ -69,7 +69,7 @@ def robustness_table(evaluator: Evaluator, num_examples: int, affnist: Path | No
     rows.append(row(name, None, test(affnist_like(images, generator, **most))))
     ten = evaluator.digits.about == About()
     if affnist is not None and size == AFFNIST_SIZE and ten:
-        rows.append(row("affnist", None, test(*load_affnist(affnist).to(images.device))))
+        rows.append(row("affnist", None, test(*load_affnist(affnist).to(images.device)[:2])))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -1,0 +1,144 @@
+"""Every data set goes through all stages at tiny size, from archives in its own format."""
+
+import gzip
+import json
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy.io import savemat
+from torchvision import datasets
+
+from capsnet import checkpoint
+from capsnet.data.archives import ARCHIVES, write_idx
+from capsnet.data.mnist import load_digits
+from capsnet.data.registry import DATA_SETS
+from capsnet.files import file_md5
+from capsnet.reading.recognition import load_reader, read_file
+from tests.data.test_pictures import write_pictures
+from tests.stages.test_every_run import FEW, ROOT, go_through
+
+CLASSES = {"emnist_letters": 26, "emnist_balanced": 47, "folder": 3}
+RANDOM = np.random.default_rng(0)
+
+
+def labels_of(count: int, split: str) -> np.ndarray:
+    return np.arange(count * {"train": 4, "test": 2}[split]) % count
+
+
+def make_archives(name: str, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Noise in the format of the set; torchvision gets its checksums."""
+    count, folder = CLASSES.get(name, 10), folder / "archives"
+    folder.mkdir()
+    for split in ("train", "test"):
+        labels = labels_of(count, split)
+        images = RANDOM.integers(0, 256, (len(labels), 28, 28), np.uint8)
+        if name == "svhn":
+            path, pixels = folder / f"{split}_32x32.mat", np.repeat(images[:, :, :, None], 3, 3)
+            pixels = np.pad(pixels, ((0, 0), (2, 2), (2, 2), (0, 0))).transpose(1, 2, 3, 0)
+            savemat(path, {"X": pixels, "y": np.where(labels == 0, 10, labels)[:, None]})
+            entry = [f"http://nowhere/{path.name}", path.name, file_md5(path)]
+            patch.setitem(datasets.SVHN.split_list, split, entry)
+        elif name == "qmnist":
+            paths = [
+                folder / f"qmnist-{split}-{end}.gz"
+                for end in ("images-idx3-ubyte", "labels-idx2-int")
+            ]
+            write_idx(paths[0], images)
+            table = np.repeat(labels[:, None], 8, 1).astype(">i4")
+            header = struct.pack(">BBBBII", 0, 0, 12, 2, *table.shape)
+            paths[1].write_bytes(gzip.compress(header + table.tobytes()))
+            entries = [(f"http://nowhere/{path.name}", file_md5(path)) for path in paths]
+            patch.setitem(datasets.QMNIST.resources, split, entries)
+        elif name.startswith("emnist"):
+            kind = name.removeprefix("emnist_")
+            first = int(kind == "letters")
+            for end, array in (
+                ("images-idx3", images.swapaxes(1, 2)),
+                ("labels-idx1", labels + first),
+            ):
+                path = folder / f"emnist-{kind}-{split}-{end}-ubyte.gz"
+                write_idx(path, array)
+                with zipfile.ZipFile(folder / "gzip.zip", "a") as archive:
+                    archive.write(path, f"gzip/{path.name}")
+                path.unlink()
+            patch.setattr(datasets.EMNIST, "md5", file_md5(folder / "gzip.zip"))
+        else:
+            for archive, array in zip(ARCHIVES[split], (images, labels), strict=True):
+                write_idx(folder / archive, array)
+    if name in ("mnist", "fashion_mnist", "kmnist"):
+        cls = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}[name]
+        found = [(path.name, file_md5(path)) for path in sorted(folder.iterdir())]
+        patch.setattr(getattr(datasets, cls), "resources", found)
+
+
+def write_params(name: str, folder: Path) -> None:
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    tree["budget"], tree["optimizer"]["intervals"] = "quick", 1
+    tree["data"] |= {"dataset": name, "folder": "pictures", "skip_broken": True}
+    tree["data"] |= {"validation_fraction": 0.25, "balance": name == "folder"}
+    tree["budgets"]["quick"] |= FEW
+    few = {"batch_size": 4, "training_examples": dict.fromkeys(tree["tasks"], 8)}
+    tree["budgets"]["quick"]["compact"] |= few
+    tree["runs"] = {"one": {"task": "mnist", "network": "compact"}}
+    if name == "folder":
+        tree["runs"]["two"] = {"task": "multimnist", "network": "compact"}
+    (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_a_data_set_goes_through(name, tmp_path, monkeypatch, capsys):
+    if name not in ("scikit_learn", "folder"):
+        make_archives(name, tmp_path, monkeypatch)
+    write_pictures(tmp_path / "pictures")
+    write_params(name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for variable in ("MNIST_MIRROR", "DATA_MIRROR"):
+        monkeypatch.setenv(variable, "archives")
+    runs = ("one", "two") if name == "folder" else ("one",)
+    for stage in ("check", "download"):
+        go_through(monkeypatch, stage)
+    for run in runs:
+        for stage in ("train", "evaluate", "perturb"):
+            go_through(monkeypatch, stage, run)
+    go_through(monkeypatch, "report")
+    digits, count = load_digits(Path("data/digits"), "test"), CLASSES.get(name, 10)
+    assert len(digits.classes) == count and digits.images.shape[-2:] == (28, 28)
+    assert digits.num_channels == (3 if name == "folder" else 1 if name != "svhn" else 3)
+    if name not in ("scikit_learn", "folder"):
+        assert digits.labels.tolist() == labels_of(count, "test").tolist()
+    model = checkpoint.load("models/one.safetensors")
+    assert model.decoder.num_classes == count
+    confusion = pd.read_csv("reports/quick/runs/one/confusion.csv", dtype=str)
+    assert tuple(confusion["label"].unique()) == digits.classes
+    assert f" of {count} classes are in" in capsys.readouterr().out
+
+
+def test_a_folder_of_colours_is_read_drawn_and_served(tmp_path, monkeypatch):
+    """After one training: names in tables and readings, colour in the page, tones for shapes."""
+    write_pictures(tmp_path / "pictures")
+    for path in (tmp_path / "pictures").rglob("bild*.png"):  # bright borders: no shapes
+        path.write_bytes((tmp_path / "pictures" / "Birne 2" / "sixteen.png").read_bytes())
+    write_params("folder", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for stage, run in (
+        ("download", ""),
+        *((each, "one") for each in ("train", "evaluate", "perturb")),
+    ):
+        go_through(monkeypatch, stage, run)
+    table = pd.read_csv("reports/quick/runs/one/perturbation.csv")
+    assert set(table["measure"]) == {"brightness", "contrast"}
+    names = ["Äpfel rot", "Birne 2", "Birne 10"]
+    assert list(table["digit"].unique()) == names
+    metrics = json.loads(Path("reports/quick/runs/one/metrics.json").read_text())["quick"]["one"]
+    assert metrics["error"] >= 0
+    reader = load_reader("models/one.safetensors")
+    for file in ("pictures/Birne 2/turned.jpg", "pictures/Äpfel rot/größe.png"):
+        reading = read_file(reader, Path(file))
+        assert reading.image.shape == (3, 28, 28) and reading.names[0] in names
+        assert np.array_equal(read_file(reader, Path(file).read_bytes()).lengths, reading.lengths)
+    assert "explorer" not in Path("models/one.html").read_text()[:100]
