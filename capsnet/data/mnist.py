@@ -63,9 +63,9 @@ def load_digits(folder: Path, split: str) -> Digits:
     """Read a split, "train" or "test", from its archives. Raises ValueError for wrong ones."""
     images_path, labels_path = (folder / name for name in ARCHIVES[split])
     images, labels = read_idx(images_path), read_idx(labels_path)
-    about = folder / ABOUT
-    about = About(**json.loads(about.read_text())) if about.exists() else About()
-    about = about._replace(classes=tuple(about.classes))
+    path = folder / ABOUT
+    found = json.loads(path.read_text()) if path.exists() else {}
+    about = About(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
     if images.ndim not in (3, 4) or images.shape[-1] != images.shape[-2]:
         raise ValueError(f"{images_path}: shape {images.shape}, wanted [n, (3,) size, size]")
     if labels.shape != images.shape[:1]:

@@ -86,8 +86,8 @@ def class_folders(root: Path) -> dict[str, Path]:
 
 
 def natural(name: str) -> list[str | int]:
-    """Sort key: text without case, numbers by value."""
-    parts = re.split(r"(\d+)", name.casefold())
+    """Sort key: text without case, numbers by value, accents after their letter."""
+    parts = re.split(r"(\d+)", unicodedata.normalize("NFD", name.casefold()))
     return [int(part) if number % 2 else part for number, part in enumerate(parts)]
 
 

@@ -22,7 +22,8 @@ from capsnet.plots.canvas import (
 
 MOST_COLUMNS = 8
 MOST_WIDTH = 150  # pixels, of a picture
-MOST_LETTERS = 12  # of a line of a heading
+FEW_LETTERS, MOST_LETTERS = 12, 24  # of a line of a heading: above the first a column is wider
+LETTER = 14  # pixels, width
 LEFT = 160  # pixels, for the names of the rows
 
 
@@ -43,7 +44,7 @@ def in_color(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def cut(text: str) -> str:
-    """A line of a heading, no wider than a picture."""
+    """A line of a heading of at most MOST_LETTERS."""
     return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…"
 
 
@@ -71,6 +72,9 @@ def picture_columns(
     height, width = columns[0].pictures[0].shape[:2]
     scale = max(1, MOST_WIDTH // width)
     across, down = scale * width + GAP, scale * height + GAP
+    letters = max(len(line) for column in columns for line in column.heading.splitlines())
+    if letters > FEW_LETTERS:
+        across = max(across, LETTER * letters + GAP)
     head = LINE * (1 + columns[0].heading.count("\n"))
     band_height = head + len(names) * down + 2 * GAP
     size = {"width": LEFT + max(map(len, bands)) * across, "height": len(bands) * band_height}

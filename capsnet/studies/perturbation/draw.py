@@ -16,7 +16,7 @@ from capsnet.config import RunConfig
 from capsnet.plots import canvas
 from capsnet.plots.canvas import GAP, LINE
 from capsnet.plots.pictures import notice
-from capsnet.studies.perturbation.effects import effect_words
+from capsnet.studies.perturbation.effects import TONES, effect_words
 from capsnet.studies.perturbation.measure import Shown
 from capsnet.studies.registry import Measured
 
@@ -136,13 +136,14 @@ def draw_digit(dimensions: pd.DataFrame, shown: Shown, path: Path, *, title: str
     places = list(clear["dimension"])
     reach = shown.two_sigma[digit]
     pairs = zip(places, clear["name"], strict=True)
+    what = "tones" if clear["name"].str.startswith(tuple(TONES)).all() else "shape"
     names = [f"dim {place}, 2 sd: {reach[place]:.2f}\n{name}" for place, name in pairs]
     sweeps(
         shown.grids[digit][places],
         shown.values,
         path,
         names=names,
-        title=f"{title}, {len(clear)} of {len(dimensions)} dimensions change its shape",
+        title=f"{title}, {len(clear)} of {len(dimensions)} dimensions change its {what}",
         largest=4,
         left_out=left_out if len(without) else "",
     )
@@ -167,5 +168,6 @@ def draw_table(found: Measured, name: str, folder: Path, *, run: str, moved: str
     dimensions = table.drop_duplicates(["digit", "dimension"])
     counts = f"{(dimensions['name'] != 'none').sum()} of {len(dimensions)} dimensions"
     labels = table.assign(label=[effect_words(row) for _, row in table.iterrows()])
-    title = f"{run}: {counts} change the shape, {moved}; coloured: significant"
+    what = "tones" if table["measure"].isin(TONES).all() else "shape"
+    title = f"{run}: {counts} change the {what}, {moved}; coloured: significant"
     effects(labels, folder / f"{prefix}effects.png", title=title)
