@@ -8,6 +8,7 @@ import hashlib
 import shutil
 import socket
 from collections.abc import Sequence
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,12 +33,12 @@ SPLITS = {"train": slice(1500), "test": slice(1500, None)}  # of scikit-learn's 
 
 class Settings(NamedTuple):
     """`mirrors` of MNIST in turn; `local`, a folder with the archives of another set; for all sets
-    `image_size` (pixels, None: the set's own) and `combine`; the others are of `load_folder`.
+    `image_size` in pixels and `combine`; the others are of `load_folder`.
     """
 
     mirrors: Sequence[str] = ()
     local: str | None = None
-    image_size: int | None = None
+    image_size: int = 28
     combine: str = "sum"
     folder: str = ""
     background: str = "black"
@@ -50,7 +51,7 @@ def make(name: str, out: Path, settings: Settings) -> dict[str, Digits]:
     splits = globals()[name](out, settings)
     pictures = splits["train"].about.pictures
     if pictures is None and not DATA_SETS[name].handwriting:
-        pictures = (settings.image_size or splits["train"].images.shape[-1], "black")
+        pictures = (settings.image_size, "black")
     about = splits["train"].about._replace(combine=settings.combine, pictures=pictures)
     return {
         split: Digits(resized(digits.images, settings.image_size), digits.labels, about)
@@ -58,9 +59,9 @@ def make(name: str, out: Path, settings: Settings) -> dict[str, Digits]:
     }
 
 
-def resized(images: Tensor, size: int | None) -> Tensor:
-    """Images scaled to `size` pixels; None: as they are."""
-    if size in (None, images.shape[-1]):
+def resized(images: Tensor, size: int) -> Tensor:
+    """Images scaled to `size` pixels."""
+    if size == images.shape[-1]:
         return images
     last = images.movedim(1, -1) if images.ndim == 4 else images
     pictures = (prepare(Image.fromarray(each), size, "black") for each in last.numpy())
@@ -70,35 +71,9 @@ def resized(images: Tensor, size: int | None) -> Tensor:
 def mnist(out: Path, settings: Settings) -> dict[str, Digits]:
     """MNIST's archives stay in `out` as they are unless its images are scaled."""
     with TemporaryDirectory(dir=out) as work:
-        place = out if settings.image_size in (None, 28) else Path(work)
+        place = out if settings.image_size == 28 else Path(work)
         fetch_mnist(place, settings.mirrors)
         return {split: load_digits(place, split) for split in SPLITS}
-
-
-def fashion_mnist(out: Path, settings: Settings) -> dict[str, Digits]:
-    return from_torchvision("FashionMNIST", out, settings)
-
-
-def kmnist(out: Path, settings: Settings) -> dict[str, Digits]:
-    return from_torchvision("KMNIST", out, settings)
-
-
-def qmnist(out: Path, settings: Settings) -> dict[str, Digits]:
-    """60,000 training and 60,000 test digits, 10,000 of them MNIST's."""
-    return from_torchvision("QMNIST", out, settings, names=TEN_DIGITS)
-
-
-def emnist_letters(out: Path, settings: Settings) -> dict[str, Digits]:
-    return from_torchvision("EMNIST", out, settings, split="letters")
-
-
-def emnist_balanced(out: Path, settings: Settings) -> dict[str, Digits]:
-    return from_torchvision("EMNIST", out, settings, split="balanced")
-
-
-def svhn(out: Path, settings: Settings) -> dict[str, Digits]:
-    splits = {split: {"split": split} for split in SPLITS}
-    return from_torchvision("SVHN", out, settings, splits, names=TEN_DIGITS)
 
 
 def scikit_learn(out: Path, settings: Settings) -> dict[str, Digits]:
@@ -114,7 +89,7 @@ def scikit_learn(out: Path, settings: Settings) -> dict[str, Digits]:
 def folder(out: Path, settings: Settings) -> dict[str, Digits]:
     return load_folder(
         Path(settings.folder).expanduser(),
-        image_size=settings.image_size or 28,
+        image_size=settings.image_size,
         background=settings.background,
         test_fraction=settings.test_fraction,
         skip_broken=settings.skip_broken,
@@ -122,7 +97,7 @@ def folder(out: Path, settings: Settings) -> dict[str, Digits]:
 
 
 def from_torchvision(
-    name: str, out: Path, settings: Settings, splits: dict[str, dict] | None = None, *,
+    name: str, out: Path, settings: Settings, *, splits: dict[str, dict] | None = None,
     names: Sequence[str] | None = None, **options: str
 ) -> dict[str, Digits]:  # fmt: skip
     """The splits of a class of torchvision.datasets, by default those of `train`. Archives of the
@@ -137,7 +112,12 @@ def from_torchvision(
         raw = Path(work, name, "raw") if issubclass(cls, datasets.MNIST) else Path(work)
         raw.mkdir(parents=True, exist_ok=True)
         for archive in Path(settings.local).expanduser().iterdir() if settings.local else ():
-            if archive.suffix in (".gz", ".zip", ".mat"):  # with checksums, not their contents
+            if archive.suffix in (
+                ".gz",
+                ".bz2",
+                ".zip",
+                ".mat",
+            ):  # with checksums, not their contents
                 shutil.copy(archive, raw)
         for split, arguments in splits.items():
             try:
@@ -160,6 +140,16 @@ def as_digits(data: object, names: Sequence[str]) -> Digits:
         images = images.mT  # stored column by column
     unused = sum(name == "N/A" for name in names)  # the letters of EMNIST begin with 1
     return Digits(images.contiguous(), labels - unused, About(tuple(names[unused:])))
+
+
+fashion_mnist = partial(from_torchvision, "FashionMNIST")
+kmnist = partial(from_torchvision, "KMNIST")
+qmnist = partial(from_torchvision, "QMNIST", names=TEN_DIGITS)  # 60,000 test digits
+emnist_letters = partial(from_torchvision, "EMNIST", split="letters")
+emnist_balanced = partial(from_torchvision, "EMNIST", split="balanced")
+svhn = partial(
+    from_torchvision, "SVHN", splits={name: {"split": name} for name in SPLITS}, names=TEN_DIGITS
+)
 
 
 def fetch_mnist(folder: Path, mirrors: Sequence[str]) -> None:
