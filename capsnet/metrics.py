@@ -87,10 +87,14 @@ def balanced_accuracy(predictions: Tensor, labels: Tensor) -> float:
 
 
 def imbalance(labels: Tensor, num_classes: int) -> tuple[int, int] | None:
-    """The smallest and the largest class if the second has IMBALANCED times as many examples."""
+    """The smallest and the largest class of labels [b] or [b, k] if the second has more than
+    IMBALANCED times as many examples; of random pairs, also more than chance explains.
+    """
     counts = labels.flatten().bincount(minlength=num_classes)
     small, large = int(counts.argmin()), int(counts.argmax())
-    return (small, large) if counts[large] > IMBALANCED * counts[small] else None
+    low, high = counts[small].item(), counts[large].item()
+    chance = 3 * (low + high) ** 0.5 if labels.ndim > 1 and labels.shape[1] > 1 else 0
+    return (small, large) if high > max(IMBALANCED * low, low + chance) else None
 
 
 def brightness(pictures: Tensor) -> Tensor:
