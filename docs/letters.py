@@ -1,10 +1,11 @@
 """Render the letters A to Z in ten fonts with noise, as a folder of pictures to train on.
 
-    python docs/letters.py data/letters
+    python docs/letters.py data/letters --unseen 2
     dvc exp run -S budget=quick -S data.dataset=folder -S data.folder=data/letters
 
-The fonts come with matplotlib. Letters are white on black, 40 to 64 px wide and high, rotated by up
-to 15 degrees, with normal noise of up to a quarter of white.
+Two of the fonts are then for the test only. The fonts come with matplotlib. Letters are white on
+black, 40 to 64 px wide and high, rotated by up to 15 degrees, with normal noise of up to a quarter
+of white.
 """
 
 import argparse
@@ -24,12 +25,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder to write, one sub-folder a letter")
     parser.add_argument("--letters", default=LETTERS, help="A to Z by default")
     parser.add_argument("--each", type=int, default=8, help="pictures of a letter in a font")
+    parser.add_argument("--unseen", type=int, default=0, help="fonts for test/ only, the last ones")
     arguments = parser.parse_args()
     random = np.random.default_rng(1)
     for letter in arguments.letters:
-        folder = arguments.folder / letter
-        folder.mkdir(parents=True, exist_ok=True)
-        for font in FONTS:
+        for place, font in enumerate(FONTS, start=arguments.unseen - len(FONTS)):
+            split = ("train", "test")[place >= 0] if arguments.unseen else ""
+            folder = arguments.folder / split / letter
+            folder.mkdir(parents=True, exist_ok=True)
             for number in range(arguments.each):
                 render(letter, font, random).save(folder / f"{font}_{number}.png")
 

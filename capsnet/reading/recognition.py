@@ -56,7 +56,6 @@ class Reading(NamedTuple):
     of all classes, and the ink of the picture that was taken for the digits, in the picture's own
     pixels, None where all of it was.
     """
-    """
 
     image: np.ndarray
     lengths: np.ndarray

@@ -6,7 +6,7 @@ from scipy.stats import chisquare
 
 from capsnet.data import batches
 from capsnet.data.batches import seeded_generator, training_batches
-from capsnet.data.mnist import Digits
+from capsnet.data.mnist import About, Digits
 from capsnet.data.multimnist import compose, draw_partners, shift, sort_classes
 from capsnet.data.transforms import distort
 
@@ -162,3 +162,24 @@ def test_augmented_digits_are_those_of_the_plain_batch_distorted():
     images = distort(digits.images[drawn[:, 1, 0]], drawn[:, 1, 3:])
     expected = shift(images, drawn[:, 1, 1:3], 32) / 255
     assert torch.equal(batch.sources[:, 1], expected)
+
+
+def test_balanced_draws_have_every_class_equally_often_and_pairs_of_two():
+    """Classes of 57, 2 and 1 digits. The test fails by chance once in a thousand seeds."""
+    digits = Digits(make_digits().images, torch.tensor([0] * 57 + [1] * 2 + [2]))
+    task = dict(seed=1, batch_size=3000, num_digits=2, max_shift=0, balance=True)
+    [draws] = batches.training_draws(digits, [0], **task)
+    labels = digits.labels[draws[..., 0]]
+    assert (labels[:, 0] != labels[:, 1]).all()
+    assert chisquare(labels[:, 0].bincount().numpy()).pvalue > 0.001
+
+
+def test_objects_of_colour_combine_by_their_maximum_if_told():
+    """200 and 200: 200, not 255; each channel by itself."""
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    images[0, :2], images[1, 1:] = 200, 200
+    digits = Digits(images, torch.tensor([0, 1]), About(("a", "b"), combine="max"))
+    draws = torch.tensor([[[0, 0, 0], [1, 0, 0]]])
+    batch = batches.compose_batch(digits, draws, image_size=4)
+    assert batch.sources.shape == (1, 2, 3, 4, 4) and batch.targets.tolist() == [[1, 1]]
+    assert (batch.images[0] * 255).round().unique().tolist() == [200]

@@ -192,3 +192,21 @@ def test_each_network_has_the_published_loss():
     for (name, num_digits), value in expected.items():
         loss = classification_loss(name, num_digits=num_digits, positive_margin=0.9)
         assert loss(zeros, targets).item() == pytest.approx(value)
+
+
+def test_a_kernel_that_does_not_fit_is_named_with_the_largest_that_does():
+    """Of 16 px a kernel of 9 px leaves 8. With 8 and 8 px: 16, 9, then one position."""
+    words = r"kernel of 9 px meets 8 px \(convolution 2 of 2\); no kernel above 8 px fits"
+    with pytest.raises(ValueError, match=words):
+        CapsNet(image_size=16)
+    CapsNet(image_size=16, kernel_size=8, conv_channels=8, primary_types=1)
+
+
+def test_kernels_and_strides_of_large_images_of_colour():
+    """96 px, a kernel of 9 px each 3 px: 30. A kernel of 5 px each 2 px: 13."""
+    sizes = dict(conv_channels=8, primary_types=2, kernel_size=(9, 5), strides=(3, 2))
+    model = CapsNet(image_size=96, num_classes=3, num_channels=3, decoder_sizes=[8], **sizes)
+    assert model.digit.weight.shape[:2] == (2 * 13**2, 3)
+    lengths, capsules = model(torch.rand(2, 3, 96, 96))
+    assert lengths.shape == (2, 3)
+    assert model.decoder(capsules, torch.tensor([[0], [2]])).shape == (2, 1, 3, 96, 96)
