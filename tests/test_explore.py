@@ -60,7 +60,7 @@ def made(request, tmp_path_factory):
     evaluator = load_evaluator(
         path, folder / "digits", torch.device("cpu"), precision="float32", seed=1, batch_size=50,
         num_digits=num_digits, image_size=size, max_shift=shift)  # fmt: skip
-    names = pd.DataFrame({"digit": [3], "dimension": [0], "name": ["thickness +30 %"]})
+    names = pd.DataFrame({"digit": ["3"], "dimension": [0], "name": ["thickness +30 %"]})
     capsules = {digit: 0.1 * torch.randn(5, 16) for digit in range(10)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page, "FEW", 1000)  # so that layers of this size are quantised
