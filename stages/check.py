@@ -29,9 +29,9 @@ def main() -> None:
     affnist = params.data.affnist
     if affnist is not None and not from_root(affnist).exists():
         raise ValueError(f"params.yaml: data.affnist: there is no file or folder {affnist!r}")
-    folder = Path(params.data.folder).expanduser()
-    if params.source == "folder" and not folder.is_dir():
-        raise ValueError(f"params.yaml: data.folder: there is no folder {str(folder)!r}")
+    folder = params.data.folder
+    if params.source == "folder" and not from_root(folder).is_dir():
+        raise ValueError(f"params.yaml: data.folder: there is no folder {folder!r}")
     write_text(Path("data/params.ok"), "params.yaml is sound\n")
 
 

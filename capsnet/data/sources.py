@@ -88,7 +88,7 @@ def scikit_learn(out: Path, settings: Settings) -> dict[str, Digits]:
 
 def folder(out: Path, settings: Settings) -> dict[str, Digits]:
     return load_folder(
-        Path(settings.folder).expanduser(),
+        from_root(settings.folder),
         image_size=settings.image_size,
         background=settings.background,
         test_fraction=settings.test_fraction,
@@ -111,7 +111,7 @@ def from_torchvision(
     with TemporaryDirectory(dir=out) as work:
         raw = Path(work, name, "raw") if issubclass(cls, datasets.MNIST) else Path(work)
         raw.mkdir(parents=True, exist_ok=True)
-        for archive in Path(settings.local).expanduser().iterdir() if settings.local else ():
+        for archive in from_root(settings.local).iterdir() if settings.local else ():
             if archive.suffix in (
                 ".gz",
                 ".bz2",
@@ -174,7 +174,7 @@ def fetch_mnist(folder: Path, mirrors: Sequence[str]) -> None:
                 f"no mirror gave {archive}; tried {', '.join(problems)}. Ways out: "
                 f"MNIST_MIRROR=<folder or URL with the four archives> dvc repro; "
                 f"without any download: dvc exp run -S budget=quick; "
-                f"digits of your own: docs/extending.md, A data set"
+                f"pictures of your own: docs/data.md"
             )
 
 
