@@ -14,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from capsnet.data.batches import seeded_generator
 from capsnet.data.mnist import About, Digits, split_validation
@@ -72,9 +73,16 @@ def load_folder(
     else:
         here = torch.arange(len(found))
         train, test = whole.pick(here < sizes[0]), whole.pick(here >= sizes[0])
+        test = test.pick(in_turn(test.labels))
     if not len(test):
         raise ValueError(f"{roots[1]}: no pictures")
     return {"train": train, "test": test}
+
+
+def in_turn(labels: Tensor) -> Tensor:
+    """Positions in which sorted labels take turns, so that the first images show all classes."""
+    ranks = [torch.arange(count) for count in labels.bincount().tolist()]
+    return torch.cat(ranks).argsort(stable=True) if ranks else labels
 
 
 def class_folders(root: Path) -> dict[str, Path]:

@@ -119,7 +119,7 @@ def test_without_a_good_mirror_nothing_is_written(server, tmp_path, monkeypatch)
         with pytest.raises(ValueError, match=f"no mirror gave images.gz; tried {bad} ") as caught:
             download.main()
         assert "\n" not in str(caught.value)
-        for way_out in ("-S budget=quick", "docs/extending.md"):
+        for way_out in ("-S budget=quick", "docs/data.md"):
             assert way_out in str(caught.value)
         assert [*out.parent.iterdir()] == [out] and [*out.iterdir()] == [out / "old"]
     monkeypatch.delenv("MNIST_MIRROR")
