@@ -230,3 +230,17 @@ def test_runs_are_compared_by_the_same_parameters_at_every_budget():
     assert found["laptop"]["routing.iterations"] == 3
     baseline = resolve(load_tree(tree), "cnn").parameters()
     assert baseline["task"] == "mnist" and not [name for name in baseline if "routing" in name]
+
+
+def test_the_study_refuses_another_data_set(tmp_path):
+    """Its rows are records that do not track these keys."""
+    tree = copy.deepcopy(TREE)
+    tree["data"] |= {"dataset": "svhn", "balance": True}
+    path, own = tmp_path / "params.yaml", {"budget": "laptop", "runs": {"one": CNN}}
+    path.write_text(yaml.safe_dump(tree))
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(own))
+    assert load(path).source == "svhn"
+    with pytest.raises(ValueError) as error:
+        load(path, override=tmp_path / "study.yaml")
+    assert "data.dataset: got 'svhn', the study wants None" in str(error.value)
+    assert "data.balance: got True, the study wants False" in str(error.value)
