@@ -36,16 +36,10 @@ from capsnet.learning.training import Trainer
 from capsnet.losses import weighted_losses
 from capsnet.metrics import imbalance
 from capsnet.nn.layers import route_with
-from capsnet.nn.registry import classification_loss, multiply_adds, network_class
+from capsnet.nn.registry import classification_loss, network_class
 
 SCORED = 500  # validation examples behind the rejection threshold
 CHECKED = 1000  # examples behind each error of a log record
-
-
-def prepare_cpu(config: RunConfig, digits: Digits) -> None:
-    keep_freed_memory()
-    arguments = config.arguments | digits.arguments()
-    limit_threads(config.task.batch_size * multiply_adds(config.network, arguments))
 
 
 class Training:
@@ -54,12 +48,12 @@ class Training:
     def __init__(
         self, config: RunConfig, digits: Path, device: torch.device, distributed: Distributed
     ) -> None:
+        keep_freed_memory()
         self.config, self.distributed = config, distributed
         self.num_steps = -(-config.task.training_examples // config.task.batch_size)
         dtype = choose_dtype(config.optimizer.precision, device)
         allow_tf32(device, dtype)
         images = load_digits(digits, "train")
-        prepare_cpu(config, images)
         self.arguments = config.arguments | images.arguments()
         fraction, drawn = config.data.validation_fraction, config.evaluate.seed
         self.digits, self.validation = split_validation(
@@ -76,6 +70,7 @@ class Training:
         distributed.agree("code, parameters, digits or versions", inputs)
         torch.manual_seed(config.seed)
         model = network_class(config.network)(**self.arguments).to(device)
+        limit_threads(model)
         route_with(model, config.routing.implementation)
         self.trainer = Trainer(
             model,
@@ -242,6 +237,7 @@ def make_evaluator(config: RunConfig, model: Path, digits: Path, device: torch.d
         image_size=config.task.image_size,
         max_shift=config.task.test_shift,
     )
-    prepare_cpu(config, evaluator.digits)
+    keep_freed_memory()
+    limit_threads(evaluator.model)
     route_with(evaluator.model, config.routing.implementation)
     return evaluator

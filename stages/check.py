@@ -9,10 +9,12 @@ if not __package__:
 
 from pathlib import Path
 
+import torch
+
 from capsnet import program_parser
 from capsnet.config import load, resolve
 from capsnet.files import write_text
-from capsnet.nn.registry import multiply_adds
+from capsnet.nn.registry import network_class
 from capsnet.paths import from_root
 from stages.command import run
 
@@ -23,7 +25,8 @@ def main() -> None:
     for run_name in params.runs:  # sizes that do not fit
         config = resolve(params, run_name)
         try:
-            multiply_adds(config.network, config.arguments)  # of ten classes and one channel
+            with torch.device("meta"):  # of ten classes and one channel
+                network_class(config.network)(**config.arguments)
         except ValueError as error:
             raise ValueError(f"params.yaml: runs.{run_name}: {error}") from None
     affnist = params.data.affnist

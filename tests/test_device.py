@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from capsnet.learning.device import choose_device, limit_threads
+from capsnet.nn.capsnet import CapsNet
 
 
 def test_more_processes_than_gpus_is_a_line(monkeypatch):
@@ -15,13 +16,18 @@ def test_more_processes_than_gpus_is_a_line(monkeypatch):
 
 
 def test_a_small_network_uses_one_thread(monkeypatch):
+    """The paper's CapsNet is none. A decoder does not count."""
     found = []
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(torch, "set_num_threads", found.append)
-    limit_threads(10**10)
-    assert found == []
-    limit_threads(10**8)
+    with torch.device("meta"):
+        limit_threads(CapsNet(image_size=28))
+        assert found == []
+        small = CapsNet(
+            image_size=28, conv_channels=32, primary_types=8, decoder_sizes=(4096, 4096)
+        )
+    limit_threads(small)
     assert found == [1]
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    limit_threads(10**8)
+    limit_threads(small)
     assert found == [1]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-SMALL_BATCH = 10**9  # multiply-adds, forward
+SMALL_NETWORK = 2 * 10**6  # parameters
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
@@ -94,11 +94,12 @@ def peak(device: torch.device) -> int:
     return 0
 
 
-def limit_threads(multiply_adds: int) -> None:
-    """Use one thread where a batch takes fewer than `SMALL_BATCH` multiply-adds: two threads wait
-    for each other longer than they compute. OMP_NUM_THREADS, if set, wins.
+def limit_threads(model: torch.nn.Module) -> None:
+    """Use one thread for a network with fewer than `SMALL_NETWORK` parameters outside its decoder:
+    two threads wait for each other longer than they compute. OMP_NUM_THREADS, if set, wins.
     """
-    if multiply_adds < SMALL_BATCH and "OMP_NUM_THREADS" not in os.environ:
+    sizes = (p.numel() for name, p in model.named_parameters() if not name.startswith("decoder."))
+    if sum(sizes) < SMALL_NETWORK and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
 
 
