@@ -9,6 +9,7 @@ torch.set_num_threads(1)
 LONG = (
     "test_pipeline.py",
     "test_interruption.py",
+    "test_any_images.py",
     "test_every_run.py",
 )
 
