@@ -50,7 +50,7 @@ def card(config: RunConfig, paths: RunPaths, error: Interval, num_examples: int)
         "network": NETWORKS[config.network].title,
         "test error": f"{shown}, 95 % interval",
         "trained on": f"MNIST, {record['examples']:,} {examples} shown, shifts of up to "
-        f"{config.task.training_shift} px",
+        f"{config.task.training_shift} px{', rotated, stretched and bent' * config.data.augment}",
         "time": f"{record['seconds'] / 60:.0f} minutes, {record['processor']}, "
         f"{record['precision']}",
         "command": f"`dvc --cd study repro train@{config.name}`",
