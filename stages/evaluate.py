@@ -92,10 +92,10 @@ def evaluate(
     tracker.artifact(out / "metrics.json")
     tracker.tested(out / "metrics.json", test_error=numbers["error"])
     interval = f"{numbers['error_low']:.2f} to {numbers['error_high']:.2f}"
-    error = f"{numbers['error']:.2f} % ({interval})"
+    line = f"test error {numbers['error']:.2f} % ({interval}) of {num_examples:,} examples"
     if "balanced_accuracy" in numbers:
-        error += f", balanced accuracy {numbers['balanced_accuracy']:.2f} %,"
-    print(f"{config.name}: test error {error} of {num_examples:,} examples")
+        line += f", balanced accuracy {numbers['balanced_accuracy']:.2f} %"
+    print(f"{config.name}: {line}")
     for topic in arguments.topics:
         print(f"{config.name}: evaluating {topic}", flush=True)
         if STUDIES[topic].stage == "evaluate":

@@ -22,7 +22,8 @@ from capsnet.data.mnist import About, Digits, split_validation
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF")
 COLOUR = 8  # largest difference of red, green and blue, of 255, in a picture that counts as grey
 NAMED = 10  # unreadable files in an error, at most
-SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
+MOST_CLASSES = 256  # labels are bytes
 
 
 def load_folder(
@@ -42,12 +43,15 @@ def load_folder(
     if not path.is_dir():
         raise ValueError(f"data.folder: there is no folder {str(path)!r}")
     roots = [path / "train", path / "test"]
-    roots = roots if all(root.is_dir() for root in roots) else [path]
+    if roots[0].is_dir() != roots[1].is_dir():
+        raise ValueError(f"{path}: got one of train/ and test/, wanted both or neither")
+    roots = roots if roots[0].is_dir() else [path]
     classes = class_folders(roots[0])
     names = tuple(classes)
-    if len(names) < 2:
-        found = ", ".join(names) or "none"
-        raise ValueError(f"{roots[0]}: got the sub-folders {found}, wanted one for each class")
+    if not 2 <= len(names) <= MOST_CLASSES:
+        found = ", ".join(names) if len(names) < 2 else len(names)
+        wanted = f"one for each class, 2 to {MOST_CLASSES}"
+        raise ValueError(f"{roots[0]}: got the sub-folders {found or 'none'}, wanted {wanted}")
     pictures, labels, sizes, broken = [], [], [], []
     for root in roots:
         folders = class_folders(root)
@@ -70,6 +74,11 @@ def load_folder(
     if len(roots) == 1:
         drawn, name = seeded_generator("test split"), "data.test_fraction"
         train, test = split_validation(whole, test_fraction, drawn, name=name)
+        if few := [names[n] for n in range(len(names)) if n not in train.labels]:
+            raise ValueError(
+                f"{path}: the test takes the only picture of {', '.join(few)}: add pictures, lower "
+                f"{name} or sort them into train/ and test/"
+            )
     else:
         here = torch.arange(len(found))
         train, test = whole.pick(here < sizes[0]), whole.pick(here >= sizes[0])
@@ -101,7 +110,8 @@ def natural(name: str) -> list[str | int]:
 
 def files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*"), key=lambda each: natural(str(each))):
-        hidden = path.name.startswith(".") or path.name.casefold() in SYSTEM_FILES
+        parts = path.relative_to(folder).parts
+        hidden = any(part.startswith(".") or part.casefold() in SYSTEM_FILES for part in parts)
         if path.is_file() and not hidden:
             yield path
 

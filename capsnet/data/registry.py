@@ -25,6 +25,7 @@ DATA_SETS = {
 
 def worded(text: str, noun: str) -> str:
     """The text with the noun in place of "digit": "an article", "Letters"."""
-    text = re.sub(r"\ba (?=digits?\b)", "an " if noun[0] in "aeiou" else "a ", text)
+    if noun[0] in "aeiou":
+        text = re.sub(r"\b([Aa]) (?=digits?\b)", r"\1n ", text)
     text = re.sub(r"\bdigit(?=s?\b)", noun, text)
     return re.sub(r"\bDigit(?=s?\b)", noun.capitalize(), text)

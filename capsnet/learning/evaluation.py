@@ -82,6 +82,11 @@ def load_evaluator(
         raise ValueError(
             f"{model} knows the classes {listed(known)}, {digits} has {listed(test_digits.classes)}"
         )
+    channels = checkpoint.describe(model)["arguments"].get("num_channels", 1)
+    if channels != test_digits.num_channels:
+        raise ValueError(
+            f"{model} reads {channels} channel(s), {digits} has {test_digits.num_channels}"
+        )
     dtype = choose_dtype(precision, device)
     allow_tf32(device, dtype)
     return Evaluator(network, test_digits, dtype, **protocol)

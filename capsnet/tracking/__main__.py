@@ -8,9 +8,10 @@ if not __package__:
     raise SystemExit("this is no script: run `python -m capsnet.tracking` in the repository root")
 
 import os
+import sys
 
 from capsnet import program_parser
-from capsnet.tracking.store import ENVIRONMENT, open_experiment, tracking_uri
+from capsnet.tracking.store import ENVIRONMENT, first_line, open_experiment, tracking_uri
 
 
 def main() -> None:
@@ -18,7 +19,10 @@ def main() -> None:
     os.environ.update(ENVIRONMENT | os.environ)
     import mlflow
 
-    open_experiment(mlflow, tracking_uri())
+    try:
+        open_experiment(mlflow, tracking_uri())
+    except Exception as error:  # a library's: of the file system, SQLite or the server
+        sys.exit(f"tracking: {tracking_uri()}: {first_line(error)}")
     print(f"{tracking_uri()} is up to date")
 
 

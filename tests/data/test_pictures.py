@@ -128,3 +128,19 @@ def test_a_set_as_a_folder_gives_the_same_images(tmp_path):
         own, read = (each.pick(each.labels.argsort(stable=True)) for each in (digits, found[split]))
         assert torch.equal(read.images, own.images) and torch.equal(read.labels, own.labels)
         assert read.classes == own.classes
+
+
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        (["train/A/1.png", "train/B/1.png", "val/A/2.png"], "got one of train/ and test/"),
+        (["A/1.png", "A/2.png", "B/1.png", "C/1.png", "C/2.png"], "the only picture of B"),
+        (["A/1.png"], "got the sub-folders A, wanted"),
+    ],
+)
+def test_a_folder_that_would_be_read_otherwise_than_meant_is_a_line(tmp_path, files, line):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / file)
+    with pytest.raises(ValueError, match=line):
+        load_folder(tmp_path, image_size=8, background="black", test_fraction=0.2)
