@@ -33,7 +33,7 @@ def main() -> None:
     if affnist is not None and not from_root(affnist).exists():
         raise ValueError(f"params.yaml: data.affnist: there is no file or folder {affnist!r}")
     folder = params.data.folder
-    if params.source == "folder" and not from_root(folder).is_dir():
+    if params.source == "folder" and not Path(folder).is_dir():
         raise ValueError(f"params.yaml: data.folder: there is no folder {folder!r}")
     write_text(Path("data/params.ok"), "params.yaml is sound\n")
 

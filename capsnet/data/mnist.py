@@ -64,8 +64,11 @@ def load_digits(folder: Path, split: str) -> Digits:
     images_path, labels_path = (folder / name for name in ARCHIVES[split])
     images, labels = read_idx(images_path), read_idx(labels_path)
     path = folder / ABOUT
-    found = json.loads(path.read_text()) if path.exists() else {}
-    about = About(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+    try:
+        found = json.loads(path.read_text()) if path.exists() else {}
+        about = About(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}: make it again with `dvc repro download`") from None
     if images.ndim not in (3, 4) or images.shape[-1] != images.shape[-2]:
         raise ValueError(f"{images_path}: shape {images.shape}, wanted [n, (3,) size, size]")
     if labels.shape != images.shape[:1]:

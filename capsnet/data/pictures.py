@@ -4,12 +4,12 @@ The layout is that of torchvision's ImageFolder. PNG, JPEG, WebP, GIF (the first
 have any size, mode and EXIF orientation.
 """
 
+import io
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from capsnet.data.batches import seeded_generator
 from capsnet.data.mnist import About, Digits, split_validation
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF")
+KNOWN, ANY = "as PNG, JPEG, WebP, GIF or TIFF", "in a format that Pillow knows"
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # at byte 8
 COLOUR = 8  # largest difference of red, green and blue, of 255, in a picture that counts as grey
 NAMED = 10  # unreadable files in an error, at most
 SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
@@ -60,9 +62,11 @@ def load_folder(
         for label, name in enumerate(names):
             for file in files(folders[name]) if name in folders else ():
                 try:
-                    pictures.append(prepare(read_picture(file), image_size, background))
+                    pictures.append(
+                        prepare(read_picture(file.read_bytes()), image_size, background)
+                    )
                     labels.append(label)
-                except ValueError as error:
+                except (OSError, ValueError) as error:
                     broken.append(f"{file}: {error}")
         sizes.append(len(labels))
     report_broken(broken, len(labels) + len(broken), skip_broken)
@@ -128,15 +132,27 @@ def report_broken(broken: list[str], total: int, skip: bool) -> None:
     print("\n".join([*lines[:-1], f"{lines[-1]} and are left out"]))
 
 
-def read_picture(path: Path | BinaryIO) -> Image.Image:
+def read_picture(data: bytes) -> Image.Image:
     """Decode a picture, upright, in mode L, LA, RGB or RGBA. Raises ValueError with the reason."""
+    return in_eight_bits(decode(data, FORMATS))
+
+
+def decode(data: bytes, formats: Sequence[str] | None = None) -> Image.Image:
+    """Decode a picture, by default of any format of Pillow, and turn it upright. Raises ValueError
+    with the reason.
+    """
     try:
         with warnings.catch_warnings(action="ignore"):
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                return in_eight_bits(ImageOps.exif_transpose(image))
+            with Image.open(io.BytesIO(data), formats=formats) as image:
+                return ImageOps.exif_transpose(image)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        limit = Image.MAX_IMAGE_PIXELS // 10**6
+        raise ValueError(f"larger than {limit} million pixels: make it smaller") from None
     except Image.UnidentifiedImageError:
-        raise ValueError("no PNG, JPEG, WebP, GIF or TIFF") from None
+        if data[4:8] == b"ftyp" and data[8:12] in HEIC:  # whatever the file's name
+            raise ValueError("HEIC, which Pillow does not read: save it as JPEG or PNG") from None
+        raise ValueError(f"not a picture {KNOWN if formats else ANY}") from None
     except Exception as error:  # the decoders of broken files raise nearly anything
         raise ValueError(f"not a whole picture ({' '.join(str(error).split())})") from None
 

@@ -27,6 +27,7 @@ from capsnet.data.pictures import load_folder, prepare
 from capsnet.data.registry import DATA_SETS
 from capsnet.paths import from_root
 
+COMPRESSED = (".gz", ".bz2", ".zip", ".mat")  # with checksums, not their contents
 TIMEOUT = 30  # seconds without an answer
 SPLITS = {"train": slice(1500), "test": slice(1500, None)}  # of scikit-learn's 1,797 digits
 
@@ -88,7 +89,7 @@ def scikit_learn(out: Path, settings: Settings) -> dict[str, Digits]:
 
 def folder(out: Path, settings: Settings) -> dict[str, Digits]:
     return load_folder(
-        from_root(settings.folder),
+        Path(settings.folder),
         image_size=settings.image_size,
         background=settings.background,
         test_fraction=settings.test_fraction,
@@ -112,12 +113,7 @@ def from_torchvision(
         raw = Path(work, name, "raw") if issubclass(cls, datasets.MNIST) else Path(work)
         raw.mkdir(parents=True, exist_ok=True)
         for archive in from_root(settings.local).iterdir() if settings.local else ():
-            if archive.suffix in (
-                ".gz",
-                ".bz2",
-                ".zip",
-                ".mat",
-            ):  # with checksums, not their contents
+            if archive.suffix in COMPRESSED:
                 shutil.copy(archive, raw)
         for split, arguments in splits.items():
             try:

@@ -5,18 +5,16 @@ centre of mass in the middle of 28x28. A picture may have any size, colour and t
 light or light on dark. `capsnet.reading.page` finds the ink on it.
 """
 
-import io
-import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy.ndimage import center_of_mass, maximum_filter
 
+from capsnet.data.pictures import decode
 from capsnet.reading.page import FAINT, find_ink, stroke_width
 
 LARGEST = 1024  # pixels; larger pictures are reduced first
-HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # at byte 8
 THINNEST = 1.6  # pixels, of a stroke in the box; a pen's may be a tenth of that
 OFF_CENTRE = 1.0  # pixels between centre of mass and middle, at most, in MNIST and a little more
 OFF_SIZE = 2  # pixels by which the box of a digit of MNIST may differ from 20
@@ -52,24 +50,6 @@ def read_grey(data: bytes) -> np.ndarray:
     else:  # white paper behind dark strokes, black paper behind light ones
         paper = float((grey * opacity).sum() < 0.5 * opacity.sum())
     return grey * opacity + paper * (1 - opacity)
-
-
-def decode(data: bytes) -> Image.Image:
-    """Decode a picture and turn it upright. Raises ValueError."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                return ImageOps.exif_transpose(image)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = Image.MAX_IMAGE_PIXELS // 10**6
-        raise ValueError(f"larger than {limit} million pixels: make it smaller") from None
-    except Image.UnidentifiedImageError:
-        if data[4:8] == b"ftyp" and data[8:12] in HEIC:  # whatever the file's name
-            raise ValueError("HEIC, which Pillow does not read: save it as JPEG or PNG") from None
-        raise ValueError("not a picture in a format that Pillow knows") from None
-    except Exception as error:  # the decoders of broken files raise nearly anything
-        raise ValueError(f"not a whole picture ({' '.join(str(error).split())})") from None
 
 
 def fit(ink: np.ndarray, *, image_size: int, box_size: int) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Recognise handwritten digits in a picture, with reconstructions and a rejection option."""
 
-import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,7 +109,7 @@ def read_file(reader: Reader, file: Path | bytes) -> Reading:
         return read(reader, read_handwriting(file))
     size, background = reader.pictures
     try:
-        picture = read_picture(file if isinstance(file, Path) else io.BytesIO(file))
+        picture = read_picture(file.read_bytes() if isinstance(file, Path) else file)
     except (OSError, ValueError) as error:
         name = file if isinstance(file, Path) else "the picture"
         raise ValueError(f"{name}: {getattr(error, 'strerror', None) or error}") from None

@@ -10,6 +10,7 @@ import pandas as pd
 
 from capsnet.config import RunConfig
 
+CLASS_COLUMNS = ("digit", "label", "prediction", "name")
 FEW = 100  # examples: groups with fewer are neither reported nor drawn
 
 
@@ -40,11 +41,17 @@ def read_results(folder: Path, tables: Iterable[str], training: Path | None = No
         [runs] = json.loads(path.read_text()).values()  # budget -> run -> numbers
         headline |= runs[folder.name]
     places = {table: training if table == "training" else folder for table in tables}
-    found = {table: pd.read_csv(place / f"{table}.csv") for table, place in places.items()}
+    found = {table: read_table(place / f"{table}.csv") for table, place in places.items()}
     record = training / "record.json"
     return Results(
         folder.name, headline, found, json.loads(record.read_text()) if record.exists() else None
     )
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table. A class may be named 01 or NA: names are text, only empty cells are missing."""
+    text = dict.fromkeys(CLASS_COLUMNS, str)
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
 
 
 def run_figures(

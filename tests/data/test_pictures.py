@@ -71,13 +71,15 @@ def test_pictures_are_upright_opaque_and_not_distorted(tmp_path):
     15 + 7.5. 32,896 of 65,535 is 128 of 255. What is transparent gets the background.
     """
     write_pictures(tmp_path)
-    turned = prepare(read_picture(tmp_path / "Birne 2" / "turned.jpg"), 40, "black")
+    turned = prepare(read_picture((tmp_path / "Birne 2" / "turned.jpg").read_bytes()), 40, "black")
     rows, columns = np.nonzero(turned[0] > 100)
     assert (rows.min(), rows.max()) == (10, 29) and 17 <= columns.min() <= columns.max() <= 22
     assert not turned[:, :, :14].any() and not turned[:, :, 26:].any()
-    sixteen = prepare(read_picture(tmp_path / "Birne 2" / "sixteen.png"), 16, "black")
+    sixteen = prepare(
+        read_picture((tmp_path / "Birne 2" / "sixteen.png").read_bytes()), 16, "black"
+    )
     assert set(sixteen.flatten().tolist()) == {128}
-    palette = read_picture(tmp_path / "Äpfel rot" / "größe.png")
+    palette = read_picture((tmp_path / "Äpfel rot" / "größe.png").read_bytes())
     on_black, on_white = (prepare(palette, 24, background) for background in ("black", "white"))
     assert on_black[:, 0, 0].tolist() == [0, 0, 0] and on_black[:, 12, 12].tolist() == [200, 0, 0]
     assert on_white[:, 0, 0].tolist() == [0, 0, 0] and on_white[:, 12, 12].tolist() == [
@@ -85,7 +87,7 @@ def test_pictures_are_upright_opaque_and_not_distorted(tmp_path):
         255,
         255,
     ]
-    cmyk = prepare(read_picture(tmp_path / "Äpfel rot" / "cmyk.jpg"), 30, "black")
+    cmyk = prepare(read_picture((tmp_path / "Äpfel rot" / "cmyk.jpg").read_bytes()), 30, "black")
     assert cmyk.shape == (3, 30, 30) and cmyk[0, 15, 15] > 150 > 60 > cmyk[1, 15, 15]
 
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from capsnet.config import Run, load, resolve
-from capsnet.studies.results import Results
+from capsnet.studies.results import Results, read_table
 from capsnet.studies.seeds.describe import paper_markdown, rows_markdown, sentences
 from capsnet.studies.seeds.measure import differences, holm, records, row_table
 from capsnet.studies.seeds.paper import published
@@ -134,3 +134,10 @@ def test_tables_and_sentences_have_the_numbers():
     assert "+2.12 to +3.55, 3 seeds, paired: significant." in sentence
     table = paper_markdown(runs)
     assert "31.00 ± 1.00 (n = 3, 1,000 images)" in table and table.count("not run") == 6
+
+
+def test_names_of_classes_stay_text(tmp_path):
+    (path := tmp_path / "confusion.csv").write_text("label,prediction,count\n01,NA,3\nNone,01,\n")
+    table = read_table(path)
+    assert [*table["label"]] == ["01", "None"] and [*table["prediction"]] == ["NA", "01"]
+    assert pd.isna(table["count"][1])
