@@ -12,6 +12,7 @@ from capsnet.learning.distributed import SINGLE_PROCESS
 from capsnet.learning.step import TrainingStep, set_learning_rate
 from capsnet.losses import margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet
+from capsnet.nn.compact import CompactCapsNet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -21,12 +22,16 @@ def losses(prediction, reconstructions, batch):
     return weighted_losses(*parts, classification=margin_loss, reconstruction_weight=0.0005)
 
 
-def train(captured: bool) -> tuple[torch.Tensor, torch.Tensor, TrainingStep]:
-    """Twenty steps with other digits, shifts and rates in each: weights and sums of losses."""
+def train(captured: bool, network: type) -> tuple[torch.Tensor, torch.Tensor, TrainingStep]:
+    """Twenty steps with other digits, shifts and rates in each: weights and sums of losses. The
+    compact network is shown distorted digits.
+    """
     torch.manual_seed(0)
     images = torch.randint(0, 256, (40, 28, 28), dtype=torch.uint8)
     digits = Digits(images, torch.arange(40) % 10).to("cuda")
-    model = CapsNet(image_size=36, conv_channels=32, primary_types=4).cuda()
+    augment = network is CompactCapsNet
+    sizes = {} if augment else {"conv_channels": 32, "primary_types": 4}
+    model = network(image_size=36, **sizes).cuda()
     rate = torch.tensor(0.0, device="cuda")
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=True)
     step = TrainingStep(
@@ -40,7 +45,8 @@ def train(captured: bool) -> tuple[torch.Tensor, torch.Tensor, TrainingStep]:
     )
     if captured:
         step.capture_after(3, pytest.fail)
-    draws = training_draws(digits, count(), seed=1, batch_size=16, num_digits=2, max_shift=4)
+    task = {"batch_size": 16, "num_digits": 2, "max_shift": 4, "augment": augment}
+    draws = training_draws(digits, count(), seed=1, **task)
     for number, drawn in enumerate(islice(draws, 20)):
         set_learning_rate(optimizer, 0.001 * number)
         step(drawn, number + 1)
@@ -48,8 +54,10 @@ def train(captured: bool) -> tuple[torch.Tensor, torch.Tensor, TrainingStep]:
     return weights, step.loss_sums, step
 
 
-def test_captured_steps_are_the_eager_ones():
-    (eager, eager_sums, _), (captured, captured_sums, step) = train(False), train(True)
+@pytest.mark.parametrize("network", [CapsNet, CompactCapsNet])
+def test_captured_steps_are_the_eager_ones(network):
+    eager, eager_sums, _ = train(False, network)
+    captured, captured_sums, step = train(True, network)
     assert step.graph is not None
     torch.testing.assert_close(captured, eager, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(captured_sums, eager_sums, rtol=1e-4, atol=0)

@@ -39,11 +39,17 @@ def affine(
     """
     vertical, horizontal = scale if isinstance(scale, tuple) else (scale, scale)
     parameters = (rotation, shear, vertical, horizontal, *translation)
-    like = {"dtype": torch.float32, "device": images.device}
-    inverse = _inverse(*(torch.as_tensor(x, **like).expand(len(images)) for x in parameters))
+
+    def on_device(value: float | Tensor) -> Tensor:
+        """Float [1] or [n]. A number is filled in, not copied: a CUDA graph cannot capture that."""
+        if isinstance(value, Tensor):
+            return value.to(images.device, torch.float32)
+        return torch.full((1,), value, dtype=torch.float32, device=images.device)
+
+    inverse = _inverse(*(on_device(x).expand(len(images)) for x in parameters))
     height, width = images.shape[-2:]
     # grid_sample's unit is half the width or height, from the centre.
-    half = torch.tensor([width / 2, height / 2, 1.0], device=images.device)
+    half = torch.cat([on_device(x) for x in (width / 2, height / 2, 1.0)])
     theta = inverse * half / half[:2, None]
     grid = F.affine_grid(theta, [len(images), 1, height, width], align_corners=False)
     if displacement is not None:
