@@ -13,10 +13,10 @@ from capsnet.studies.claims.measure import FEW, comparisons, means, points
 from capsnet.studies.results import Results, markdown, number, picture
 
 INTRODUCTION = """Capsule networks are said to recognise an object whatever its orientation, to be
-better with overlapping objects and to learn from smaller sets of training data. Here a network with
-capsules is compared with the compact ConvNet if both were trained alike, else with the paper's
-baseline. Trained alike means shown as many images or, for rotated digits, trained to an equal
-validation error. Intervals are 95 % t intervals over seeds, each of one comparison."""
+better with overlapping objects and to learn from smaller sets of training data. Here the paper's
+CapsNet is compared with the paper's baseline CNN, and the compact CapsNet with the compact ConvNet.
+Both networks of a comparison were shown as many images or, for rotated digits, were trained to an
+equal validation error. Intervals are 95 % t intervals over seeds, each of one comparison."""
 
 
 class Claim(NamedTuple):

@@ -2,7 +2,7 @@
 
 A point is the error of one network in one test: run, claim, panel (the test), place (a number on
 the axis of a curve, else 0), network, seed, images (shown in training), error in percent. Intervals
-are 95 % t intervals over seeds. Networks with capsules are compared with networks without.
+are 95 % t intervals over seeds.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from capsnet.config import RunConfig
 from capsnet.studies.results import Results
 from capsnet.studies.seeds.measure import difference, records, row_table
 
-CAPSULES, CONTROLS = ("capsnet", "compact"), ("compact_convnet", "baseline")
+CONTROLS = {"capsnet": "baseline", "compact": "compact_convnet"}  # networks without capsules
 TRANSFORMS = "transforms/robustness"  # a table in the folder of a run
 PANELS = {
     "orientation": ("clean", "rotation", "shear", "scale", "translation", "affnist_like_2px"),
@@ -109,17 +109,16 @@ def scores(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparisons(found: pd.DataFrame) -> pd.DataFrame:
-    """The score of each capsule network minus that of the first of CONTROLS that was trained alike,
+    """The score of each capsule network minus that of its control, where both were trained alike,
     paired over seeds: panel, network, control and the columns of `difference`.
     """
     rows = []
     for panel, table in scores(found).groupby("panel", sort=False):
         of = dict(list(table.groupby("network")))
-        for network in [one for one in CAPSULES if one in of]:
-            alike = [one for one in CONTROLS if one in of and trained_alike(of[network], of[one])]
-            if alike:
-                names = {"panel": panel, "network": network, "control": alike[0]}
-                rows.append(names | difference(of[network], of[alike[0]]))
+        for network, control in CONTROLS.items():
+            if of.keys() >= {network, control} and trained_alike(of[network], of[control]):
+                names = {"panel": panel, "network": network, "control": control}
+                rows.append(names | difference(of[network], of[control]))
     return pd.DataFrame(rows)
 
 

@@ -12,14 +12,32 @@ from capsnet.studies.seeds.paper import PAPER
 
 
 def comparison(runs: pd.DataFrame, drawn: Path, here: Path) -> Iterator[str]:
-    """Differences, rows and figures of the records `runs`."""
+    """Verdict, differences, rows and figures of the records `runs`."""
     found = differences(runs)
     if len(found):
+        yield from answer(found)
         yield from sentences(found)
         yield difference_markdown(found)
     yield from ("Rows, each with the networks that differ only in their seed:", rows_markdown(runs))
-    for _, some in runs.groupby(["budget", "task"], sort=False):
+    for _, some in runs.groupby(["budget", "task", "family"], sort=False):
         yield from (picture(title, path, here) for title, path in draw(some, drawn))
+
+
+def answer(found: pd.DataFrame) -> Iterator[str]:
+    """Does routing matter? By the longest training of several seeds with and without agreement."""
+    routed = found[(found["seeds"] > 0) & found["name"].str.endswith("r = 1")]
+    for one in routed.tail(1).itertuples():
+        matters = "Yes" if one.significant and one.points > 0 else "No difference was found"
+        yield (
+            f"**{matters}.** One routing iteration means no agreement. After {one.held_fixed} the "
+            f"error of the {one.name} minus that of the {one.baseline} is {one.points:+.2f} points "
+            f"(95 % interval {one.low:+.2f} to {one.high:+.2f}, {compared(one)}; ratio of the "
+            f"errors {one.ratio:.2f})."
+        )
+    yield (
+        "Intervals are of one comparison. Significant means p < 0.05 after Holm's correction for "
+        f"all {len(found)} differences on this page."
+    )
 
 
 def rows_markdown(runs: pd.DataFrame) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator
 
 from capsnet.plots.canvas import (
     BLUE,
@@ -38,27 +39,32 @@ FIGURES = {  # title, labels of the axes, lowest value
 
 
 def draw(runs: pd.DataFrame, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Draw the records of one task and budget; by overlap, those of the first row's length.
+    """Draw the records of one task, budget and family: rows of several lengths, and by overlap the
+    rows of the length that has most networks.
 
     Yields title and file of each figure; nothing for a single row, which has nothing to compare.
     """
     table = row_table(runs)
     if len(table) < 2:
         return
-    first = table.iloc[0]
-    alike = runs[runs["row"].isin(table.index[table["examples"] == first["examples"]])]
+    first, examples = table.iloc[0], table.groupby("examples")["networks"].sum().idxmax()
+    alike = runs[runs["row"].isin(table.index[table["examples"] == examples])]
+    several = table.groupby("name")["examples"].transform("count") > 1
     found = {
-        "length": table.rename(columns={"examples": "place", "error": "value"}),
+        "length": table[several].rename(columns={"examples": "place", "error": "value"}),
         "overlap": by_overlap(alike, "errors", "overlap"),
         "separation": by_overlap(alike, "separation", "separation_accuracy"),
     }
-    styles = dict(zip(table["name"].unique(), cycle(STYLES), strict=False))
+    names = dict.fromkeys([*table["name"][several], *alike["name"]])
+    styles = dict(zip(names, cycle(STYLES), strict=False))
     for name, points in found.items():
         title, x_label, y_label, least = FIGURES[name]
+        if first["family"] == "compact":
+            title += ", compact networks"
         if name != "length":
-            title += f", after {first['examples']:,} training images"
+            title += f", after {examples:,} training images"
         if len(points):
-            path = folder / f"{name}_{first['task']}_{first['budget']}.png"
+            path = folder / f"{name}_{first['task']}_{first['family']}_{first['budget']}.png"
             note = NOTE[name == "length"]
             with chart(path, height=1000, title=title, note=note) as figure:
                 axes = figure.subplots()
@@ -93,8 +99,9 @@ def lines(axes, table: pd.DataFrame, styles: dict[str, tuple[str, str]], *, leas
         axes.set_xticks(range(len(places)), [f"{name}\nn = {counts[name]:,}" for name in places])
     else:
         axes.set_xscale("log")
-        axes.set_xticks(sorted(places), [f"{place:,}" for place in sorted(places)])
-        axes.set_xticks([], minor=True)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_formatter("")
         axes.set_xlim(min(places) / 1.3, max(places) * 1.3)  # or one place would fill the width
     low = np.nanmin([least, *table["value"], *table["low"]])
     axes.set_ylim(low, low + 1.1 * (np.nanmax(table[["value", "high"]]) - low))

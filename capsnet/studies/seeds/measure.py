@@ -25,8 +25,8 @@ def records(configs: Mapping[str, RunConfig], measured: Mapping[str, Results]) -
     """One record for each run that was measured: its row, its numbers, the paper's, its results."""
     found, peaks = [], {}
     for run, config in configs.items():
-        alike = config.budget, NETWORKS[config.network].compact
-        first_peak = peaks.setdefault(alike, config.learning_rate.peak)
+        family = "compact" if NETWORKS[config.network].compact else "paper"
+        first_peak = peaks.setdefault((config.budget, family), config.learning_rate.peak)
         if run in measured:
             results, task = measured[run], config.task
             last, separation = results.tables["training"].iloc[-1], results.tables["separation"]
@@ -39,6 +39,7 @@ def records(configs: Mapping[str, RunConfig], measured: Mapping[str, Results]) -
                 "seed": config.seed,
                 "name": row_name(config, usual_peak=first_peak),
                 "budget": config.budget,
+                "family": family,  # of networks of about the same size
                 "task": task.name,
                 "in_paper": place_in_paper(config),
                 "examples": last["examples"] if stopped else task.training_examples,
@@ -75,7 +76,7 @@ def row_table(runs: pd.DataFrame) -> pd.DataFrame:
     from scipy.stats import t
 
     numbers = runs.groupby("row", sort=False)
-    alike = ["name", "budget", "task", "in_paper", "multiply_adds", "paper", "paper_sd"]
+    alike = ["name", "budget", "family", "task", "in_paper", "multiply_adds", "paper", "paper_sd"]
     table = numbers[alike].first()
     table["networks"] = numbers.size()
     table["examples"] = numbers["examples"].mean().round().astype(int)
