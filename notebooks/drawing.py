@@ -243,4 +243,4 @@ def differences(names: Sequence[str], points: Sequence[tuple[float, float, float
     axes.invert_yaxis()
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("error against CapsNet with r = 3\n(points, 95 % interval; left is better)")
+    axes.set_xlabel("error against three iterations\n(points, 95 % interval; left is better)")
