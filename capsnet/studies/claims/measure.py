@@ -13,7 +13,7 @@ from scipy.stats import t
 
 from capsnet.config import RunConfig
 from capsnet.studies.results import Results
-from capsnet.studies.seeds.measure import difference, records, row_table
+from capsnet.studies.seeds.measure import corrected, difference, records, row_table
 
 CONTROLS = {"capsnet": "baseline", "compact": "compact_convnet"}  # networks without capsules
 TRANSFORMS = "transforms/robustness"  # a table in the folder of a run
@@ -110,7 +110,8 @@ def scores(found: pd.DataFrame) -> pd.DataFrame:
 
 def comparisons(found: pd.DataFrame) -> pd.DataFrame:
     """The score of each capsule network minus that of its control, where both were trained alike,
-    paired over seeds: panel, network, control and the columns of `difference`.
+    paired over seeds: panel, network, control and the columns of `difference`, with p-values
+    corrected for all comparisons (Holm 1979).
     """
     rows = []
     for panel, table in scores(found).groupby("panel", sort=False):
@@ -119,7 +120,7 @@ def comparisons(found: pd.DataFrame) -> pd.DataFrame:
             if of.keys() >= {network, control} and trained_alike(of[network], of[control]):
                 names = {"panel": panel, "network": network, "control": control}
                 rows.append(names | difference(of[network], of[control]))
-    return pd.DataFrame(rows)
+    return corrected(pd.DataFrame(rows))
 
 
 def trained_alike(one: pd.DataFrame, other: pd.DataFrame) -> bool:

@@ -112,11 +112,15 @@ def differences(runs: pd.DataFrame) -> pd.DataFrame:
         if numbers is not None:
             names = {"held_fixed": held_fixed, "name": one.name, "baseline": base.name}
             found.append(names | numbers | {"paper_ratio": one.paper / base.paper})
-    table = pd.DataFrame(found)
-    if found:
-        table["p"] = holm(table["p"])
-        table["significant"] = table["p"] < 0.05
-    return table
+    return corrected(pd.DataFrame(found))
+
+
+def corrected(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns p and significant of differences, corrected for all of the table."""
+    if table.empty:
+        return table
+    p = holm(table["p"])
+    return table.assign(p=p, significant=p < 0.05)
 
 
 def holm(p: pd.Series) -> pd.Series:
