@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from capsnet.data.archives import TEN_DIGITS
+from capsnet.data.mnist import About
 from capsnet.files import replace_file
 from capsnet.nn.registry import network_class
 
@@ -35,13 +35,12 @@ def save(
 ) -> None:
     """Write `model`, which is `network_class(network)(**arguments)`.
 
-    num_digits: digits in an image. data: `classes` and `pictures` of `capsnet.data.mnist.About`
-    where they differ from MNIST's. validation_error: percent. rejection_threshold: see
-    `capsnet.learning.rejection`. A value that is None or NaN is left out. Raises the file system
-    errors of `replace_file`.
+    num_digits: digits in an image. data: the fields of `capsnet.data.mnist.About` that differ from
+    MNIST's. validation_error: percent. rejection_threshold: see `capsnet.learning.rejection`. A
+    value that is None or NaN is left out. Raises the file system errors of `replace_file`.
     """
     description = {"network": network, "arguments": dict(arguments), "num_digits": num_digits}
-    description |= {k: data[k] for k in ("classes", "pictures") if k in (data or {})}
+    description |= data or {}
     known = {"validation_error": validation_error, "rejection_threshold": rejection_threshold}
     for name, value in known.items():
         if value is not None and not math.isnan(value):
@@ -79,9 +78,9 @@ def describe(path: str | Path) -> dict[str, object]:
     return description
 
 
-def classes(description: Mapping[str, object]) -> tuple[str, ...]:
-    """The names of the classes of a network, of what `describe` returns; by default ten digits."""
-    return tuple(description.get("classes", TEN_DIGITS))
+def about(description: Mapping[str, object]) -> About:
+    """The data set of a network, of what `describe` returns; by default MNIST."""
+    return About.of({k: v for k, v in description.items() if k in About._fields})
 
 
 def load(path: str | Path) -> nn.Module:

@@ -1,13 +1,14 @@
-"""Read the handwritten digits in pictures with a trained network.
+"""Name what pictures show with a trained network.
 
-One line for each picture (PNG, JPEG, ...; any size, dark on light or light on dark): the digits and
-the lengths of their capsules, from 0 to 1. The network is a checkpoint named first or, without one,
-pretrained/mnist.safetensors. A network trained on single digits names one, a network trained on
-pairs (--pairs) one or two, those longer than 0.5. A baseline gives probabilities for lengths.
+One line for each picture (PNG, JPEG, ...; any size): its classes and the lengths of their capsules,
+from 0 to 1. The network is a checkpoint named first or, without one, pretrained/mnist.safetensors,
+which reads handwritten digits, dark on light or light on dark. A picture is prepared as those that
+the network learned. A network for one object names one class, a network for pairs (--pairs) one or
+two, those longer than 0.5. A baseline gives probabilities for lengths.
 
-"rejected, perhaps 7 (0.41): <reason>" means that the picture may hold no digit: no capsule is
-longer than 0.5, the reconstruction does not resemble the picture, another capsule is a rival, or
-the picture holds several marks of about the same size.
+"rejected, perhaps 7 (0.41): <reason>" means that the picture may show none of the classes: no
+capsule is longer than 0.5, the reconstruction does not resemble the picture, another capsule is a
+rival, or the picture holds several marks of about the same size.
 Without a decoder only the lengths decide. A network with an error above 20 % says so each time.
 """
 
@@ -41,8 +42,10 @@ def main() -> int:
                 print(f"predict: {error}", file=sys.stderr)
                 failed = True
         if arguments.figure and readings:
-            from capsnet.reading.draw import drawings  # matplotlib takes a second to import
+            from capsnet.plots.canvas import NOUN  # matplotlib takes a second to import
+            from capsnet.reading.draw import drawings
 
+            NOUN.set(reader.about.noun)
             shown = {"num_digits": reader.num_digits, "warning": reader.warning}
             drawings(readings, arguments.figure, **shown)
     except (ValueError, OSError) as error:
@@ -53,7 +56,7 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = program_parser(__spec__.name, __doc__, "photo.png")
-    words = "pictures of one or two digits; a checkpoint (.safetensors) may stand before them"
+    words = "pictures of one or two objects; a checkpoint (.safetensors) may stand before them"
     parser.add_argument("images", type=Path, nargs="+", metavar="picture", help=words)
     parser.add_argument(
         "--pairs", action="store_true", help="use the pretrained network for two overlapping digits"
@@ -67,7 +70,7 @@ def parse() -> argparse.Namespace:
     if arguments.images[0].suffix == ".safetensors":
         arguments.model, *arguments.images = arguments.images
         if arguments.pairs:
-            parser.error("--pairs: the checkpoint decides whether it reads one digit or two")
+            parser.error("--pairs: the checkpoint decides whether it reads one object or two")
     if not arguments.images:
         parser.error("wanted a picture")
     return arguments

@@ -83,7 +83,7 @@ def evaluate(
     tracker: Tracker,
 ) -> None:
     """Write the headline numbers and every topic, and log them."""
-    NOUN.set(config.noun)
+    NOUN.set(evaluator.digits.about.noun)
     out, numbers = arguments.out or paths.reports, headline(predictions)
     num_examples = len(predictions.labels)
     tracker.dataset(paths.digits, name=config.source, split="test", num_examples=num_examples)

@@ -44,8 +44,8 @@ def main() -> None:
 
 def perturb(config: RunConfig, paths: RunPaths, out: Path, tracker: Tracker) -> None:
     """Write the tables, figures and page, and log them."""
-    NOUN.set(config.noun)
     evaluator = make_evaluator(config, paths.model, paths.digits, choose_device())
+    NOUN.set(evaluator.digits.about.noun)
     num_examples = config.task.test_examples or len(evaluator.digits)
     for topic in (topic for topic, study in STUDIES.items() if study.stage == "perturb"):
         print(f"{config.name}: measuring the {topic} of capsules", flush=True)
@@ -84,7 +84,6 @@ def page(
             found.pictures.capsules,
             config.title,
             error=error,
-            noun=config.noun,
         )
     except ValueError as too_large:
         return no_explorer(config.title, str(too_large))

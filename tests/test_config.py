@@ -74,6 +74,8 @@ def errors_of(changes: dict[str, object]) -> list[str]:
         ("runs/cnn", CNN | {"budget": "paper"}, "runs.cnn.budget: only an override file may set"),
         ("runs/cnn", CNN | {"claim": "digits"}, "runs.cnn.claim: only an override file may set it"),
         ("data/training_digits", 9, "data.training_digits: got 9, wanted greater than or equal"),
+        ("data/folder", "", "data.folder: got '', wanted the path of a folder"),
+        ("data/folder", "~/a", "data.folder: got '~/a', wanted the path of a folder"),
         ("perturb/step", 0.04, "perturb.step: got 0.04, wanted a whole fraction of perturb.range"),
     ],
 )  # fmt: skip
@@ -92,7 +94,7 @@ def test_each_error_is_a_line_and_other_budgets_are_not_checked():
 
 @pytest.mark.parametrize(
         ("text", "words"),
-    [(None, "is missing"), ("a: [1", "is not YAML"), ("", "got None, wanted"),
+    [(None, "is missing"), ("a: [1", "is not YAML: line 1: [^\n]*$"), ("a:\n\t- 1", "is not YAML: line 2: "), ("", "got None, wanted"),
      ("a: 1\na: 2", "is not YAML: .*duplicate key"), ("a: &a\n  b: *a", "is not YAML"),
      ("runs: {1: {}}", "runs: got the key 1, wanted text"),
      ("true: 1", "top level: got the key True"), ("a: {b: {2026-01-01: 1}}", "a.b: got the key")],

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from capsnet.config.section import Section
 from capsnet.data.registry import DATA_SETS
@@ -14,9 +14,16 @@ Fraction = Annotated[float, Field(ge=0, le=0.5)]
 ImageSize = Annotated[int, Field(ge=8, le=256)]  # pixels, both sides
 
 
+def plain_path(found: str) -> str:
+    """Raises ValueError for what DVC, which tracks the folder, reads otherwise."""
+    if found[:1] in ("", "~"):
+        raise ValueError(f"got {found!r}, wanted the path of a folder, without ~")
+    return found
+
+
 class Data(Section):
     dataset: Source | None = None  # None: the source of the budget
-    folder: str = ""
+    folder: Annotated[str, AfterValidator(plain_path)] = "docs/pictures"
     image_size: ImageSize = 28
     background: Literal["black", "white"] = "black"
     test_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.2

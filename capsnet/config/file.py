@@ -54,7 +54,8 @@ def read_yaml(path: Path) -> dict[str, object]:
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: run from the repository root") from None
     except (YAMLError, ValueError, RecursionError) as error:
-        what = str(error).partition("To suppress")[0]
+        mark = getattr(error, "problem_mark", None)
+        what = f"line {mark.line + 1}: {error.problem}" if mark else str(error)
         raise ValueError(f"{path} is not YAML: {' '.join(what.split())}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: got {found!r}, wanted sections")

@@ -2,7 +2,6 @@
 
 from capsnet.config.params import Exponential, OneCycle, Params, Sections
 from capsnet.config.section import Section
-from capsnet.data.registry import DATA_SETS
 from capsnet.nn.registry import NETWORKS
 
 
@@ -38,11 +37,6 @@ class RunConfig(Sections):
     def title(self) -> str:
         """The run in figures and reports, with its data set if it is not MNIST."""
         return self.name if self.source == "mnist" else f"{self.name} ({self.source})"
-
-    @property
-    def noun(self) -> str:
-        """What an image shows: "digit"."""
-        return DATA_SETS[self.source].noun
 
     def parameters(self) -> dict[str, object]:
         """The numbers by which runs differ, flat, under the same names at every budget."""

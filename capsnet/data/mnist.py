@@ -1,6 +1,7 @@
 """Images as tensors, as four IDX archives, their validation split and their stratified subsets."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,12 +16,20 @@ ABOUT = "about.json"  # beside the archives, unless they are ten digits like MNI
 
 class About(NamedTuple):
     """Names of the classes; how overlapping images combine, "sum" (clipped) or "max"; size and
-    background of pictures that are prepared as those of a folder are, None for handwriting.
+    background of pictures that are prepared as those of a folder are, None for handwriting; what an
+    image shows; the longer side of the box around it in pixels, the median.
     """
 
     classes: tuple[str, ...] = TEN_DIGITS
     combine: str = "sum"
     pictures: tuple[int, str] | None = None
+    noun: str = "digit"
+    box: int = 20
+
+    @classmethod
+    def of(cls, found: Mapping[str, object]) -> "About":
+        """From JSON. Raises TypeError for an unknown field."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
 
     def differing(self) -> dict[str, object]:
         """The fields that differ from MNIST's."""
@@ -65,9 +74,8 @@ def load_digits(folder: Path, split: str) -> Digits:
     images, labels = read_idx(images_path), read_idx(labels_path)
     path = folder / ABOUT
     try:
-        found = json.loads(path.read_text()) if path.exists() else {}
-        about = About(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
-    except (TypeError, ValueError) as error:
+        about = About.of(json.loads(path.read_text()) if path.exists() else {})
+    except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: {error}: make it again with `dvc repro download`") from None
     if images.ndim not in (3, 4) or images.shape[-1] != images.shape[-2]:
         raise ValueError(f"{images_path}: shape {images.shape}, wanted [n, (3,) size, size]")

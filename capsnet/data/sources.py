@@ -49,15 +49,27 @@ class Settings(NamedTuple):
 
 def make(name: str, out: Path, settings: Settings) -> dict[str, Digits]:
     """The images "train" and "test" of a data set, at the size of the settings."""
-    splits = globals()[name](out, settings)
-    pictures = splits["train"].about.pictures
-    if pictures is None and not DATA_SETS[name].handwriting:
-        pictures = (settings.image_size, "black")
-    about = splits["train"].about._replace(combine=settings.combine, pictures=pictures)
-    return {
-        split: Digits(resized(digits.images, settings.image_size), digits.labels, about)
-        for split, digits in splits.items()
-    }
+    splits, size, data_set = globals()[name](out, settings), settings.image_size, DATA_SETS[name]
+    images = {split: resized(digits.images, size) for split, digits in splits.items()}
+    about = splits["train"].about
+    about = about._replace(
+        combine=settings.combine,
+        pictures=about.pictures or (None if data_set.handwriting else (size, "black")),
+        noun=data_set.noun,
+        box=max(1, int(longer_sides(images["train"]).median())),
+    )
+    return {split: Digits(images[split], digits.labels, about) for split, digits in splits.items()}
+
+
+def longer_sides(images: Tensor) -> Tensor:
+    """Longer side [n] in pixels of the box around what is brighter than a tenth of white."""
+    bright = (images.amax(dim=1) if images.ndim == 4 else images) > 25
+    sides = []
+    for profile in (bright.any(dim=1), bright.any(dim=2)):
+        before = profile.long().argmax(dim=1)
+        after = profile.long().flip(1).argmax(dim=1)
+        sides.append(profile.any(dim=1) * (profile.shape[1] - before - after))
+    return torch.maximum(*sides)
 
 
 def resized(images: Tensor, size: int) -> Tensor:

@@ -13,7 +13,6 @@ import torch
 
 from capsnet import program_parser
 from capsnet.checkpoint import describe
-from capsnet.data.archives import TEN_DIGITS
 from capsnet.explore.page import can_be_explored, explorer
 from capsnet.files import replace_file
 from capsnet.learning.device import keep_freed_memory
@@ -79,8 +78,7 @@ def make_page(model: Path, digits: Path, num_examples: int) -> str:
         )
     error = known_error(model)
     effects = perturbation.named(effect_table(sweeps), evaluator.digits.classes)
-    noun = "digit" if evaluator.digits.classes == TEN_DIGITS else "object"
-    return explorer(evaluator, predictions, effects, capsules, model.stem, error=error, noun=noun)
+    return explorer(evaluator, predictions, effects, capsules, model.stem, error=error)
 
 
 if __name__ == "__main__":

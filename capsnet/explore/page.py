@@ -28,7 +28,6 @@ MOST_BYTES = 8_000_000  # of the page
 OF_EACH = 10  # test examples of each class
 FAILURES = 60  # at most
 COMPARED = 500  # test examples on which the page's network is compared
-BOX = 20 / 28  # longer side of a digit as a share of MNIST's images
 FEW = 100_000  # weights of a layer that stays in float32: errors of the first layer weigh most
 WEB = Path(__file__).parent / "web"
 SCRIPTS = ("network", "handwriting", "pictures", "paper", "knobs", "app")
@@ -62,16 +61,15 @@ def explorer(
     name: str,
     *,
     error: object = None,
-    noun: str = "digit",
 ) -> str:
     """Return the page of a network as HTML, with test examples.
 
     two_sigma: effects of each dimension within two standard deviations (study `perturbation`).
-    capsules: those behind it, by class [n, d]. error: prints as "test error 0.59 %". noun: what an
-    image shows. The network passes `can_be_explored`. Raises ValueError if it is too large.
+    capsules: those behind it, by class [n, d]. error: prints as "test error 0.59 %". The network
+    passes `can_be_explored`. Raises ValueError if it is too large.
     """
-    model = fold_norms(evaluator.model)
-    examples, images = chosen_examples(evaluator, predictions, noun)
+    model, noun = fold_norms(evaluator.model), evaluator.digits.about.noun
+    examples, images = chosen_examples(evaluator, predictions)
     state = model.state_dict()
     large = {key: each for key, each in state.items() if each.ndim > 1 and each.numel() > FEW}
     arrays = {
@@ -132,7 +130,7 @@ def sizes_of(evaluator: Evaluator) -> dict[str, int | bool]:
         "digits": evaluator.num_digits,
         "shift": evaluator.max_shift,
         "channels": evaluator.digits.num_channels,
-        "box": round(BOX * evaluator.digits.images.shape[-1]),  # around a drawn digit, pixels
+        "box": evaluator.digits.about.box,  # around a drawn digit, pixels
         "grid": grid_size(evaluator.image_size, model.layers),
         "width": width,  # pixels that a place of the grid sees
         "stride": stride,
@@ -161,10 +159,10 @@ def layers_of(model: nn.Module) -> list[dict[str, object]]:
 
 
 def chosen_examples(
-    evaluator: Evaluator, predictions: Predictions, noun: str
+    evaluator: Evaluator, predictions: Predictions
 ) -> tuple[list[dict], np.ndarray]:
     """Ten examples of each class, then failures: group and labels; images uint8 [n, c, h, w]."""
-    classes = evaluator.digits.classes
+    classes, noun = evaluator.digits.classes, evaluator.digits.about.noun
     first, wrong = predictions.labels[:, 0], (~predictions.correct).nonzero()[:, 0]
     groups = {
         f"{noun.capitalize()} {name}": (first == digit).nonzero()[:OF_EACH, 0].tolist()

@@ -77,7 +77,7 @@ def load_evaluator(
     """
     network = checkpoint.load(model).to(device)
     test_digits = load_digits(digits, "test").to(device)
-    known = checkpoint.classes(checkpoint.describe(model))
+    known = checkpoint.about(checkpoint.describe(model)).classes
     if known != test_digits.classes:
         raise ValueError(
             f"{model} knows the classes {listed(known)}, {digits} has {listed(test_digits.classes)}"

@@ -13,7 +13,7 @@ OFTEN = 20.0  # percent: a network that is wrong more often than this says so wi
 
 
 class KnownError(NamedTuple):
-    """Share of wrong answers in percent; `source`: on "test" or on "validation" digits."""
+    """Share of wrong answers in percent; `source`: on "test" or on "validation" examples."""
 
     percent: float
     source: str
@@ -21,11 +21,11 @@ class KnownError(NamedTuple):
     def __str__(self) -> str:
         return f"{self.source} error {self.percent:.2f} %"
 
-    def warning(self, num_digits: int) -> str:
+    def warning(self, num_digits: int, noun: str = "digit") -> str:
         """What to say with each answer of this network; nothing if it is seldom wrong."""
         if self.percent <= OFTEN:
             return ""
-        examples = "digits" if num_digits == 1 else "pairs"
+        examples = f"{noun}s" if num_digits == 1 else "pairs"
         return f"this network is wrong on {self.percent:.0f} % of its {self.source} {examples}"
 
 

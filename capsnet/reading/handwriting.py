@@ -15,7 +15,7 @@ from capsnet.data.pictures import decode
 from capsnet.reading.page import FAINT, find_ink, stroke_width
 
 LARGEST = 1024  # pixels; larger pictures are reduced first
-THINNEST = 1.6  # pixels, of a stroke in the box; a pen's may be a tenth of that
+THINNEST = 1.6  # pixels, of a stroke in MNIST's box; a pen's may be a tenth of that
 OFF_CENTRE = 1.0  # pixels between centre of mass and middle, at most, in MNIST and a little more
 OFF_SIZE = 2  # pixels by which the box of a digit of MNIST may differ from 20
 MARGIN = 1  # pixels without ink at the edge, as in 98 % of MNIST and MultiMNIST
@@ -52,14 +52,17 @@ def read_grey(data: bytes) -> np.ndarray:
     return grey * opacity + paper * (1 - opacity)
 
 
-def fit(ink: np.ndarray, *, image_size: int, box_size: int) -> np.ndarray:
-    """Scale ink to a box of `box_size` px, its centre of mass in the middle: float32 [size, size].
+def fit(
+    ink: np.ndarray, *, image_size: int, box_size: int, thinnest: float = THINNEST
+) -> np.ndarray:
+    """Scale ink to a box of `box_size` px with strokes of at least `thinnest` px, its centre of
+    mass in the middle: float32 [size, size].
 
     A picture of the network's size whose digit lies so already stays as it is.
     """
     if lies_as_trained(ink, image_size, (box_size,), OFF_CENTRE):
         return ink.astype(np.float32)
-    scaled = scale(ink, box_size)
+    scaled = scale(ink, box_size, thinnest)
     top, left = (place(scaled.sum(axis=1 - axis), image_size) for axis in (0, 1))
     height, width = scaled.shape
     canvas = np.zeros((image_size, image_size), dtype=np.float32)
@@ -67,10 +70,10 @@ def fit(ink: np.ndarray, *, image_size: int, box_size: int) -> np.ndarray:
     return canvas
 
 
-def thickened(ink: np.ndarray, box_size: int) -> np.ndarray:
-    """Ink [h, w] whose strokes are at least THINNEST wide in a box of `box_size` px."""
+def thickened(ink: np.ndarray, box_size: int, thinnest: float) -> np.ndarray:
+    """Ink [h, w] whose strokes are at least `thinnest` px wide in a box of `box_size` px."""
     longer = max(np.ptp(places) + 1 for places in np.nonzero(ink > FAINT))
-    missing = THINNEST * longer / box_size - stroke_width(ink > 0.5)
+    missing = thinnest * longer / box_size - stroke_width(ink > 0.5)
     more = max(0, round(missing / 2))  # on either side
     return maximum_filter(np.pad(ink, more), 1 + 2 * more)
 
@@ -89,9 +92,9 @@ def lies_as_trained(
     return bool(near and min(boxes) - OFF_SIZE <= longer <= max(boxes) + OFF_SIZE)
 
 
-def scale(ink: np.ndarray, box_size: int) -> np.ndarray:
+def scale(ink: np.ndarray, box_size: int, thinnest: float = THINNEST) -> np.ndarray:
     """The box around the ink, its longer side `box_size` px, its maximum 1."""
-    ink = thickened(ink, box_size)
+    ink = thickened(ink, box_size, thinnest)
     rows, columns = np.nonzero(ink > FAINT)
     crop = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     factor = box_size / max(crop.shape)

@@ -1,4 +1,4 @@
-"""Recognise handwritten digits in a picture, with reconstructions and a rejection option."""
+"""Recognise what a picture shows, with reconstructions and a rejection option."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,20 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from capsnet import checkpoint
-from capsnet.data.archives import TEN_DIGITS
+from capsnet.data.mnist import About
 from capsnet.data.multimnist import shift
 from capsnet.data.pictures import prepare, read_picture
 from capsnet.learning.evaluation import decode, predict
 from capsnet.learning.rejection import DEFAULT_THRESHOLD, rejection_factors
 from capsnet.losses import THRESHOLD, probabilities
 from capsnet.reading.errors import KnownError, known_error
-from capsnet.reading.handwriting import fit, lies_as_trained, read_handwriting
+from capsnet.reading.handwriting import THINNEST, fit, lies_as_trained, read_handwriting
 from capsnet.reading.page import choose_marks
 
-DIGIT_BOX = 20  # pixels, the longer side of the box around a digit (MNIST)
-PAIR_BOXES = (20, 22, 24, 26)  # around two overlapping digits, 90 % of MultiMNIST
-PAIR_SHIFT = 5  # pixels between the centre of mass of two digits and the middle, at most
-PAIR_BOX = 23  # their mean
+# As shares of the box around one digit:
+PAIR_BOXES = (1.0, 1.1, 1.2, 1.3)  # around two overlapping digits, 90 % of MultiMNIST
+PAIR_BOX = 1.15  # their mean
+PAIR_SHIFT = 0.25  # between the centre of mass of two digits and the middle, at most
+DIGIT_SHIFT = 0.05  # of one digit
 NO_CAPSULE = f"no capsule is longer than {THRESHOLD}"
 NO_PROBABILITY = f"no class has a probability above {THRESHOLD}"
 UNLIKE = "the reconstruction does not resemble the picture"
@@ -29,9 +30,8 @@ UNLIKE = "the reconstruction does not resemble the picture"
 
 class Reader(NamedTuple):
     """A network for images of `image_size` px with up to `num_digits` digits. Scores below
-    `rejection_threshold` are rejected. `error` is the known test or validation error. `classes` are
-    their names. `pictures`: size and background of `capsnet.data.pictures.prepare`, None for
-    handwriting.
+    `rejection_threshold` are rejected. `error` is the known test or validation error, `about` the
+    data set of its training.
     """
 
     model: nn.Module
@@ -39,13 +39,12 @@ class Reader(NamedTuple):
     num_digits: int
     rejection_threshold: float = DEFAULT_THRESHOLD
     error: KnownError | None = None
-    classes: tuple[str, ...] = TEN_DIGITS
+    about: About = About()
     num_channels: int = 1
-    pictures: tuple[int, str] | None = None
 
     @property
     def warning(self) -> str:
-        return self.error.warning(self.num_digits) if self.error else ""
+        return self.error.warning(self.num_digits, self.about.noun) if self.error else ""
 
 
 class Reading(NamedTuple):
@@ -61,7 +60,7 @@ class Reading(NamedTuple):
     digits: tuple[int, ...]
     reason: str | None
     reconstructions: np.ndarray | None
-    classes: tuple[str, ...] = TEN_DIGITS
+    classes: tuple[str, ...] = About().classes
     taken: np.ndarray | None = None
 
     @property
@@ -95,9 +94,8 @@ def load_reader(path: str | Path) -> Reader:
         num_digits,
         threshold,
         known_error(path),
-        checkpoint.classes(description),
+        checkpoint.about(description),
         arguments.get("num_channels", 1),
-        description.get("pictures"),
     )
 
 
@@ -105,9 +103,9 @@ def read_file(reader: Reader, file: Path | bytes) -> Reading:
     """Read a picture file or its bytes, prepared as the network's training images were. Raises
     ValueError for a file that is no picture.
     """
-    if reader.pictures is None:
+    if reader.about.pictures is None:
         return read(reader, read_handwriting(file))
-    size, background = reader.pictures
+    size, background = reader.about.pictures
     try:
         picture = read_picture(file.read_bytes() if isinstance(file, Path) else file)
     except (OSError, ValueError) as error:
@@ -125,14 +123,17 @@ def read(reader: Reader, ink: np.ndarray) -> Reading:
     The right size of two overlapping digits depends on their distance. The size with the best
     reconstruction is chosen.
     """
-    boxes = [DIGIT_BOX]
-    if reader.num_digits > 1:
-        boxes = [PAIR_BOX] if reader.model.decoder is None else PAIR_BOXES
-    if lies_as_trained(ink, reader.image_size, boxes, PAIR_SHIFT if reader.num_digits > 1 else 1):
+    size, box, pair = reader.image_size, reader.about.box, reader.num_digits > 1
+    shares = [1]
+    if pair:
+        shares = [PAIR_BOX] if reader.model.decoder is None else PAIR_BOXES
+    boxes = [min(size, round(box * share)) for share in shares]
+    if lies_as_trained(ink, size, boxes, box * (PAIR_SHIFT if pair else DIGIT_SHIFT)):
         taken, why, images = ink, None, [ink.astype(np.float32)]
     else:
         taken, why = choose_marks(ink, reader.num_digits)
-        images = [fit(taken, image_size=reader.image_size, box_size=box) for box in boxes]
+        thinnest = THINNEST * box / About().box
+        images = [fit(taken, image_size=size, box_size=each, thinnest=thinnest) for each in boxes]
     reading = min((read_image(reader, image) for image in images), key=Reading.misfit)
     return reading._replace(taken=taken, reason=why or reading.reason)
 
@@ -166,11 +167,11 @@ def read_image(reader: Reader, image: np.ndarray) -> Reading:
         drawn = decode(reader.model, capsules, labels)
         likeness, share = rejection_factors(images, lengths, labels, drawn)
         if not likeness * share > reader.rejection_threshold:
-            reason = UNLIKE if likeness < share else rival(lengths[0], digits, reader.classes)
+            reason = UNLIKE if likeness < share else rival(lengths[0], digits, reader.about.classes)
         drawn = drawn[0].numpy()
     if not lengths.max() > THRESHOLD:
         reason = NO_CAPSULE if capsules is not None else NO_PROBABILITY
-    return Reading(image, lengths[0].numpy(), digits, reason, drawn, reader.classes)
+    return Reading(image, lengths[0].numpy(), digits, reason, drawn, reader.about.classes)
 
 
 def rival(lengths: Tensor, digits: tuple[int, ...], classes: tuple[str, ...]) -> str:
