@@ -62,7 +62,10 @@ class Training:
         if config.data.training_digits is not None:
             drawn = seeded_generator("training digits", config.seed)
             self.digits = stratified_subset(self.digits, config.data.training_digits, drawn)
-        next(self.examples(self.validation, 1), None)  # too few digits for a pair stop here
+        kinds = len(self.validation.labels.unique())
+        if 0 < kinds < config.task.num_digits:
+            found = f"{fraction} of {len(images)} images is {len(self.validation)} of one class"
+            raise ValueError(f"data.validation_fraction: {found}, pairs need two: more, or 0.0")
         warn_of_imbalance(config, self.digits)
         inputs = inputs_of(config.model_dump(), digits)
         inputs |= {"device": device.type, "precision": str(dtype)}

@@ -129,6 +129,10 @@ def test_an_override_replaces_sections_and_its_runs_may_have_their_own_budget(tm
     short, long = (resolve(load(PATH, study, run=name), name) for name in runs)
     assert (short.budget, short.task.batch_size) == ("night", 16)
     assert (long.budget, long.task.batch_size) == ("paper", 128)
+    runs["long"]["budget"] = "quick"
+    study.write_text(yaml.safe_dump({"budget": "night", "runs": runs}))
+    with pytest.raises(ValueError, match="runs.long.budget: got one of scikit_learn, wanted .*$"):
+        load(PATH, study, run="long")
 
 
 def test_the_runs_of_the_committed_results():

@@ -18,14 +18,18 @@ def load(
     """Read and check the whole file. Sections of the file `override` replace its own.
 
     A run of `override` may name its own budget, which is the chosen one if `run` is that run.
-    Raises ValueError with one line for each error.
+    All budgets of an override have one data set. Raises ValueError with one line for each error.
     """
     found = read_yaml(path)
     if override is not None:
         load(path)
         found, path = found | read_yaml(override), override
         with suppress(KeyError, TypeError):  # Params finds what is wrong there
+            downloaded = found["budgets"][found["budget"]]["source"]
             found["budget"] = found["runs"][run]["budget"] or found["budget"]
+            if (source := found["budgets"][found["budget"]]["source"]) != downloaded:
+                wanted = f"a budget of {downloaded}, the data of all runs"
+                raise ValueError(f"{path}: runs.{run}.budget: got one of {source}, wanted {wanted}")
     context = {name: found.get(name) for name in ("budget", "budgets")}
     try:
         return Params.model_validate(found, context=context | {"override": override is not None})

@@ -195,7 +195,7 @@ class Params(Sections):
             budgets = ", ".join(info.context["budgets"])
             raise ValueError(f"budget: got {self.budget!r}, wanted one of {budgets}")
         errors = [*self._errors_of_sections(), *self._errors_of_tasks()]
-        errors += self._errors_in_study() if info.context["override"] else ()
+        errors += self.data.errors_in_study() if info.context["override"] else ()
         for name, run in self.runs.items():
             errors += [f"runs.{name}.{error}" for error in self._errors_of(run)]
             own = [key for key in ("budget", "claim") if getattr(run, key) is not None]
@@ -204,12 +204,6 @@ class Params(Sections):
         if errors:
             raise ValueError("\n".join(errors))
         return self
-
-    def _errors_in_study(self) -> Iterator[str]:
-        """All runs of the study read the digits that its stage `download` gets."""
-        yield from self.data.errors_in_study()
-        if (source := self.budgets[self.budget].source) != "mnist":
-            yield f"budgets.{self.budget}.source: got {source!r}, the study wants 'mnist'"
 
     def _errors_of_sections(self) -> Iterator[str]:
         rate, perturb = self.budgets[self.budget].learning_rate, self.perturb

@@ -61,7 +61,7 @@ def draw_partners(classes: Classes, base: Tensor, generator: Generator) -> Tenso
     block = classes.counts[base_class]
     others = len(classes.labels) - block
     if (others == 0).any():
-        raise ValueError("every digit has the same class: MultiMNIST needs digits of two classes")
+        raise ValueError(f"all {len(classes.labels)} images are of one class: pairs need two")
     # Sorted by class, the other classes are all positions but one block: draw among n - block
     # positions and skip the block. Nothing is rejected, so the number of draws is fixed.
     uniform = torch.rand(
@@ -77,7 +77,7 @@ def draw_evenly(classes: Classes, count: int, num_digits: int, generator: Genera
     """
     present = classes.counts.nonzero()[:, 0]
     if len(present) < num_digits:
-        raise ValueError(f"images of {len(present)} class: pairs need objects of two classes")
+        raise ValueError(f"all {len(classes.labels)} images are of one class: pairs need two")
     drawn = torch.rand(count, len(present), generator=generator).argsort(dim=1)[:, :num_digits]
     kinds = present[drawn]
     place = torch.rand(kinds.shape, generator=generator, dtype=torch.float64)
