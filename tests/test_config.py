@@ -94,7 +94,8 @@ def test_each_error_is_a_line_and_other_budgets_are_not_checked():
 
 @pytest.mark.parametrize(
         ("text", "words"),
-    [(None, "is missing"), ("a: [1", "is not YAML: line 1: [^\n]*$"), ("a:\n\t- 1", "is not YAML: line 2: "), ("", "got None, wanted"),
+    [(None, "is missing"), ("a: [1", "is not YAML: line 1: [^\n]*$"),
+     ("a:\n\t- 1", "is not YAML: line 2: "), ("", "got None, wanted"),
      ("a: 1\na: 2", "is not YAML: .*duplicate key"), ("a: &a\n  b: *a", "is not YAML"),
      ("runs: {1: {}}", "runs: got the key 1, wanted text"),
      ("true: 1", "top level: got the key True"), ("a: {b: {2026-01-01: 1}}", "a.b: got the key")],
@@ -131,7 +132,7 @@ def test_an_override_replaces_sections_and_its_runs_may_have_their_own_budget(tm
     assert (long.budget, long.task.batch_size) == ("paper", 128)
     runs["long"]["budget"] = "quick"
     study.write_text(yaml.safe_dump({"budget": "night", "runs": runs}))
-    with pytest.raises(ValueError, match="runs.long.budget: got one of scikit_learn, wanted .*$"):
+    with pytest.raises(ValueError, match="got one of scikit_learn, wanted a budget"):
         load(PATH, study, run="long")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 SERVED_WITH = (
     "mlflow", "torch", "numpy", "numba", "safetensors", "scikit-image", "pillow", "pandas",
 )  # fmt: skip
-ABOUT_MODEL = """Reads handwritten digits. `champion` is the version with the lowest validation
+ABOUT_MODEL = """Names what pictures show. `champion` is the version with the lowest validation
 error among those trained on the largest data set. Serve it on port 5001:
 
     mlflow models serve -m models:/{name}@champion --env-manager local -p 5001
@@ -18,7 +18,7 @@ ANSWER = {  # of the served model: two examples, where None makes a field option
     "digits": ([[7], [1, 7]], "numbers of the classes read, the longest capsule first"),
     "classes": ([["7"], ["1", "7"]], "their names"),
     "lengths": ([[0.5], [0.5]], "of all capsules, from 0 to 1; a baseline's probabilities"),
-    "rejected": ([False, True], "whether the picture may hold no digit"),
+    "rejected": ([False, True], "whether the picture may show none of the classes"),
     "reason": ([None, "why"], "why it is rejected, else null"),
     "error": ([1.5, None], "wrong answers of this network in %, null if unknown"),
     "error_source": (["test", None], "the error is of `test` or of `validation` examples"),

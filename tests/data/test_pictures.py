@@ -91,6 +91,17 @@ def test_pictures_are_upright_opaque_and_not_distorted(tmp_path):
     assert cmyk.shape == (3, 30, 30) and cmyk[0, 15, 15] > 150 > 60 > cmyk[1, 15, 15]
 
 
+@pytest.mark.parametrize(("size", "box"), [(28, 20), (42, 30)])
+def test_the_box_is_measured(tmp_path, size, box):
+    """The digits of scikit-learn are scaled to MNIST's box, 20 of 28 px: only then nothing about
+    them is noted.
+    """
+    about = sources.make("scikit_learn", tmp_path, sources.Settings(image_size=size))["test"].about
+    assert abs(about.box - box) <= 1 and about.differing() == (
+        {"box": about.box} if size > 28 else {}
+    )
+
+
 def test_numbers_in_names_count():
     names = ["b10", "b9", "A2", "ä", "a10", "Ω", "日1"]
     assert sorted(names, key=natural) == ["A2", "a10", "ä", "b9", "b10", "Ω", "日1"]

@@ -1,5 +1,6 @@
 """Squash and routing by hand, common mistakes, and the CPU kernel against `route_reference`."""
 
+import importlib.util
 import itertools
 import runpy
 from unittest.mock import Mock
@@ -252,3 +253,16 @@ def test_route_with_sets_the_implementation_of_a_network(monkeypatch):
     monkeypatch.setattr(routing, "_fastest", lambda *_: pytest.fail("the kernel was chosen"))
     route_with(model, "reference")
     assert_close(model(images).capsules, expected)
+
+
+def test_triton_routes_to_at_most_32_classes(monkeypatch, capsys):
+    """Above, PyTorch does, and one line says so once."""
+    routing.say_once.cache_clear()
+    for _ in range(2):
+        assert routing._fastest("cuda", 33) is None
+    assert capsys.readouterr().err.count("33 classes: above 32 PyTorch, not Triton") == 1
+    monkeypatch.setattr(routing, "find_spec", lambda name: None)  # a system without Triton
+    assert routing._fastest("cuda", 32) is None and not capsys.readouterr().err
+    if importlib.util.find_spec("triton"):
+        monkeypatch.undo()
+        assert routing._fastest("cuda", 32).__name__ == "RouteInTriton"

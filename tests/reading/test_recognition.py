@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from capsnet.data.batches import Batch, seeded_generator
+from capsnet.data.mnist import About
 from capsnet.learning.rejection import rejection_score, rejection_threshold
 from capsnet.losses import probabilities
 from capsnet.nn.baseline import BaselineCNN
@@ -49,6 +50,17 @@ def test_the_size_with_the_best_reconstruction_is_chosen():
     ink[20:150, 40:130] = 1
     reading = read(Reader(Templates(box), 36, 2), ink)
     assert np.count_nonzero(reading.image.max(axis=1)) == 26
+
+
+@pytest.mark.parametrize("box", [14, 20, 28])
+def test_the_box_is_that_of_the_training_images(templates, box):
+    """Strokes grow with it: a line 2 of 200 px thin becomes 1.6 px wide in MNIST's box of 20 px."""
+    ink = np.zeros((240, 240))
+    ink[20:220, 100:102] = ink[218:220, 100:200] = 1
+    image = read(Reader(Templates(templates), 28, 1, about=About(box=box)), ink).image
+    rows = np.nonzero(image > 0.1)[0]
+    assert abs(np.ptp(rows) + 1 - box) <= 1 and image.max() == 1
+    assert image[rows.min() + box // 2].sum() == pytest.approx(1.6 * box / 20, rel=0.25)
 
 
 def test_probabilities_of_a_baseline():
