@@ -62,8 +62,10 @@ def make(name: str, out: Path, settings: Settings) -> dict[str, Digits]:
 
 
 def longer_sides(images: Tensor) -> Tensor:
-    """Longer side [n] in pixels of the box around what is brighter than a tenth of white."""
-    bright = (images.amax(dim=1) if images.ndim == 4 else images) > 25
+    """Longer side [n] in pixels of the box around what is brighter than 0.3 of white, which
+    noise is not.
+    """
+    bright = (images.amax(dim=1) if images.ndim == 4 else images) > 76
     sides = []
     for profile in (bright.any(dim=1), bright.any(dim=2)):
         before = profile.long().argmax(dim=1)
