@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from capsnet.nn.layers import trunc_normal_
 from capsnet.nn.routing import without_autocast
 from capsnet.nn.squash import squash
 
@@ -45,7 +46,7 @@ class SelfAttentionCapsules(nn.Module):
         super().__init__()
         self.squash = squash
         weight_ijpd = torch.empty(num_lower, num_upper, lower_dim, upper_dim)
-        self.weight = nn.Parameter(nn.init.trunc_normal_(weight_ijpd, std=weight_std))
+        self.weight = nn.Parameter(trunc_normal_(weight_ijpd, std=weight_std))
         self.prior = nn.Parameter(torch.zeros(num_lower, num_upper))
 
     def forward(self, lower_bip: Tensor) -> Tensor:

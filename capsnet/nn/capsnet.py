@@ -8,7 +8,7 @@ from torch import Tensor, linalg, nn
 
 from capsnet.nn.convolution import convolve_relu
 from capsnet.nn.decoder import make_decoder
-from capsnet.nn.layers import ClassCapsules, PrimaryCapsules, grid_size
+from capsnet.nn.layers import ClassCapsules, PrimaryCapsules, grid_size, trunc_normal_
 
 STRIDES = (1, 2)  # of the two convolutions (paper, section 4)
 
@@ -91,7 +91,7 @@ class CapsNet(nn.Module):
         layers = [layer for layer in self.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
         for layer in (*layers, self.digit):
             std = 0.05 if layer is self.convolution else 0.1
-            nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+            trunc_normal_(layer.weight, std=std, bound=2 * std)
             nn.init.constant_(layer.bias, 0.1)
         with torch.no_grad():
             self.primary.convolution.weight /= 32

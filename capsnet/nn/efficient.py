@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from capsnet.nn.attention import SelfAttentionCapsules
 from capsnet.nn.compact import StemNetwork
+from capsnet.nn.layers import trunc_normal_
 from capsnet.nn.squash import exponential_squash
 
 CHANNELS, KERNELS, POSE_DIM = (32, 64, 64, 128), (5, 3, 3, 3), 8
@@ -66,4 +67,4 @@ class EfficientCapsNet(StemNetwork):
         # Keras takes all but the last two dimensions of [j, i, p, d] for a receptive field.
         num_lower, num_upper, lower_dim, _ = self.digit.weight.shape
         std = (2 / (num_lower * num_upper * lower_dim)) ** 0.5
-        nn.init.trunc_normal_(self.digit.weight, std=std)
+        trunc_normal_(self.digit.weight, std=std)

@@ -13,6 +13,13 @@ from capsnet.nn.convolution import convolve
 from capsnet.nn.routing import Trace, route, squash, trace
 
 
+def trunc_normal_(weight: Tensor, *, std: float, bound: float = 2.0) -> Tensor:
+    """Fill from a normal distribution truncated at -bound and bound. A tensor on the meta device is
+    left alone: torch would import its compiler, for seconds.
+    """
+    return weight if weight.is_meta else nn.init.trunc_normal_(weight, 0, std, -bound, bound)
+
+
 def grid_size(image_size: int, layers: Iterable[nn.Conv2d]) -> int:
     """Width of the last convolution's output. Raises ValueError if a kernel does not fit."""
     sizes = [(layer.kernel_size[0], layer.stride[0]) for layer in layers]
@@ -94,7 +101,7 @@ class ClassCapsules(nn.Module):
         self.num_iterations, self.leaky, self.gradient = num_iterations, leaky, gradient
         self.implementation = "auto"  # see `route`
         weight_ijpd = torch.empty(num_lower, num_upper, lower_dim, upper_dim)
-        self.weight = nn.Parameter(nn.init.trunc_normal_(weight_ijpd, std=weight_std))
+        self.weight = nn.Parameter(trunc_normal_(weight_ijpd, std=weight_std))
         self.bias = nn.Parameter(torch.full((num_upper, upper_dim), 0.1)) if bias else None
 
     def forward(self, lower_bip: Tensor) -> Tensor:
