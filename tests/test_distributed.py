@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo  # of the optimizer, once for all forks
 from torch import nn
+from torch.multiprocessing import start_processes
 
 from capsnet.data.batches import evaluation_batches, training_draws
 from capsnet.learning.distributed import Distributed, init_distributed
@@ -21,10 +23,12 @@ def test_a_batch_that_cannot_be_sharded_is_refused():
         Distributed(rank=0, size=3).shard(torch.zeros(4))
 
 
-def free_port() -> int:
+def in_two_processes(function, *arguments) -> None:
+    """Call it with the rank, the arguments and a port. A fresh process would import for seconds."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        return free.getsockname()[1]
+        port = free.getsockname()[1]
+    start_processes(function, (*arguments, port), nprocs=2, start_method="fork")
 
 
 def join(rank: int, port: int):
@@ -57,7 +61,7 @@ def load_state(rank: int, folder: Path, port: int) -> None:
 
 
 def test_machines_that_share_no_disk_resume_from_the_same_state(tmp_path):
-    torch.multiprocessing.spawn(load_state, (tmp_path, free_port()), nprocs=2)
+    in_two_processes(load_state, tmp_path)
     assert not (tmp_path / "1").exists()
 
 
@@ -87,4 +91,4 @@ def train_compact(rank: int, port: int) -> None:
 
 def test_processes_share_batch_statistics():
     """After training all have the same weights and running statistics, those of rank 0."""
-    torch.multiprocessing.spawn(train_compact, (free_port(),), nprocs=2)
+    in_two_processes(train_compact)

@@ -69,7 +69,7 @@ def test_commands_have_no_syntax_errors(page):
             compile(block, page.name, "exec")
 
 
-def test_both_forms_of_the_tutorial_are_equal():
+def test_the_two_forms_of_the_tutorial_are_equal():
     jupytext = pytest.importorskip("jupytext", reason="of requirements-docs.txt")
     forms = [jupytext.read(TUTORIAL.with_suffix(suffix)).cells for suffix in (".py", ".ipynb")]
     script, notebook = ([(cell.cell_type, cell.source) for cell in cells] for cells in forms)

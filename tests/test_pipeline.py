@@ -19,12 +19,12 @@ import yaml
 from capsnet.checkpoint import load
 
 ROOT = Path(__file__).parent.parent
-SIZES = {"conv_channels": 16, "primary_types": 4, "decoder_sizes": [32], "weight_std": 0.1}
-FEW = {"test_pairs": 60, "study_examples": 20, "perturb_examples": 2}
+SIZES = {"conv_channels": 8, "primary_types": 2, "decoder_sizes": [16], "weight_std": 0.1}
+FEW = {"test_pairs": 20, "study_examples": 4, "perturb_examples": 1}
 TINY = {
     "budget": "quick",
     "budgets": {"quick": FEW | {"network": SIZES}},
-    "runs": {"pairs": {"task": "multimnist", "network": "capsnet", "examples": 96}},
+    "runs": {"pairs": {"task": "multimnist", "network": "capsnet", "examples": 32}},
     "optimizer": {"intervals": 2},
     "routing": {"implementation": "reference"},  # no kernel is compiled
     "perturb": {"step": 0.125},
@@ -124,16 +124,13 @@ def test_the_stages_log_to_mlflow(repository):
         assert [*artifacts.rglob(name)]
 
 
-def test_a_clone_pulls_from_a_remote_and_runs_nothing(repository, tmp_path):
-    repository.dvc("remote", "add", "--default", "store", str(tmp_path / "store"))
+def test_the_committed_results_match_in_a_clone_without_weights(repository, tmp_path):
     repository.commit()
-    repository.dvc("push")
     clone = copy.copy(repository)
     clone.folder = tmp_path / "clone"
     repository.run("git", "clone", "-q", str(repository.folder), str(clone.folder))
-    clone.dvc("pull")
-    assert ran(clone.dvc("repro")) == set()
-    assert clone.run("git", "status", "--porcelain") == ""
+    assert ran(clone.dvc("repro", "--dry", "--allow-missing")) == set()
+    assert not (clone.folder / "models").exists()
 
 
 def test_a_changed_parameter_reruns_only_what_depends_on_it(repository):

@@ -72,12 +72,6 @@ def test_a_missing_package_is_one_line():
     assert done.stderr.startswith("No module named ") and ".venv/bin/activate" in done.stderr
 
 
-def test_predict_and_train_start_where_the_module_resource_is_missing():
-    """As on Windows."""
-    code = "import sys; sys.modules['resource'] = None; import capsnet.predict, stages.train"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
 def test_an_editable_install_has_the_packages_and_requires_what_requirements_txt_names(tmp_path):
     shutil.copytree(ROOT / "capsnet", tmp_path / "capsnet")
     for name in ("pyproject.toml", "requirements.txt"):

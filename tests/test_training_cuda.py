@@ -10,16 +10,11 @@ from capsnet.data.batches import compose_batch, training_draws
 from capsnet.data.mnist import Digits
 from capsnet.learning.distributed import SINGLE_PROCESS
 from capsnet.learning.step import TrainingStep, set_learning_rate
-from capsnet.losses import margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.compact import CompactCapsNet
+from tests.training import compute_losses
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-def losses(prediction, reconstructions, batch):
-    parts = prediction.lengths, batch.targets, reconstructions, batch.sources
-    return weighted_losses(*parts, classification=margin_loss, reconstruction_weight=0.0005)
 
 
 def train(captured: bool, network: type) -> tuple[torch.Tensor, torch.Tensor, TrainingStep]:
@@ -38,7 +33,7 @@ def train(captured: bool, network: type) -> tuple[torch.Tensor, torch.Tensor, Tr
         model,
         optimizer,
         compose=partial(compose_batch, digits, image_size=36),
-        compute_losses=losses,
+        compute_losses=compute_losses,
         dtype=torch.bfloat16,
         distributed=SINGLE_PROCESS,
         loss_sums=torch.zeros(3, dtype=torch.float64, device="cuda"),

@@ -15,9 +15,9 @@ from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.kernels import routing_cpu
 from capsnet.nn.layers import route_with
 from capsnet.nn.routing import route, route_reference, squash, trace
+from tests.routing import assert_near, compare, value_and_gradients
 
 BOTH = pytest.mark.parametrize("routing", [route_reference, route], ids=["reference", "route"])
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # relative to the largest magnitude
 FLAGS = [*itertools.product((False, True), (False, True), ("all", "last"))]  # bias, leaky, gradient
 
 
@@ -34,12 +34,6 @@ def draw(num_images=3, num_lower=6, num_upper=4, lower_dim=5, upper_dim=7, dtype
 
 def votes_of(lower, weight):
     return torch.einsum("bip,ijpd->bijd", lower, weight)
-
-
-def assert_near(found, wanted):
-    assert found.shape == wanted.shape and found.dtype == wanted.dtype
-    error = (found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30)
-    assert error <= TOLERANCE[wanted.dtype], f"relative error {error:.1e}"
 
 
 def test_squash_of_3_4_has_length_25_26():
@@ -86,12 +80,6 @@ def test_an_image_alone_gives_the_same_as_in_a_batch(routing):
         assert_near(routing(lower[b : b + 1], weight, num_iterations=3), batch[b : b + 1])
 
 
-def value_and_gradients(routing, lower, weight, bias, grad, **options):
-    inputs = [t.clone().requires_grad_() for t in (lower, weight, bias) if t is not None]
-    capsules = routing(*inputs[:2], bias_jd=None if bias is None else inputs[2], **options)
-    return capsules.detach(), *torch.autograd.grad(capsules, inputs, grad, allow_unused=True)
-
-
 @pytest.mark.parametrize(
     ("num_iterations", "dtype", "sizes"),
     [
@@ -113,10 +101,7 @@ def test_the_cpu_kernel_equals_the_reference(num_iterations, dtype, sizes):
     for biased, leaky, gradient in FLAGS:
         arguments = lower, weight, bias if biased else None, grad
         options = dict(num_iterations=num_iterations, leaky=leaky, gradient=gradient)
-        found = value_and_gradients(route, *arguments, **options)
-        wanted = value_and_gradients(route_reference, *arguments, **options)
-        for one, other in zip(found, wanted, strict=True):
-            assert_near(one, other)
+        compare(route, *arguments, **options)
 
 
 @BOTH

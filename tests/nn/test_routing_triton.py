@@ -10,13 +10,12 @@ import sys
 import pytest
 import torch
 
-from capsnet.nn.routing import route_reference
+from tests.routing import TOLERANCE, compare
 
 triton = pytest.importorskip("triton", reason="triton, the compiler of the GPU kernels, is missing")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAME = "capsnet.nn.kernels.routing_triton"
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # relative to the largest magnitude
 
 
 @pytest.fixture(scope="module")
@@ -91,21 +90,6 @@ def draw(*sizes, dtype=torch.float64, strided=False):
     if strided:
         tensors = [t.transpose(0, 1).contiguous().transpose(0, 1) for t in tensors]
     return tensors
-
-
-def value_and_gradients(routing, lower, weight, bias, grad, **options):
-    inputs = [t.detach().requires_grad_() for t in (lower, weight, bias) if t is not None]
-    capsules = routing(*inputs[:2], bias_jd=None if bias is None else inputs[2], **options)
-    return capsules.detach(), *torch.autograd.grad(capsules, inputs, grad)
-
-
-def compare(route, lower, weight, bias, grad, **options):
-    found = value_and_gradients(route, lower, weight, bias, grad, **options)
-    wanted = value_and_gradients(route_reference, lower, weight, bias, grad, **options)
-    for one, other in zip(found, wanted, strict=True):
-        assert one.shape == other.shape and one.dtype == other.dtype
-        error = (one - other).abs().max() / other.abs().max().clamp_min(1e-30)
-        assert error <= TOLERANCE[other.dtype], f"relative error {error:.1e}"
 
 
 CASES = {  # images, lower and upper capsules, lower and upper pose; options of route
