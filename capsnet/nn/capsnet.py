@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, linalg, nn
 
 from capsnet.nn.convolution import convolve_relu
-from capsnet.nn.decoder import make_decoder
+from capsnet.nn.decoder import Decoder
 from capsnet.nn.layers import ClassCapsules, PrimaryCapsules, grid_size, trunc_normal_
 
 STRIDES = (1, 2)  # of the two convolutions (paper, section 4)
@@ -78,7 +78,7 @@ class CapsNet(nn.Module):
             weight_std=weight_std,
         )
         sizes = (num_classes, class_dim, decoder_sizes, image_size, num_channels)
-        self.decoder = make_decoder(*sizes)
+        self.decoder = Decoder(*sizes) if decoder_sizes else None
         if init == "authors":
             self._init_as_authors()
 

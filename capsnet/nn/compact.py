@@ -5,13 +5,14 @@ is the control, with one linear layer for squash, votes and routing. None is in 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, linalg, nn
 
 from capsnet.nn.attention import SelfAttentionCapsules
 from capsnet.nn.capsnet import Prediction
-from capsnet.nn.decoder import make_decoder
+from capsnet.nn.decoder import Decoder
 from capsnet.nn.layers import ClassCapsules
 from capsnet.nn.squash import squash
 from capsnet.nn.stem import Stem
@@ -55,7 +56,7 @@ class StemNetwork(nn.Module):
             **options,
         )
         sizes = (num_classes, class_dim, decoder_sizes, image_size, num_channels)
-        self.decoder = make_decoder(*sizes)
+        self.decoder = Decoder(*sizes) if decoder_sizes else None
 
     def forward(self, images: Tensor) -> Prediction:
         capsules = self.digit(self.lower_capsules(images)).float()
@@ -74,36 +75,7 @@ class StemNetwork(nn.Module):
 class CompactCapsNet(StemNetwork):
     """Routing by agreement."""
 
-    class_layer = ClassCapsules
-
-    def __init__(
-        self,
-        *,
-        image_size: int,
-        num_classes: int = 10,
-        num_channels: int = 1,
-        stem: Mapping[str, object] = STEM,
-        primary_dim: int = 8,
-        class_dim: int = 16,
-        decoder_sizes: Sequence[int] | None = (512, 1024),
-        weight_std: float = 0.05,
-        num_iterations: int = 3,
-        leaky: bool = False,
-        gradient: str = "all",
-    ) -> None:
-        super().__init__(
-            image_size=image_size,
-            num_classes=num_classes,
-            num_channels=num_channels,
-            stem=stem,
-            primary_dim=primary_dim,
-            class_dim=class_dim,
-            decoder_sizes=decoder_sizes,
-            weight_std=weight_std,
-            num_iterations=num_iterations,
-            leaky=leaky,
-            gradient=gradient,
-        )
+    class_layer = staticmethod(partial(ClassCapsules, weight_std=0.05, num_iterations=3))
 
 
 class CompactAttention(StemNetwork):

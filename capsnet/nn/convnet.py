@@ -12,7 +12,7 @@ from torch import Tensor, linalg, nn
 
 from capsnet.nn.capsnet import STRIDES, Prediction, pair
 from capsnet.nn.convolution import convolve_relu
-from capsnet.nn.decoder import make_decoder
+from capsnet.nn.decoder import Decoder
 from capsnet.nn.layers import grid_size
 
 
@@ -49,7 +49,7 @@ class ConvNet(nn.Module):
         self.linear = nn.Linear(num_features, num_classes * class_dim)
         self.vectors = nn.Unflatten(1, (num_classes, class_dim))
         sizes = (num_classes, class_dim, decoder_sizes, image_size, num_channels)
-        self.decoder = make_decoder(*sizes)
+        self.decoder = Decoder(*sizes) if decoder_sizes else None
 
     def forward(self, images: Tensor) -> Prediction:
         features = images

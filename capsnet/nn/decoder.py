@@ -19,14 +19,9 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        num_classes: int,
-        pose_dim: int,
-        hidden_sizes: Sequence[int],
-        image_size: int,
-        num_channels: int = 1,
-    ) -> None:
+        self, num_classes: int, pose_dim: int, hidden_sizes: Sequence[int], image_size: int,
+        num_channels: int = 1
+    ) -> None:  # fmt: skip
         super().__init__()
         self.num_classes, self.shape = num_classes, (image_size, image_size)
         if num_channels > 1:
@@ -43,22 +38,3 @@ class Decoder(nn.Module):
         masked_bkjd = mask_bkj.unsqueeze(-1) * capsules_bjd.unsqueeze(1)
         pixels = self.layers(masked_bkjd.flatten(2))
         return pixels.unflatten(-1, self.shape)
-
-
-def make_decoder(
-    num_classes: int,
-    pose_dim: int,
-    hidden_sizes: Sequence[int] | None,
-    image_size: int,
-    num_channels: int = 1,
-) -> Decoder | None:
-    """The decoder of a network; None without hidden sizes."""
-    if hidden_sizes is None:
-        return None
-    return Decoder(
-        num_classes=num_classes,
-        pose_dim=pose_dim,
-        hidden_sizes=hidden_sizes,
-        image_size=image_size,
-        num_channels=num_channels,
-    )

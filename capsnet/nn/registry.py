@@ -27,56 +27,22 @@ SIZES = ("image_size", "conv_channels", "kernel_size", "strides", "primary_types
 ROUTING = ("init", "weight_std", "num_iterations", "leaky", "gradient")
 OUTPUTS = ("class_dim", "decoder_sizes")
 STEM = ("image_size", "stem", "primary_dim", *OUTPUTS)
+COMPACT = {"reconstructs": True, "compact": True}
 NETWORKS = {
-    "capsnet": Network(
-        "capsnet.nn.capsnet.CapsNet",
-        "CapsNet",
-        MARGIN,
-        SIZES + ROUTING,
-        routes=True,
-        reconstructs=True,
-    ),
-    "compact": Network(
-        "capsnet.nn.compact.CompactCapsNet",
-        "compact CapsNet",
-        MARGIN,
-        (*STEM, "weight_std", "num_iterations", "leaky", "gradient"),
-        routes=True,
-        reconstructs=True,
-        compact=True,
-    ),
-    "compact_attention": Network(
-        "capsnet.nn.compact.CompactAttention",
-        "compact CapsNet with self-attention",
-        MARGIN,
-        STEM,
-        reconstructs=True,
-        compact=True,
-    ),
-    "compact_convnet": Network(
-        "capsnet.nn.compact.CompactConvNet",
-        "compact ConvNet",
-        MARGIN,
-        STEM,
-        reconstructs=True,
-        compact=True,
-    ),
-    "efficient": Network(
-        "capsnet.nn.efficient.EfficientCapsNet",
-        "Efficient-CapsNet",
-        MARGIN,
-        ("image_size", *OUTPUTS),
-        reconstructs=True,
-        compact=True,
-    ),
+    "capsnet": Network("capsnet.nn.capsnet.CapsNet", "CapsNet", MARGIN, SIZES + ROUTING,
+                       routes=True, reconstructs=True),
+    "compact": Network("capsnet.nn.compact.CompactCapsNet", "compact CapsNet", MARGIN,
+                       STEM + ROUTING[1:], routes=True, **COMPACT),
+    "compact_attention": Network("capsnet.nn.compact.CompactAttention",
+                                 "compact CapsNet with self-attention", MARGIN, STEM, **COMPACT),
+    "compact_convnet": Network("capsnet.nn.compact.CompactConvNet", "compact ConvNet", MARGIN,
+                               STEM, **COMPACT),
+    "efficient": Network("capsnet.nn.efficient.EfficientCapsNet", "Efficient-CapsNet", MARGIN,
+                         ("image_size", *OUTPUTS), **COMPACT),
     "convnet": Network("capsnet.nn.convnet.ConvNet", "ConvNet", MARGIN, SIZES, reconstructs=True),
-    "baseline": Network(
-        "capsnet.nn.baseline.BaselineCNN",
-        "baseline CNN",
-        ("softmax_loss", "sigmoid_loss"),
-        ("image_size", "num_digits", "dropout"),
-    ),
-}
+    "baseline": Network("capsnet.nn.baseline.BaselineCNN", "baseline CNN",
+                        ("softmax_loss", "sigmoid_loss"), ("image_size", "num_digits", "dropout")),
+}  # fmt: skip
 
 
 def network_class(name: str) -> type:
