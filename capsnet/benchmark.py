@@ -36,7 +36,6 @@ from capsnet.data.batches import Batch, compose_batch, training_draws
 from capsnet.data.mnist import Digits
 from capsnet.files import replace_file
 from capsnet.learning import device as hardware
-from capsnet.learning.distributed import SINGLE_PROCESS
 from capsnet.learning.evaluation import predict
 from capsnet.learning.step import TrainingStep
 from capsnet.losses import Losses, margin_loss, weighted_losses
@@ -150,17 +149,8 @@ def training_calls(
     compose = partial(compose_batch, digits, image_size=image_size)
     draws = training_draws(digits, count(), seed=1, batch_size=batch_size, **TASKS[image_size])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-    step = TrainingStep(
-        model,
-        optimizer,
-        compose=compose,
-        compute_losses=compute_losses,
-        dtype=dtype,
-        distributed=SINGLE_PROCESS,
-        loss_sums=torch.zeros(
-            len(Losses._fields), dtype=torch.float64, device=digits.images.device
-        ),
-    )
+    settings = {"compose": compose, "compute_losses": compute_losses, "dtype": dtype}
+    step = TrainingStep(model, optimizer, **settings)
     return lambda: step(next(draws), 1), lambda: compose(next(draws))
 
 

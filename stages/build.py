@@ -10,6 +10,7 @@ from time import perf_counter
 import torch
 from tqdm import tqdm
 
+from capsnet.checkpoint import save
 from capsnet.config import RunConfig
 from capsnet.data.batches import (
     Batch,
@@ -19,12 +20,7 @@ from capsnet.data.batches import (
     training_draws,
 )
 from capsnet.data.mnist import Digits, load_digits, split_validation, stratified_subset
-from capsnet.learning.device import (
-    allow_tf32,
-    choose_dtype,
-    keep_freed_memory,
-    limit_threads,
-)
+from capsnet.learning.device import allow_tf32, choose_dtype, keep_freed_memory, limit_threads
 from capsnet.learning.distributed import Distributed
 from capsnet.learning.evaluation import Evaluator, load_evaluator
 from capsnet.learning.log import LogRecord, progress_line, repeated
@@ -97,15 +93,14 @@ class Training:
         """Train to the end, or to the error to stop at, and yield the new log records. Progress is
         a bar on a terminal and a line every 30 seconds in a log.
         """
-        log = self.distributed.first and not sys.stderr.isatty()
-        with repeated(partial(self._progress, perf_counter())) if log else nullcontext():
-            yield from until(self._records(), self.config.stop_at_error)
-
-    def _records(self) -> Iterator[LogRecord]:
         config, task = self.config, self.config.task
+        shown, terminal = self.distributed.first, sys.stderr.isatty()
+        bar = {"total": self.num_steps, "initial": self.resumed_after, "leave": False}
+        bar |= {"unit": " images", "unit_scale": task.batch_size}
+        steps = range(self.resumed_after, self.num_steps)
         draws = training_draws(
             self.digits,
-            self._steps(),
+            tqdm(steps, config.name, disable=not (shown and terminal), **bar),
             seed=config.seed,
             batch_size=task.batch_size,
             num_digits=task.num_digits,
@@ -113,7 +108,7 @@ class Training:
             augment=config.data.augment,
             balance=config.data.balance,
         )
-        return self.trainer.fit(
+        records = self.trainer.fit(
             draws,
             num_steps=self.num_steps,
             num_intervals=min(self.num_steps, config.optimizer.intervals),
@@ -121,25 +116,30 @@ class Training:
             train_eval_batches=partial(self._interval_examples, self.digits),
             after_step=self.saved.save_if_due,
         )
+        progress = partial(self._progress, perf_counter())
+        with repeated(progress) if shown and not terminal else nullcontext():
+            yield from until(records, config.stop_at_error)
 
-    def rejection_threshold(self) -> float | None:
-        few = min(SCORED, 10 * len(self.validation))  # pairs of the same digits differ
+    def save(self, path: Path) -> None:
+        """Write the checkpoint."""
+        trainer, few = self.trainer, min(SCORED, 10 * len(self.validation))  # pairs differ
         examples = self.examples(self.validation, few)
-        return rejection_threshold(self.trainer.model, examples, self.trainer.dtype)
+        save(
+            trainer.model,
+            path,
+            network=self.config.network,
+            arguments=self.arguments,
+            num_digits=self.config.task.num_digits,
+            data=self.digits.about.differing(),
+            validation_error=trainer.history[-1].validation_error,
+            rejection_threshold=rejection_threshold(trainer.model, examples, trainer.dtype),
+        )
 
     def examples(self, digits: Digits, num_examples: int) -> Iterator[Batch]:
         """Fixed examples of the digits, made as the test is; none without digits."""
         if len(digits) == 0:
             return iter(())
-        return evaluation_batches(
-            digits,
-            seed=self.config.evaluate.seed,
-            num_examples=num_examples,
-            batch_size=self.config.evaluate.batch_size,
-            num_digits=self.config.task.num_digits,
-            image_size=self.config.task.image_size,
-            max_shift=self.config.task.test_shift,
-        )
+        return evaluation_batches(digits, num_examples=num_examples, **protocol(self.config))
 
     def _interval_examples(self, digits: Digits, last: bool) -> Iterator[Batch]:
         """Use as many examples as there are validation digits for the last record and for early
@@ -153,21 +153,6 @@ class Training:
         steps = (self.trainer.progress.step, self.num_steps, self.resumed_after)
         now, total, first = (self.config.task.batch_size * step for step in steps)
         return progress_line(self.config.name, now, total, perf_counter() - begun, first=first)
-
-    def _steps(self) -> Iterator[int]:
-        """The steps to do, with a progress bar on a terminal."""
-        return iter(
-            tqdm(
-                range(self.resumed_after, self.num_steps),
-                self.config.name,
-                total=self.num_steps,
-                initial=self.resumed_after,
-                unit=" images",
-                unit_scale=self.config.task.batch_size,
-                disable=not self.distributed.first or not sys.stderr.isatty(),
-                leave=False,
-            )
-        )
 
 
 def warn_of_imbalance(config: RunConfig, digits: Digits) -> None:
@@ -191,20 +176,13 @@ def until(records: Iterable[LogRecord], stop_at_error: float | None) -> Iterator
 
 def make_losses(config: RunConfig) -> ComputeLosses:
     """Classification and weighted reconstruction loss."""
-    margins = config.loss.model_dump(exclude={"reconstruction_weight"})
-    classification = classification_loss(
-        config.network, num_digits=config.task.num_digits, **margins
-    )
+    margins = config.loss.model_dump()
+    weight, num_digits = margins.pop("reconstruction_weight"), config.task.num_digits
+    loss = classification_loss(config.network, num_digits=num_digits, **margins)
 
     def compute(prediction, reconstructions, batch: Batch):
-        return weighted_losses(
-            prediction.lengths,
-            batch.targets,
-            reconstructions,
-            batch.sources,
-            classification=classification,
-            reconstruction_weight=config.loss.reconstruction_weight,
-        )
+        tensors = prediction.lengths, batch.targets, reconstructions, batch.sources
+        return weighted_losses(*tensors, classification=loss, reconstruction_weight=weight)
 
     return compute
 
@@ -227,19 +205,17 @@ def make_schedule(config: RunConfig, num_steps: int) -> Callable[[int], float]:
     return partial(exponential, **rate)
 
 
+def protocol(config: RunConfig) -> dict[str, int]:
+    """How test and validation examples are made: arguments of `evaluation_batches`."""
+    task = {"num_digits": config.task.num_digits, "image_size": config.task.image_size}
+    sizes = {"seed": config.evaluate.seed, "batch_size": config.evaluate.batch_size}
+    return sizes | task | {"max_shift": config.task.test_shift}
+
+
 def make_evaluator(config: RunConfig, model: Path, digits: Path, device: torch.device) -> Evaluator:
     """The evaluator of the checkpoint `model` on the test split of the folder `digits`."""
-    evaluator = load_evaluator(
-        model,
-        digits,
-        device,
-        precision=config.optimizer.precision,
-        seed=config.evaluate.seed,
-        batch_size=config.evaluate.batch_size,
-        num_digits=config.task.num_digits,
-        image_size=config.task.image_size,
-        max_shift=config.task.test_shift,
-    )
+    precision = config.optimizer.precision
+    evaluator = load_evaluator(model, digits, device, precision=precision, **protocol(config))
     keep_freed_memory()
     limit_threads(evaluator.model)
     route_with(evaluator.model, config.routing.implementation)

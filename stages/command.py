@@ -17,11 +17,14 @@ from capsnet.paths import STUDY_PARAMS, RunPaths, run_paths
 TIME_TO_LEAVE = 8  # seconds
 
 
-def run_parser(module: str, doc: str) -> argparse.ArgumentParser:
-    """The parser of a stage of one run."""
+def run_parser(module: str, doc: str, *, out: bool = False) -> argparse.ArgumentParser:
+    """The parser of a stage of one run, which may write to another folder `out`."""
     parser = program_parser(module, doc, "mnist")
     parser.add_argument("run", help="key of `runs` in params.yaml")
     parser.add_argument("--study", action="store_true", help="a run of study/params.yaml")
+    if out:
+        words = "folder of tables and figures (default: the run's own)"
+        parser.add_argument("--out", type=Path, help=words)
     return parser
 
 

@@ -9,19 +9,19 @@ if not __package__:
     raise SystemExit("this is no script: run `python -m stages.evaluate` in the repository root")
 
 import argparse
-from pathlib import Path
+from contextlib import nullcontext
 
 import pandas as pd
 
 from capsnet.config import RunConfig
-from capsnet.files import file_md5, write_csv, write_json
+from capsnet.files import file_md5, write_json
 from capsnet.learning.device import choose_device
 from capsnet.learning.distributed import init_distributed
 from capsnet.learning.evaluation import Evaluator, Predictions
 from capsnet.paths import RunPaths
 from capsnet.plots.canvas import NOUN
 from capsnet.studies.errors.measure import headline
-from capsnet.studies.registry import STUDIES, Measured, part
+from capsnet.studies.registry import STUDIES, Measured, measure, part
 from capsnet.tracking import Tracker, track
 from stages.build import make_evaluator
 from stages.command import configuration, run, run_parser
@@ -30,10 +30,7 @@ TOPICS = [topic for topic, study in STUDIES.items() if study.stage != "perturb"]
 
 
 def main() -> None:
-    parser = run_parser(__spec__.name, __doc__)
-    parser.add_argument(
-        "--out", type=Path, help="folder of tables and figures (default: the run's own)"
-    )
+    parser = run_parser(__spec__.name, __doc__, out=True)
     words = f"topics with commas between them, of {', '.join(TOPICS)} (default: all)"
     parser.add_argument("--topics", type=topics_of, default=TOPICS, help=words)
     parser.add_argument("--no-figures", action="store_true", help="write the tables only")
@@ -42,46 +39,29 @@ def main() -> None:
     device = choose_device()
     with init_distributed(device) as distributed:
         distributed.agree(f"networks in {paths.model}", file_md5(paths.model))
-
-        def evaluate_test() -> tuple[Evaluator, Predictions]:
-            """Predict the whole test; each process takes a shard."""
+        log = track("evaluate", config.name, **config.logged(), checkpoint=paths.model)
+        with log if distributed.first else nullcontext() as tracker:
             evaluator = make_evaluator(config, paths.model, paths.digits, device)
-            num_examples = config.task.test_examples or len(evaluator.digits)
+            count = config.task.test_examples or len(evaluator.digits)
             if distributed.first:
-                print(f"{config.name}: testing on {num_examples:,} examples", flush=True)
-            kept = config.study_examples
-            return evaluator, evaluator.evaluate(num_examples, distributed, num_kept=kept)
-
-        if not distributed.first:
-            evaluate_test()
-            return
-        with track(
-            "evaluate",
-            config.name,
-            parameters=config.parameters(),
-            configuration=config.model_dump(mode="json"),
-            checkpoint=paths.model,
-        ) as tracker:
-            evaluate(*evaluate_test(), config, paths, arguments, tracker)
+                print(f"{config.name}: testing on {count:,} examples", flush=True)
+            predictions = evaluator.evaluate(count, distributed, num_kept=config.study_examples)
+            if distributed.first:
+                evaluate(evaluator, predictions, config, paths, arguments, tracker)
 
 
 def topics_of(text: str) -> list[str]:
     """Names with a comma between them."""
-    topics = text.split(",")
-    for topic in topics:
-        if topic not in TOPICS:
-            raise argparse.ArgumentTypeError(f"got {topic!r}, wanted some of {', '.join(TOPICS)}")
-    return topics
+    if unknown := set(text.split(",")).difference(TOPICS):
+        wanted = f"wanted some of {', '.join(TOPICS)}"
+        raise argparse.ArgumentTypeError(f"got {min(unknown)!r}, {wanted}")
+    return text.split(",")
 
 
 def evaluate(
-    evaluator: Evaluator,
-    predictions: Predictions,
-    config: RunConfig,
-    paths: RunPaths,
-    arguments: argparse.Namespace,
-    tracker: Tracker,
-) -> None:
+    evaluator: Evaluator, predictions: Predictions, config: RunConfig, paths: RunPaths,
+    arguments: argparse.Namespace, tracker: Tracker
+) -> None:  # fmt: skip
     """Write the headline numbers and every topic, and log them."""
     NOUN.set(evaluator.digits.about.noun)
     out, numbers = arguments.out or paths.reports, headline(predictions)
@@ -99,11 +79,7 @@ def evaluate(
     for topic in arguments.topics:
         print(f"{config.name}: evaluating {topic}", flush=True)
         if STUDIES[topic].stage == "evaluate":
-            found = part(topic, "measure").study(evaluator, predictions, config)
-            found = found._replace(classes=evaluator.digits.classes)
-            for name, table in found.tables.items():
-                write_csv(out / f"{name}.csv", table)
-                tracker.artifact(out / f"{name}.csv")
+            found = measure(topic, evaluator, predictions, config, out=out, tracker=tracker)
         elif not arguments.no_figures:  # measured in training
             found = Measured({"training": pd.read_csv(paths.curve)})
         if STUDIES[topic].shown and not arguments.no_figures:

@@ -13,32 +13,22 @@ from pathlib import Path
 
 from capsnet.config import RunConfig
 from capsnet.explore.page import can_be_explored, explorer, no_explorer
-from capsnet.files import write_csv, write_text
+from capsnet.files import write_text
 from capsnet.learning.device import choose_device
 from capsnet.learning.evaluation import Evaluator
 from capsnet.paths import RunPaths
 from capsnet.plots.canvas import NOUN
 from capsnet.reading.errors import KnownError, known_error
-from capsnet.studies.registry import STUDIES, Measured, part
+from capsnet.studies.registry import STUDIES, Measured, measure, part
 from capsnet.tracking import Tracker, track
 from stages.build import make_evaluator
 from stages.command import configuration, run, run_parser
 
 
 def main() -> None:
-    parser = run_parser(__spec__.name, __doc__)
-    parser.add_argument(
-        "--out", type=Path, help="folder of tables and figures (default: the run's own)"
-    )
-    arguments = parser.parse_args()
+    arguments = run_parser(__spec__.name, __doc__, out=True).parse_args()
     config, paths = configuration(arguments)
-    with track(
-        "perturb",
-        config.name,
-        parameters=config.parameters(),
-        configuration=config.model_dump(mode="json"),
-        checkpoint=paths.model,
-    ) as tracker:
+    with track("perturb", config.name, **config.logged(), checkpoint=paths.model) as tracker:
         perturb(config, paths, arguments.out or paths.reports, tracker)
 
 
@@ -49,42 +39,27 @@ def perturb(config: RunConfig, paths: RunPaths, out: Path, tracker: Tracker) -> 
     num_examples = config.task.test_examples or len(evaluator.digits)
     for topic in (topic for topic, study in STUDIES.items() if study.stage == "perturb"):
         print(f"{config.name}: measuring the {topic} of capsules", flush=True)
-        found = part(topic, "measure").study(evaluator, num_examples, config)
-        found = found._replace(classes=evaluator.digits.classes)
-        for name, table in found.tables.items():
-            write_csv(out / f"{name}.csv", table)
-            tracker.artifact(out / f"{name}.csv")
+        found = measure(topic, evaluator, num_examples, config, out=out, tracker=tracker)
         print(f"{config.name}: drawing the {topic} of capsules", flush=True)
         part(topic, "draw").draw(found, out, config)
         tracker.figures(out / topic)
         print(f"{config.name}: writing {paths.explorer}", flush=True)
-        error = known_error(paths.model)
         few = min(num_examples, config.study_examples)
-        write_text(paths.explorer, page(evaluator, found, few, config, error))
+        write_text(paths.explorer, page(evaluator, found, few, config, known_error(paths.model)))
     tracker.artifact(paths.explorer)
     print(f"{config.name}: figures in {out / 'perturbation'}")
 
 
 def page(
-    evaluator: Evaluator,
-    found: Measured,
-    num_examples: int,
-    config: RunConfig,
-    error: KnownError | None,
-) -> str:
+    evaluator: Evaluator, found: Measured, num_examples: int, config: RunConfig,
+    error: KnownError | None
+) -> str:  # fmt: skip
     """The explorer page, or a notice for a network that cannot be explored or is too large."""
     if not can_be_explored(evaluator.model):
         return no_explorer(config.title)
-    predictions, tables = evaluator.evaluate(num_examples), found.tables
+    shown = evaluator.evaluate(num_examples), found.tables["two_sigma"], found.pictures.capsules
     try:
-        return explorer(
-            evaluator,
-            predictions,
-            tables["two_sigma"],
-            found.pictures.capsules,
-            config.title,
-            error=error,
-        )
+        return explorer(evaluator, *shown, config.title, error=error)
     except ValueError as too_large:
         return no_explorer(config.title, str(too_large))
 

@@ -8,7 +8,6 @@ import torch
 
 from capsnet.data.batches import compose_batch, training_draws
 from capsnet.data.mnist import Digits
-from capsnet.learning.distributed import SINGLE_PROCESS
 from capsnet.learning.step import TrainingStep, set_learning_rate
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.compact import CompactCapsNet
@@ -35,8 +34,6 @@ def train(captured: bool, network: type) -> tuple[torch.Tensor, torch.Tensor, Tr
         compose=partial(compose_batch, digits, image_size=36),
         compute_losses=compute_losses,
         dtype=torch.bfloat16,
-        distributed=SINGLE_PROCESS,
-        loss_sums=torch.zeros(3, dtype=torch.float64, device="cuda"),
     )
     if captured:
         step.capture_after(3, pytest.fail)

@@ -62,6 +62,10 @@ class RunConfig(Sections):
         sizes = ("conv_channels", "primary_types", "class_dim")
         return found | {name: self.arguments[name] for name in sizes if name in self.arguments}
 
+    def logged(self) -> dict[str, object]:
+        """What `capsnet.tracking.track` logs of the configuration."""
+        return {"parameters": self.parameters(), "configuration": self.model_dump(mode="json")}
+
 
 def resolve(params: Params, run: str) -> RunConfig:
     """Replace values of the sections by those of the chosen budget, and those by the run's own.

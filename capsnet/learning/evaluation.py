@@ -1,6 +1,6 @@
 """A trained network put to the test: whole batches, no gradients."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,7 +66,29 @@ class Evaluator(NamedTuple):
     def evaluate(
         self, num_examples: int, distributed: Distributed = SINGLE_PROCESS, num_kept: int = 0
     ) -> Predictions:
-        return evaluate(self.model, self.batches(num_examples), self.dtype, distributed, num_kept)
+        """Predict every example once and reconstruct its true digits, as in training.
+
+        Each of several processes evaluates some of the batches; all get all predictions. The
+        capsules of the first `num_kept` examples stay in them.
+        """
+        parts, begin = [], 0
+        for number, batch in enumerate(self.batches(num_examples)):
+            begin += len(batch)
+            if number % distributed.size != distributed.rank:
+                continue
+            prediction = self.predict(batch.images)
+            error, capsules = torch.full(batch.labels.shape, float("nan")), torch.empty(0)
+            if self.model.decoder is not None:
+                difference = decode(self.model, prediction.capsules, batch.labels) - batch.sources
+                error = difference.square().sum(dim=tuple(range(2, difference.ndim)))
+            pairs = batch.labels.shape[1] > 1
+            overlap = metrics.overlap(batch.sources) if pairs else torch.zeros(len(batch))
+            if prediction.capsules is not None:
+                capsules = prediction.capsules[: max(0, num_kept - begin + len(batch))].float()
+            found = (prediction.lengths, batch.labels, error, overlap, capsules)
+            parts.append([field.cpu() for field in found])
+        fields = zip(*distributed.gather(parts), strict=True)
+        return Predictions(*(torch.cat(field) for field in fields))
 
 
 def load_evaluator(
@@ -107,38 +129,3 @@ def predict(model: nn.Module, images: Tensor, dtype: torch.dtype) -> Prediction:
 def decode(model: nn.Module, capsules: Tensor, labels: Tensor) -> Tensor:
     """Reconstructions [b, k, (c,) h, w] from the capsules of the classes `labels` [b, k]."""
     return model.decoder(capsules.float(), labels)
-
-
-def evaluate(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    dtype: torch.dtype,
-    distributed: Distributed = SINGLE_PROCESS,
-    num_kept: int = 0,
-) -> Predictions:
-    """Predict every example once and reconstruct its true digits, as in training.
-
-    Each of several processes evaluates some of the batches; get all predictions. The
-    capsules of the first `num_kept` examples stay in it.
-    """
-    parts, begin = [], 0
-    for number, batch in enumerate(batches):
-        begin += len(batch)
-        if number % distributed.size != distributed.rank:
-            continue
-        prediction = predict(model, batch.images, dtype)
-        error = torch.full(batch.labels.shape, float("nan"))
-        if model.decoder is not None:
-            difference = decode(model, prediction.capsules, batch.labels) - batch.sources
-            error = difference.square().sum(dim=tuple(range(2, difference.ndim)))
-        overlap = torch.zeros(len(batch))
-        if batch.labels.shape[1] > 1:
-            overlap = metrics.overlap(batch.sources)
-        capsules = torch.empty(0)
-        if prediction.capsules is not None:
-            capsules = prediction.capsules[: max(0, num_kept - begin + len(batch))].float()
-        predictions = (prediction.lengths, batch.labels, error, overlap, capsules)
-        parts.append([field.cpu() for field in predictions])
-    return Predictions(
-        *(torch.cat(field) for field in zip(*distributed.gather(parts), strict=True))
-    )

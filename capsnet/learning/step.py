@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from capsnet.data.batches import Batch
 from capsnet.learning.device import autocast
-from capsnet.learning.distributed import Distributed
+from capsnet.learning.distributed import SINGLE_PROCESS, Distributed
 from capsnet.losses import Losses
 from capsnet.nn.capsnet import Prediction
 
@@ -48,13 +48,13 @@ class TrainingStep:
         compose: Callable[[Tensor], Batch],
         compute_losses: ComputeLosses,
         dtype: torch.dtype,
-        distributed: Distributed,
-        loss_sums: Tensor,
+        distributed: Distributed = SINGLE_PROCESS,
     ) -> None:
         self.network = distributed.wrap_ddp(PredictAndDecode(model))
         self.optimizer, self.compose, self.compute_losses = optimizer, compose, compute_losses
-        self.dtype, self.distributed, self.loss_sums = dtype, distributed, loss_sums
-        self.device = loss_sums.device
+        self.dtype, self.distributed = dtype, distributed
+        self.device = next(model.parameters()).device
+        self.loss_sums = torch.zeros(len(Losses._fields), dtype=torch.float64, device=self.device)
         self.drawn: Tensor | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
         self.steps_to_capture = -1  # no capture

@@ -14,7 +14,6 @@ from capsnet.learning.device import autocast
 from capsnet.learning.distributed import SINGLE_PROCESS, Distributed
 from capsnet.learning.log import LogRecord
 from capsnet.learning.step import ComputeLosses, TrainingStep, check_finite, set_learning_rate
-from capsnet.losses import Losses
 from capsnet.metrics import exact_match
 
 UNREAD_STEPS = 1000  # at most, before the losses are read from a device
@@ -61,8 +60,6 @@ class Trainer:
         self.model, self.optimizer, self.learning_rate = model, optimizer, learning_rate
         self.dtype, self.distributed = dtype, distributed
         self.progress, self.history = Progress(), []
-        device = next(model.parameters()).device
-        self.loss_sums = torch.zeros(len(Losses._fields), dtype=torch.float64, device=device)
         self.train_step = TrainingStep(
             model,
             optimizer,
@@ -70,8 +67,8 @@ class Trainer:
             compute_losses=compute_losses,
             dtype=dtype,
             distributed=distributed,
-            loss_sums=self.loss_sums,
         )
+        self.loss_sums = self.train_step.loss_sums
         if cuda_graph:
             self.train_step.capture_after(WARM_UP_STEPS, warn)
 
@@ -125,9 +122,21 @@ class Trainer:
         rate, speed = self.learning_rate(now.step - 1), now.interval_examples / now.interval_seconds
         return LogRecord(now.step, now.examples, *losses, *errors, rate, speed, seconds)
 
+    @torch.inference_mode()
     def error(self, batches: Iterable[Batch]) -> float:
-        """Exact-match error in percent over the batches; NaN for none."""
-        return error_of(self.model, batches, self.dtype, self.distributed)
+        """Exact-match error in percent over the batches; NaN for none. Each of several processes
+        evaluates some of them; all get the error of all.
+        """
+        self.model.eval()
+        counts = torch.zeros(2, dtype=torch.int64, device=self.loss_sums.device)
+        for batch in islice(batches, self.distributed.rank, None, self.distributed.size):
+            with autocast(batch.images.device, self.dtype):
+                prediction = self.model(batch.images)
+            counts[0] += exact_match(prediction.lengths, batch.labels).sum()
+            counts[1] += len(batch)
+        self.model.train()
+        right, total = self.distributed.sum(counts).tolist()
+        return 100 * (1 - right / total) if total else float("nan")
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of the state: weights, optimizer, losses so far and random numbers."""
@@ -163,27 +172,3 @@ class Trainer:
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"])
-
-
-@torch.inference_mode()
-def error_of(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    dtype: torch.dtype,
-    distributed: Distributed = SINGLE_PROCESS,
-) -> float:
-    """Exact-match error in percent; NaN for no batches. Leaves the model in the mode it was in.
-
-    Each of several processes evaluates some of the batches; all get the error of all.
-    """
-    was_training = model.training
-    model.eval()
-    counts = torch.zeros(2, dtype=torch.int64, device=next(model.parameters()).device)
-    for batch in islice(batches, distributed.rank, None, distributed.size):
-        with autocast(batch.images.device, dtype):
-            prediction = model(batch.images)
-        counts[0] += exact_match(prediction.lengths, batch.labels).sum()
-        counts[1] += len(batch)
-    model.train(was_training)
-    right, total = distributed.sum(counts).tolist()
-    return 100 * (1 - right / total) if total else float("nan")

@@ -6,12 +6,14 @@ is used, so a changed sentence makes no measurement stale.
 """
 
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 import pandas as pd
 
 from capsnet.data.archives import TEN_DIGITS
+from capsnet.files import write_csv
 
 
 class Study(NamedTuple):
@@ -42,6 +44,17 @@ TABLES = tuple(table for study in STUDIES.values() for table in study.tables)
 def part(topic: str, name: str) -> ModuleType:
     """The file `name` of a topic: measure, draw or describe."""
     return import_module(f"capsnet.studies.{topic}.{name}")
+
+
+def measure(topic: str, *arguments: object, out: Path, tracker) -> Measured:
+    """Measure a topic with the `arguments` of its `study`, the evaluator first. Write the tables
+    to the folder `out`, and log them.
+    """
+    found = part(topic, "measure").study(*arguments)
+    for name, table in found.tables.items():
+        write_csv(out / f"{name}.csv", table)
+        tracker.artifact(out / f"{name}.csv")
+    return found._replace(classes=arguments[0].digits.classes)
 
 
 def sections() -> list[NamedTuple]:
