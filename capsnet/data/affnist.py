@@ -19,10 +19,7 @@ from capsnet.paths import from_root
 
 
 def load_affnist(path: Path) -> Digits:
-    """Read a .mat file, or all of a folder in the order of their numbers: images [n, 40, 40].
-
-    Raises ValueError for a missing or wrong file.
-    """
+    """A .mat file, or all of a folder by number: images [n, 40, 40]. ValueError for a wrong one."""
     path = from_root(path)
     files = [path]
     if path.is_dir():

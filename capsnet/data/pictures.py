@@ -138,9 +138,7 @@ def read_picture(data: bytes) -> Image.Image:
 
 
 def decode(data: bytes, formats: Sequence[str] | None = None) -> Image.Image:
-    """Decode a picture, by default of any format of Pillow, and turn it upright. Raises ValueError
-    with the reason.
-    """
+    """Decode a picture, upright, of any format of Pillow by default. ValueError with the reason."""
     try:
         with warnings.catch_warnings(action="ignore"):
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -163,10 +163,7 @@ svhn = partial(
 
 
 def fetch_mnist(folder: Path, mirrors: Sequence[str]) -> None:
-    """Get each archive from the first mirror that has it with the right MD5.
-
-    Raises ValueError if no mirror has it.
-    """
+    """Get each archive from the first mirror that has it with the right MD5, else ValueError."""
     from torchvision.datasets import MNIST  # takes seconds to import
 
     socket.setdefaulttimeout(TIMEOUT)
@@ -189,10 +186,7 @@ def fetch_mnist(folder: Path, mirrors: Sequence[str]) -> None:
 
 
 def fetch(mirror: str, archive: str, folder: Path, md5: str) -> None:
-    """Download one archive, or copy it from a folder (a path or a file:// URL).
-
-    Raises RuntimeError if its MD5 is another one.
-    """
+    """Download one archive or copy it from a path or file:// URL. RuntimeError for another MD5."""
     from torchvision.datasets.utils import download_url
 
     url, file = urlparse(mirror), folder / archive

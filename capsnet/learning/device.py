@@ -1,6 +1,4 @@
-"""The machine: in which precision it multiplies, what it is, what memory a measurement took, and
-keeping that memory at hand.
-"""
+"""The machine: the precision it multiplies in, its name, its memory."""
 
 import ctypes
 import os
@@ -77,10 +75,7 @@ def restart_peak(device: torch.device) -> int:
 
 
 def peak(device: torch.device) -> int:
-    """The most bytes held since the restart: of the allocator or, on a CPU, of the process.
-
-    0 where the system does not count them.
-    """
+    """Most bytes held since the restart by the allocator or the process; 0 if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     # getrusage would count what the parent held, too; some containers do not tell VmHWM

@@ -83,10 +83,7 @@ SINGLE_PROCESS = Distributed()
 
 @contextmanager
 def init_distributed(device: torch.device) -> Iterator[Distributed]:
-    """Join the process group that torchrun started, if any.
-
-    Raises ValueError if another process is lost.
-    """
+    """Join torchrun's process group, if any. Raises ValueError if another process is lost."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield SINGLE_PROCESS
         return

@@ -1,6 +1,4 @@
-"""The log of a training: one record an interval, as a line of a table and in summary, and a line
-of progress at regular times.
-"""
+"""The log of a training: records of intervals, their summary, and lines of progress."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

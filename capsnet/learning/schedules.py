@@ -4,9 +4,7 @@ from math import cos, pi
 
 
 def one_cycle(step: int, *, num_steps: int, peak: float, warmup: float, floor: float) -> float:
-    """Linear up to `peak` over the first `warmup` share of the steps, then half a cosine down to
-    `floor`.
-    """
+    """Linear up to `peak` over the share `warmup` of the steps, then half a cosine to `floor`."""
     rising = warmup * num_steps
     if step < rising:
         return max(floor, peak * (step + 1) / (rising + 1))

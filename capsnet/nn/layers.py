@@ -43,9 +43,7 @@ def _fits(size: int, sizes: Iterable[tuple[int, int]], most: int) -> bool:
 
 
 def receptive_field(layers: Iterable[nn.Conv2d]) -> tuple[int, int]:
-    """Width of the receptive field of an output pixel, and the distance between neighbours, both in
-    pixels of the image.
-    """
+    """Width of an output pixel's receptive field and the distance to the next one, in pixels."""
     width, stride = 1, 1
     for layer in layers:
         width += (layer.kernel_size[0] - 1) * stride

@@ -70,9 +70,7 @@ class Stem(nn.Module):
 
     @torch.no_grad()
     def fold_norms(self) -> None:
-        """Fold each batch normalization, with its running statistics, into the convolution after
-        it. Exact, because no convolution pads.
-        """
+        """Fold each normalization into the convolution after it: exact, because none pads."""
         for norm, layer in zip(self.norms, self.layers[1:], strict=True):
             scale = norm.weight / (norm.running_var + norm.eps).sqrt()
             offset = norm.bias - norm.running_mean * scale

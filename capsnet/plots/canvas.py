@@ -121,9 +121,7 @@ def tile(axes: Axes, picture: np.ndarray, x: int, y: int, scale: int) -> None:
 
 
 def tiles(axes: Axes, rows: Sequence[np.ndarray], x: int, y: int, scale: int) -> None:
-    """Rows of pictures [n, h, w] or [n, 3, h, w] with gaps, drawn as one image: much faster than
-    one by one.
-    """
+    """Rows of pictures [n, h, w] or [n, 3, h, w] with gaps, drawn fast as one image."""
     sheets = []
     for pictures in rows:
         last = shown(pictures) if pictures.ndim == 4 else pictures

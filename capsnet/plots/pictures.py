@@ -28,9 +28,7 @@ LEFT = 160  # pixels, for the names of the rows
 
 
 class Column(NamedTuple):
-    """Pictures [h, w] or [h, w, 3] below each other under a heading; each group starts a new band
-    of columns.
-    """
+    """Pictures [h, w] or [h, w, 3] under a heading; each group starts a new band."""
 
     heading: str
     color: str

@@ -17,9 +17,7 @@ HEADING_LETTERS = 9  # above a picture
 def drawings(
     readings: Mapping[Path, Reading], path: Path, *, num_digits: int, warning: str
 ) -> None:
-    """Pictures, in orange what was taken for the digits, above the inputs and their
-    reconstructions, for two digits separately and together.
-    """
+    """Pictures, in orange what was taken for digits, above the inputs and reconstructions."""
     names, key = ["picture", "input", "recon-\nstruction"], None
     note = "Orange: taken for the digit. In brackets the length of the capsule, from 0 to 1"
     if num_digits > 1:

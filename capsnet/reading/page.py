@@ -140,9 +140,7 @@ def inner_marks(ink: np.ndarray, smooth: np.ndarray) -> np.ndarray | None:
 
 
 def printed_lines(strokes: np.ndarray) -> np.ndarray:
-    """Pixels [h, w] of thin lines, nearly level or upright, that span the page or enter from its
-    edge.
-    """
+    """Pixels of thin level or upright lines that span the page or enter from its edge: [h, w]."""
     side, found = max(strokes.shape), np.zeros_like(strokes)
     for along, length in ((1, strokes.shape[1]), (0, strokes.shape[0])):
         across, gap = [1, 1], [3, 3]
@@ -159,9 +157,7 @@ def printed_lines(strokes: np.ndarray) -> np.ndarray:
 
 
 def group(strokes: np.ndarray) -> tuple[np.ndarray, list[tuple[slice, slice]]]:
-    """Number the marks: connected strokes, with those close to them. Return the numbers [h, w], 0
-    for paper, and the box around each mark.
-    """
+    """Number the marks, connected or close strokes: [h, w], 0 for paper; and the box of each."""
     connected, _ = label(strokes, TOUCHING)
     size = max(map(longer_side, find_objects(connected)), default=0)
     near, _ = label(maximum_filter(strokes, (odd(ABOVE * size), odd(BESIDE * size))))
@@ -210,10 +206,7 @@ def only(ink: np.ndarray, marks: np.ndarray) -> np.ndarray:
 
 
 def ink_on_even_paper(grey: np.ndarray) -> np.ndarray:
-    """Ink [h, w] that is darker or lighter than the median of the border, whichever differs more.
-
-    Raises ValueError without ink.
-    """
+    """Ink [h, w] darker or lighter than the border's median, whichever is more, or ValueError."""
     edge = border(grey)
     paper = float(np.median(edge))
     darker, lighter = paper - float(grey.min()), float(grey.max()) - paper

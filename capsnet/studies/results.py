@@ -33,9 +33,7 @@ class Section(NamedTuple):
 
 
 def read_results(folder: Path, tables: Iterable[str], training: Path | None = None) -> Results:
-    """Read these tables and the headline numbers. `training` is the folder of the training's
-    files, if it is another one.
-    """
+    """Read tables and headline numbers. `training`: the folder of its files, if another one."""
     training, headline = training or folder, {}
     for path in (training / "training.json", folder / "metrics.json"):
         [runs] = json.loads(path.read_text()).values()  # budget -> run -> numbers

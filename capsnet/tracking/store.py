@@ -37,9 +37,7 @@ def tracking_uri() -> str:
 
 
 def open_experiment(mlflow: object, uri: str) -> None:
-    """Log to the experiment `capsnet` of this store. A deleted one is restored, since MLflow
-    records no run in it.
-    """
+    """Log to the experiment `capsnet`. A deleted one, which records no run, is restored."""
     mlflow.set_tracking_uri(uri)
     if uri.startswith("sqlite"):
         open_store(mlflow.MlflowClient, Path(uri.partition(":///")[2]))

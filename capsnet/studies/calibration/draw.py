@@ -28,9 +28,7 @@ LEAST = 5  # examples of a bin that is drawn
 def calibration(
     bins: pd.DataFrame, counts: pd.DataFrame, path: Path, *, title: str, trained_on: str, score: str
 ) -> None:
-    """Two panels from the tables `calibration` and `counts`; `trained_on` is "one digit" or
-    "two digits", `score` names the x axes.
-    """
+    """Two panels; `trained_on` is "one digit" or "two digits", `score` names the x axes."""
     note = "Numbers below the curves: examples of each bin. Bars: 95 % intervals."
     with chart(path, height=1100, title=title, note=note) as figure:
         lengths, digits = figure.subplots(1, 2)

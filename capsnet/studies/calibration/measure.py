@@ -100,10 +100,7 @@ def count_table(evaluator: Evaluator, num_examples: int) -> pd.DataFrame:
 
 
 def scramble(images: Tensor, *, tile: int, generator: torch.Generator) -> Tensor:
-    """Shuffle the square tiles of each image [b, c, h, w].
-
-    Raises ValueError if the tiles do not fill the image.
-    """
+    """Shuffle the square tiles of each image [b, c, h, w]. ValueError if they do not fill it."""
     batch, _, height, width = images.shape
     if height % tile or width % tile:
         raise ValueError(f"tiles of {tile} px do not fill images of {height} x {width} px")

@@ -43,9 +43,7 @@ def pair_matrix(table: pd.DataFrame, classes: Sequence[str] = TEN_DIGITS) -> np.
 
 
 def error_by_overlap(table: pd.DataFrame, path: Path, *, title: str) -> None:
-    """Rows (name, examples, error, error_low, error_high) of pairs, one for each overlap bin; bins
-    with fewer than LEAST pairs are left out.
-    """
+    """A bar for each row of the group `overlap`; those of fewer than LEAST pairs are left out."""
     few = table.loc[table["examples"] < LEAST, "name"]
     note = f"Left out, fewer than {LEAST} pairs: {', '.join(few)}." if len(few) else ""
     table = table[table["examples"] >= LEAST]

@@ -124,9 +124,7 @@ def draw(found: Measured, folder: Path, config: RunConfig) -> None:
 
 
 def draw_digit(dimensions: pd.DataFrame, shown: Shown, path: Path, *, title: str) -> None:
-    """Figure 4 of one digit: the dimensions with a visible and significant effect. Without one
-    there is no figure.
-    """
+    """Figure 4 of one digit: dimensions with a visible, significant effect. No figure without."""
     path.unlink(missing_ok=True)
     digit, clear = dimensions["digit"].iloc[0], dimensions[dimensions["name"] != "none"]
     if clear.empty:

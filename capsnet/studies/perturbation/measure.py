@@ -30,10 +30,7 @@ NUM_MEASURED = 5  # values of a sweep that are measured: they give the slope in 
 
 
 class PerturbationRow(NamedTuple):
-    """One dimension of one class capsule: its effect in words and images [num_values, (c,) h, w].
-
-    `digit` is the name of the class.
-    """
+    """A dimension of the capsule of class `digit`: its effect, images [num_values, (c,) h, w]."""
 
     digit: str
     dimension: int

@@ -20,9 +20,7 @@ LINES = [(BLUE, "o-"), (GREEN, "s--"), (PURPLE, "^:"), (INK, "d-.")]
 
 
 class Panel(NamedTuple):
-    """A transform: its words in the title, the label of the axis, the range of affNIST, and the
-    amounts that the title reports.
-    """
+    """Words in the title, label of the axis, range of affNIST, amounts that the title reports."""
 
     words: str
     axis: str
@@ -114,9 +112,7 @@ def headline(rows: dict[str, pd.DataFrame], panel: Panel) -> str:
 def transformed(
     shown: Sequence[np.ndarray], path: Path, *, title: str, classes: Sequence[str] = TEN_DIGITS
 ) -> None:
-    """Each digit above its transformed image, the network's input: images [n, (c,) h, w] before and
-    after, labels [n], predictions [n].
-    """
+    """Digits [n, (c,) h, w] above what the network reads; then labels [n] and predictions [n]."""
     columns = []
     for *pictures, label, prediction in zip(*shown, strict=True):
         color = INK if label == prediction else ORANGE

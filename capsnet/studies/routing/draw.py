@@ -39,9 +39,7 @@ PANELS = (  # title with values of the first measure, their format, y label, its
 def routing(
     table: pd.DataFrame, path: Path, *, title: str, trained: int, num_classes: int = 10
 ) -> None:
-    """Six panels over the iterations from the table `routing`: 95 % intervals as bands, a
-    vertical line at the number of iterations in training.
-    """
+    """Six panels over the iterations; a vertical line at the number of iterations in training."""
     found = dict(list(table.groupby("measure")))
     note = f"Means over {table['examples'].max():,} test examples with 95 % intervals. Dotted: "
     note += f"{trained} iteration{'s' * (trained > 1)}, as trained. Dashed: equal couplings."

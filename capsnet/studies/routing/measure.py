@@ -139,10 +139,7 @@ def spatial_map(sources: Tensor, width: int, stride: int, grid: int) -> Tensor:
 
 
 def measure(traced: TracedSample) -> Tensor:
-    """UNITS of one image by iteration: [r, measures].
-
-    NaN for a digit without a position, and for differences in the first iteration.
-    """
+    """UNITS by iteration: [r, measures]. NaN without a position and for first differences."""
     votes, _, couplings, capsules = traced.trace
     labels, weight = traced.labels, traced.strength / traced.strength.sum().clamp_min(1e-12)
     products = torch.einsum("ijd,rjd->rij", votes, capsules)
@@ -208,9 +205,7 @@ def difference(values: Tensor) -> Tensor:
 
 
 def summarise(values: Tensor) -> pd.DataFrame:
-    """Means over the images [n, r, measures] with 95 % intervals: Wilson's for the error, normal
-    ones for the others.
-    """
+    """Means over images [n, r, measures], 95 % intervals: Wilson's for the error, else normal."""
     rows = []
     for iteration in range(values.shape[1]):
         for place, (name, unit) in enumerate(UNITS.items()):

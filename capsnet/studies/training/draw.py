@@ -12,9 +12,7 @@ from capsnet.studies.registry import Measured
 
 
 def training_curve(curve: pd.DataFrame, path: Path, *, title: str) -> None:
-    """Training loss with its parts, and training and validation error in percent, against the
-    number of examples seen.
-    """
+    """Loss with its parts, training and validation error (%), by the number of examples seen."""
     unit, unit_name = (1e6, "millions") if curve["examples"].max() >= 1e6 else (1e3, "thousands")
     examples = curve["examples"] / unit
     with chart(path, height=800, title=title) as figure:
