@@ -57,7 +57,7 @@ def test_extreme_numbers_are_drawn(draw, table, tmp_path):
 
 @pytest.mark.parametrize(
     ("draw", "inputs"),
-    [(reconstructions.single, [example()]), (errors.error_by_overlap, overlaps(3))],
+    [(reconstructions.reconstructions, [example()]), (errors.error_by_overlap, overlaps(3))],
 )
 def test_equal_input_gives_equal_bytes_whatever_the_users_settings(draw, inputs, tmp_path):
     draw(inputs, tmp_path / "first.png", title="Title")
@@ -70,7 +70,7 @@ def test_pixels_of_digits_are_exact_squares(tmp_path):
     """A checkerboard of 28x28 is drawn at 5 screen pixels a pixel: the rows of screen pixels inside
     it hold runs of exactly 5 black or 5 white, half of the rows of both pictures each.
     """
-    reconstructions.single([example()], tmp_path / "board.png", title="Board")
+    reconstructions.reconstructions([example()], tmp_path / "board.png", title="Board")
     with Image.open(tmp_path / "board.png") as image:
         pixels = np.asarray(image.convert("L"))
     left = canvas.MARGIN + 160

@@ -20,8 +20,8 @@ import yaml
 from mlflow import MlflowClient
 
 from capsnet import provenance
-from capsnet.tracking import ENVIRONMENT, best_version, track
-from capsnet.tracking.store import EXPERIMENT, LOCATIONS
+from capsnet.tracking import best_version, track
+from capsnet.tracking.store import ENVIRONMENT, EXPERIMENT, LOCATIONS
 
 PARAMETERS = {"seed": 7, "routing.iterations": 3, "routing.leaky": False, "affnist": None}
 CONFIGURATION = {"seed": 7, "routing": {"iterations": 3}}

@@ -33,16 +33,11 @@ def choose_device() -> torch.device:
             f"LAUNCHER: this machine has {count} GPU(s), none for process {number}: wanted "
             f"--nproc-per-node {count} or fewer"
         )
-    return prepare(torch.device("cuda", number))
-
-
-def prepare(device: torch.device) -> torch.device:
-    """The one place for the settings of a kind of device; a CPU needs none. Gives it back."""
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        # float32 means float32, also in convolutions; half precision is what autocast is for.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.benchmark = True  # every batch has the same shape: search once
+    device = torch.device("cuda", number)
+    torch.cuda.set_device(device)
+    # float32 means float32, also in convolutions; half precision is what autocast is for.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True  # every batch has the same shape: search once
     return device
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnet.data.batches import Batch
-from capsnet.learning.device import autocast
+from capsnet.learning.evaluation import decode, predict
 from capsnet.metrics import exact_match
 
 REJECTED_SHARE = 0.01  # of the correctly classified validation examples; more of photographs
@@ -56,9 +56,8 @@ def rejection_threshold(
     model.eval()
     found = []
     for batch in batches:
-        with autocast(batch.images.device, dtype):
-            lengths, capsules = model(batch.images)
-        drawn = model.decoder(capsules.float(), batch.labels)
+        lengths, capsules = predict(model, batch.images, dtype)
+        drawn = decode(model, capsules, batch.labels)
         right = exact_match(lengths, batch.labels)
         found.append(rejection_score(batch.images, lengths.float(), batch.labels, drawn)[right])
     right = torch.cat(found) if found else torch.empty(0)

@@ -112,7 +112,10 @@ class SavedState:
             try:
                 checkpoint.write(self._path, metadata | {"history": trainer.history}, tensors)
             except OSError as error:
-                self._warn(f"{error}; if interrupted, the training resumes from an older step")
+                if not self._warned:
+                    older = "if interrupted, the training resumes from an older step"
+                    print(f"{self._run}: {error}; {older}", file=sys.stderr)
+                self._warned = True
         self._due = monotonic() + self._every
 
     def remove(self) -> None:
@@ -139,8 +142,3 @@ class SavedState:
                 f"other inputs: {', '.join(changed)}"
             )
         return None
-
-    def _warn(self, message: str) -> None:
-        if not self._warned:
-            print(f"{self._run}: {message}", file=sys.stderr)
-        self._warned = True

@@ -1,7 +1,6 @@
 """One training step, eager or captured as a CUDA graph."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import isfinite
 
 import torch
@@ -83,8 +82,11 @@ class TrainingStep:
             self.graph.replay()
         elif self.steps_to_capture > 0:
             self.steps_to_capture -= 1
-            with on_stream(self.warm_up):
+            current = torch.cuda.current_stream()  # warm-up needs another (PyTorch, "CUDA graphs")
+            self.warm_up.wait_stream(current)
+            with torch.cuda.stream(self.warm_up):
                 self._run()
+            current.wait_stream(self.warm_up)
         else:
             self._capture()
 
@@ -157,13 +159,3 @@ def first_cause(error: BaseException) -> str:
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}"
-
-
-@contextmanager
-def on_stream(stream: torch.cuda.Stream) -> Iterator[None]:
-    """Run on another stream, as warm-up steps before a capture must (PyTorch, "CUDA graphs")."""
-    current = torch.cuda.current_stream()
-    stream.wait_stream(current)
-    with torch.cuda.stream(stream):
-        yield
-    current.wait_stream(stream)

@@ -103,11 +103,6 @@ def cell_grid(axes: Axes, columns: Sequence, rows: Sequence, color: str = PALE) 
     axes.spines[:].set_visible(False)
 
 
-def largest_scale(width: int, num_columns: int, *, room: int, largest: int) -> int:
-    """Largest integer scale at which a row of pictures fits into `room` screen pixels."""
-    return int(np.clip((room // num_columns - GAP) // width, 1, largest))
-
-
 def shown(pictures: np.ndarray) -> np.ndarray:
     """Images [..., 3, h, w] of colour as matplotlib takes them, [..., h, w, 3]."""
     return np.moveaxis(pictures, -3, -1)

@@ -6,7 +6,6 @@ mlflow is imported when a run starts: the import takes seconds, and a stage work
 
 import io
 import json
-import logging
 import math
 import os
 import re
@@ -22,13 +21,7 @@ import pandas as pd
 from capsnet.files import file_md5, folder_md5
 from capsnet.provenance import execution
 from capsnet.tracking.model import ABOUT_MODEL, ANSWER, SERVED_WITH, best_version
-from capsnet.tracking.store import (
-    ENVIRONMENT,
-    close_abandoned,
-    first_line,
-    open_experiment,
-    tracking_uri,
-)
+from capsnet.tracking.store import close_abandoned, first_line, open_experiment, tracking_uri
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ABOUT_RUN = """The step of a curve is the number of images shown. Errors are in %, reconstruction
@@ -79,7 +72,7 @@ def _guarded(method: Callable[..., None]) -> Callable[..., None]:
                 error = cause
             self._failure = first_line(error)
             what = "logging interrupted" if self._run_id else "not logging"
-            warning = f"mlflow: {what}, cannot reach {self._uri} ({self._failure})"
+            warning = f"mlflow: {what}, cannot reach {tracking_uri()} ({self._failure})"
             warning = re.sub(r"//[^/@]*@", "//", warning)  # without a password
             print(f"{warning}; results are in reports/", file=sys.stderr)
 
@@ -92,7 +85,7 @@ class Tracker:
     def __init__(self, run: str) -> None:
         self._run = run
         self._run_id = self._parent_id = None
-        self._uri = self._failure = ""
+        self._failure = ""
 
     @_guarded
     def parameters(self, values: Mapping[str, object]) -> None:
@@ -196,15 +189,8 @@ class Tracker:
         configuration: Mapping[str, object],
         checkpoint: Path | None,
     ) -> None:
-        self._uri = tracking_uri()
-        os.environ.update(ENVIRONMENT | os.environ)
         os.environ.pop("MLFLOW_RUN_ID", None)  # start_run would reopen that run
-        import mlflow
-
-        self._mlflow = mlflow
-        for name in ("mlflow", "urllib3.connectionpool"):  # the tracker warns, once
-            logging.getLogger(name).setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
-        open_experiment(mlflow, self._uri)
+        self._mlflow = mlflow = open_experiment()
         tags = execution(f"{stage}@{self._run}")
         tags["mlflow.note.content"] = ABOUT_RUN.format(stage=tags["dvc.stage"])
         tags["mlflow.source.name"] = f"stages/{stage}.py"

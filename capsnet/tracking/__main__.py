@@ -7,20 +7,16 @@ before a stage runs. Artifacts are then found beside the database again.
 if not __package__:
     raise SystemExit("this is no script: run `python -m capsnet.tracking` in the repository root")
 
-import os
 import sys
 
 from capsnet import program_parser
-from capsnet.tracking.store import ENVIRONMENT, first_line, open_experiment, tracking_uri
+from capsnet.tracking.store import first_line, open_experiment, tracking_uri
 
 
 def main() -> None:
     program_parser(__spec__.name, __doc__).parse_args()
-    os.environ.update(ENVIRONMENT | os.environ)
-    import mlflow
-
     try:
-        open_experiment(mlflow, tracking_uri())
+        open_experiment()
     except Exception as error:  # a library's: of the file system, SQLite or the server
         sys.exit(f"tracking: {tracking_uri()}: {first_line(error)}")
     print(f"{tracking_uri()} is up to date")

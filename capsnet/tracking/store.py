@@ -1,11 +1,13 @@
 """Where MLflow logs: a server, or a SQLite file in the repository."""
 
+import logging
 import os
 import sqlite3
 import sys
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = "capsnet"
@@ -36,8 +38,14 @@ def tracking_uri() -> str:
     return f"{scheme}:///{root / path}" if scheme.startswith("sqlite") else uri
 
 
-def open_experiment(mlflow: object, uri: str) -> None:
+def open_experiment() -> ModuleType:
     """Log to the experiment `capsnet`. A deleted one, which records no run, is restored."""
+    os.environ.update(ENVIRONMENT | os.environ)
+    import mlflow
+
+    for name in ("mlflow", "urllib3.connectionpool"):  # the tracker warns, once
+        logging.getLogger(name).setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
+    uri = tracking_uri()
     mlflow.set_tracking_uri(uri)
     if uri.startswith("sqlite"):
         open_store(mlflow.MlflowClient, Path(uri.partition(":///")[2]))
@@ -47,6 +55,7 @@ def open_experiment(mlflow: object, uri: str) -> None:
         client.restore_experiment(found.experiment_id)
         print(f"mlflow: restored the deleted experiment {EXPERIMENT}", file=sys.stderr)
     mlflow.set_experiment(EXPERIMENT)
+    return mlflow
 
 
 def open_store(client_class: type, database: Path) -> None:

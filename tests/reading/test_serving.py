@@ -25,7 +25,8 @@ from capsnet.nn.convnet import ConvNet
 from capsnet.reading import serving
 from capsnet.reading.handwriting import read_handwriting
 from capsnet.reading.recognition import answer, load_reader, read
-from capsnet.tracking import ANSWER, ENVIRONMENT, track
+from capsnet.tracking import ANSWER, track
+from capsnet.tracking.store import ENVIRONMENT
 
 SIZES = {"image_size": 36, "conv_channels": 4, "primary_types": 2, "decoder_sizes": [8]}
 

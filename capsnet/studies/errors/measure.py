@@ -61,7 +61,6 @@ def confusion_table(
 def study(evaluator: Evaluator, predictions: Predictions, config: RunConfig) -> Measured:
     """Errors by group, the confusion matrix, and the first examples one by one."""
     listed = pd.DataFrame({"right": predictions.correct[:LISTED].int()})
-    tables, classes = {}, evaluator.digits.classes
-    for name, table in (("errors", error_table), ("confusion", confusion_table)):
-        tables[name] = table(predictions, classes)
-    return Measured(tables | {"examples": listed})
+    classes = evaluator.digits.classes
+    tables = {"errors": error_table(predictions, classes), "examples": listed}
+    return Measured(tables | {"confusion": confusion_table(predictions, classes)})

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from capsnet.config import RunConfig
-from capsnet.studies.perturbation.effects import SAME_SHAPE, TONES, clearest
+from capsnet.studies.perturbation.effects import SAME_SHAPE, TONES, clearest, strongest
 from capsnet.studies.results import Results, Section
 
 PAPER_MEASURES = {  # unit; "%" is relative to the unperturbed digit
@@ -31,7 +31,7 @@ def overview(results: Results, config: RunConfig) -> str:
 def effects(results: Results, config: RunConfig) -> str:
     table = results.tables["perturbation"]
     clear = table[table["significant"].astype(bool)]
-    named, each = strongest(table), clear["measure"].value_counts()
+    named, each = strongest(table, DIMENSION), clear["measure"].value_counts()
     counts = ", ".join(
         f"{name.replace('_', ' ')} by {each[name]}"
         for name in table["measure"].unique()
@@ -61,7 +61,7 @@ def two_sigma_overview(results: Results, config: RunConfig) -> str:
         return "There is one capsule of each digit, so its standard deviation is unknown."
     times = config.perturb.range / sigma.median()
     beyond = "most" if times > 4 else "part" if times > 2.5 else "little"
-    named = strongest(table)
+    named = strongest(table, DIMENSION)
     centre = named["measure"].isin(["horizontal_centre", "vertical_centre"])
     moves = centre & (named["shape_overlap"] >= SAME_SHAPE)
     sentence = (
@@ -86,12 +86,6 @@ def tones(table: pd.DataFrame) -> bool:
 
 def count(table: pd.DataFrame) -> int:
     return len(table.drop_duplicates(DIMENSION))
-
-
-def strongest(table: pd.DataFrame) -> pd.DataFrame:
-    """For each dimension with a significant effect, the row with the largest."""
-    clear = table[table["significant"].astype(bool) & table["effect"].notna()]
-    return clear.loc[clear["effect"].abs().groupby([clear[key] for key in DIMENSION]).idxmax()]
 
 
 def largest(table: pd.DataFrame) -> str:

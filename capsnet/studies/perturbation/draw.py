@@ -37,7 +37,7 @@ def sweeps(
     head = LINE + GAP
     height, width = rows[0].shape[-2:]
     room = canvas.WIDTH - 2 * canvas.MARGIN - LEFT
-    scale = canvas.largest_scale(width, len(values), room=room, largest=largest)
+    scale = int(np.clip((room // len(values) - GAP) // width, 1, largest))
     across, down = scale * width + GAP, scale * height + GAP
     note = f"Columns: {added} added to the dimension"
     note += "; framed: unperturbed. " if np.isclose(values, 0).any() else ". "

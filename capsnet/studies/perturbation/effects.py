@@ -111,7 +111,7 @@ def effect_table(sweeps: dict[int, Sweep]) -> pd.DataFrame:
     effects = effects.sort_values(["digit", "dimension", "order"], ignore_index=True)
     typical = np.sqrt(effects["change"].pow(2).groupby(effects["measure"]).transform("mean"))
     effects["effect"] = effects["change"] / typical.where(typical > 0)
-    best = _largest(effects, ["digit", "dimension"])
+    best = strongest(effects, ["digit", "dimension"])
     names = {(row["digit"], row["dimension"]): effect_words(row) for _, row in best.iterrows()}
     keys = zip(effects["digit"], effects["dimension"], strict=True)
     return effects.assign(name=[names.get(key, "none") for key in keys])[COLUMNS]
@@ -149,7 +149,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return np.where(count > 0, np.nansum(values, axis=0) / np.maximum(count, 1), np.nan)
 
 
-def _largest(effects: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+def strongest(effects: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """The row with the largest significant effect in each group that has one."""
     clear = effects[effects["significant"].astype(bool) & effects["effect"].notna()]
     return clear.loc[clear["effect"].abs().groupby([clear[name] for name in by]).idxmax()]
@@ -158,7 +158,7 @@ def _largest(effects: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def clearest(effects: pd.DataFrame) -> pd.DataFrame:
     """The row with the largest significant effect on each measure, in the table's order."""
     order = list(effects["measure"].unique())
-    return _largest(effects, ["measure"]).sort_values("measure", key=lambda m: m.map(order.index))
+    return strongest(effects, ["measure"]).sort_values("measure", key=lambda m: m.map(order.index))
 
 
 def effect_words(row: pd.Series) -> str:

@@ -10,8 +10,21 @@ from capsnet.plots.pictures import Column, cut, in_color, picture_columns
 from capsnet.studies.reconstructions.measure import Reconstruction
 from capsnet.studies.registry import Measured
 
-Names = Sequence[str]
 COLORS = {"correct": INK, "wrong": ORANGE, "neither": PURPLE}
+NOTES = {  # of the cases in a figure of one digit, and in one of two
+    1: {
+        "": "True, read and drawn digit: label l, prediction p and reconstruction target r of the "
+        "paper's Figure 3.",
+        "wrong": " Orange: read wrongly, drawn from the capsules of both digits.",
+    },
+    2: {
+        "": "True: labels, L in the paper's Figure 5. Read: predictions. Drawn: decoded classes, "
+        "R.",
+        "wrong": " Orange: the wrong predictions are drawn, P.",
+        "neither": " Purple: a digit is drawn that is neither true nor read, *; it should be "
+        "empty.",
+    },
+}
 
 
 def heading(one: Reconstruction, classes: Sequence[str] = TEN_DIGITS) -> str:
@@ -22,53 +35,31 @@ def heading(one: Reconstruction, classes: Sequence[str] = TEN_DIGITS) -> str:
     )
 
 
-def single(
-    examples: Sequence[Reconstruction],
-    path: Path,
-    *,
-    title: str,
-    classes: Sequence[str] = TEN_DIGITS,
-) -> None:
-    """Figure 3: each image above its reconstruction; failures below."""
-    columns = []
+def reconstructions(
+    examples: Sequence[Reconstruction], path: Path, *, title: str,
+    classes: Sequence[str] = TEN_DIGITS
+) -> None:  # fmt: skip
+    """Each image above its reconstruction, Figure 3, or above both true digits and both
+    reconstructions in two colours, Figure 5; failures below.
+    """
+    columns, names, key = [], ["input", "recon-\nstruction"], None
+    single, cases = len(examples[0].labels) == 1, {"", *(one.case for one in examples)}
+    if not single:
+        names, key = ["input", "true\ndigits", "recon-\nstructions"], color_key()
     for one in examples:
-        pictures, group = in_color([one.image, one.reconstructions[0]]), int(one.case == "wrong")
-        columns.append(Column(heading(one, classes), COLORS[one.case], group, pictures))
-    note = "True, read and drawn digit: label l, prediction p and reconstruction target r of the "
-    note += "paper's Figure 3."
-    if any(column.group for column in columns):
-        note += " Orange: read wrongly, drawn from the capsules of both digits."
-    picture_columns(columns, path, names=["input", "recon-\nstruction"], title=title, note=note)
-
-
-def overlaid(
-    examples: Sequence[Reconstruction],
-    path: Path,
-    *,
-    title: str,
-    classes: Sequence[str] = TEN_DIGITS,
-) -> None:
-    """Figure 5: each image above its two sources and its two reconstructions, in two colours."""
-    columns, cases = [], {one.case for one in examples}
-    for one in examples:
-        pictures = [*in_color([one.image]), overlay(one.sources), overlay(one.reconstructions)]
+        pictures = in_color([one.image, one.reconstructions[0]][: 1 + single])
+        pictures += [] if single else [overlay(one.sources), overlay(one.reconstructions)]
         group = list(COLORS).index(one.case)
         columns.append(Column(heading(one, classes), COLORS[one.case], group, pictures))
-    note = "True: labels, L in the paper's Figure 5. Read: predictions. Drawn: decoded classes, R."
-    if "wrong" in cases:
-        note += " Orange: the wrong predictions are drawn, P."
-    if "neither" in cases:
-        note += " Purple: a digit is drawn that is neither true nor read, *; it should be empty."
-    names = ["input", "true\ndigits", "recon-\nstructions"]
-    picture_columns(columns, path, names=names, title=title, note=note, key=color_key())
+    note = "".join(text for case, text in NOTES[2 - single].items() if case in cases)
+    picture_columns(columns, path, names=names, title=title, note=note, key=key)
 
 
 def draw(found: Measured, folder: Path, config: RunConfig) -> None:
-    path = folder / "figures" / "reconstructions.png"
     if found.pictures is None:
         return
-    if config.task.num_digits == 1:
-        figure, title = single, f"{config.title}: test digits and reconstructions"
-    else:
-        figure, title = overlaid, f"{config.title}: both digits reconstructed"
-    figure(found.pictures, path, title=title, classes=found.classes)
+    what = "test digits and reconstructions"
+    if config.task.num_digits > 1:
+        what = "both digits reconstructed"
+    path, title = folder / "figures" / "reconstructions.png", f"{config.title}: {what}"
+    reconstructions(found.pictures, path, title=title, classes=found.classes)
