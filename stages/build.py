@@ -12,13 +12,8 @@ from tqdm import tqdm
 
 from capsnet.checkpoint import save
 from capsnet.config import RunConfig
-from capsnet.data.batches import (
-    Batch,
-    compose_batch,
-    evaluation_batches,
-    seeded_generator,
-    training_draws,
-)
+from capsnet.data import batches
+from capsnet.data.batches import Batch
 from capsnet.data.mnist import Digits, load_digits, split_validation, stratified_subset
 from capsnet.learning.device import allow_tf32, choose_dtype, keep_freed_memory, limit_threads
 from capsnet.learning.distributed import Distributed
@@ -53,10 +48,10 @@ class Training:
         self.arguments = config.arguments | images.arguments()
         fraction, drawn = config.data.validation_fraction, config.evaluate.seed
         self.digits, self.validation = split_validation(
-            images.to(device), fraction, seeded_generator("validation", drawn)
+            images.to(device), fraction, batches.seeded_generator("validation", drawn)
         )
         if config.data.training_digits is not None:
-            drawn = seeded_generator("training digits", config.seed)
+            drawn = batches.seeded_generator("training digits", config.seed)
             self.digits = stratified_subset(self.digits, config.data.training_digits, drawn)
         kinds = len(self.validation.labels.unique())
         if 0 < kinds < config.task.num_digits:
@@ -74,7 +69,7 @@ class Training:
         self.trainer = Trainer(
             model,
             make_adam(model, config),
-            compose=partial(compose_batch, self.digits, image_size=config.task.image_size),
+            compose=partial(batches.compose_batch, self.digits, image_size=config.task.image_size),
             compute_losses=make_losses(config),
             learning_rate=make_schedule(config, self.num_steps),
             dtype=dtype,
@@ -87,7 +82,7 @@ class Training:
         self.resumed_after = self.trainer.progress.step
         if not distributed.first:  # other random numbers for other images: of dropout
             key = config.seed, distributed.rank, self.resumed_after
-            torch.manual_seed(seeded_generator(*key).initial_seed())
+            torch.manual_seed(batches.seeded_generator(*key).initial_seed())
 
     def records(self) -> Iterator[LogRecord]:
         """Train to the end, or to the error to stop at, and yield the new log records. Progress is
@@ -98,7 +93,7 @@ class Training:
         bar = {"total": self.num_steps, "initial": self.resumed_after, "leave": False}
         bar |= {"unit": " images", "unit_scale": task.batch_size}
         steps = range(self.resumed_after, self.num_steps)
-        draws = training_draws(
+        draws = batches.training_draws(
             self.digits,
             tqdm(steps, config.name, disable=not (shown and terminal), **bar),
             seed=config.seed,
@@ -139,7 +134,8 @@ class Training:
         """Fixed examples of the digits, made as the test is; none without digits."""
         if len(digits) == 0:
             return iter(())
-        return evaluation_batches(digits, num_examples=num_examples, **protocol(self.config))
+        of = protocol(self.config)
+        return batches.evaluation_batches(digits, num_examples=num_examples, **of)
 
     def _interval_examples(self, digits: Digits, last: bool) -> Iterator[Batch]:
         """Use as many examples as there are validation digits for the last record and for early

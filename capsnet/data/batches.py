@@ -12,15 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from capsnet.data import multimnist
 from capsnet.data.mnist import Digits
-from capsnet.data.multimnist import (
-    Classes,
-    draw_evenly,
-    draw_partners,
-    draw_shifts,
-    place,
-    sort_classes,
-)
 from capsnet.data.transforms import draw_distortions
 
 EVALUATION_BLOCK = 1000  # examples drawn together; the test pairs depend on it
@@ -64,12 +57,12 @@ def training_draws(
     Each epoch has every digit once as the first digit, in a new order. With `balance` all digits
     are drawn, each class with the same probability.
     """
-    classes = sort_classes(digits.labels)
+    classes = multimnist.sort_classes(digits.labels)
     for step in steps:
         base = epoch_order(len(digits), step * batch_size, batch_size, seed)
         generator = seeded_generator("batch", seed, step)
         if balance:
-            index = draw_evenly(classes, batch_size, num_digits, generator)
+            index = multimnist.draw_evenly(classes, batch_size, num_digits, generator)
         else:
             index = _with_partners(classes, base, num_digits, generator)
         draws = _with_shifts(index, max_shift, generator)
@@ -82,7 +75,7 @@ def compose_batch(digits: Digits, draws: Tensor, *, image_size: int) -> Batch:
     """Make the batch of `draws` int64 [b, k, 3 or more], on the device of the digits."""
     distortions = draws[..., 3:] if draws.shape[-1] > 3 else None
     positions = draws[..., 0], draws[..., 1:3]
-    canvases, sources, labels = place(
+    canvases, sources, labels = multimnist.place(
         digits.images, digits.labels, *positions, image_size, distortions, digits.about.combine
     )
     size = len(labels), len(digits.classes)
@@ -115,7 +108,7 @@ def evaluation_batches(
     are drawn whole, each from a generator seeded by its position, so `batch_size` and
     `num_examples` change no example. On other devices than CPUs a batch is a whole block.
     """
-    classes = sort_classes(digits.labels)
+    classes = multimnist.sort_classes(digits.labels)
     if digits.images.device.type != "cpu":
         batch_size = EVALUATION_BLOCK
     for block in range(0, num_examples, EVALUATION_BLOCK):
@@ -146,10 +139,11 @@ def _epoch(num_digits: int, epoch: int, seed: int) -> Tensor:
     return torch.randperm(num_digits, generator=seeded_generator("epoch", seed, epoch))
 
 
-def _with_partners(classes: Classes, base: Tensor, num_digits: int, generator: Generator) -> Tensor:
-    others = [draw_partners(classes, base, generator) for _ in range(num_digits - 1)]
+def _with_partners(classes, base: Tensor, num_digits: int, generator: Generator) -> Tensor:
+    others = [multimnist.draw_partners(classes, base, generator) for _ in range(num_digits - 1)]
     return torch.stack([base, *others], dim=1)
 
 
 def _with_shifts(index: Tensor, max_shift: int, generator: Generator) -> Tensor:
-    return torch.cat([index.unsqueeze(-1), draw_shifts(index, max_shift, generator)], dim=-1)
+    shifts = multimnist.draw_shifts(index, max_shift, generator)
+    return torch.cat([index.unsqueeze(-1), shifts], dim=-1)

@@ -32,6 +32,9 @@ class PredictAndDecode(nn.Module):
 class TrainingStep:
     """One step: compose the batch, forward, backward, update.
 
+    compose: draws -> batch. compute_losses: prediction, reconstructions, batch -> losses; the
+    decoder sees the capsules of the true labels. dtype: bfloat16 means autocast.
+
     The losses, times the number of images, are added to `loss_sums`, float64 [3] on the device.
 
     After `capture_after` the step is captured as a CUDA graph and replayed: the host launches one
@@ -46,7 +49,7 @@ class TrainingStep:
         *,
         compose: Callable[[Tensor], Batch],
         compute_losses: ComputeLosses,
-        dtype: torch.dtype,
+        dtype: torch.dtype = torch.float32,
         distributed: Distributed = SINGLE_PROCESS,
     ) -> None:
         self.network = distributed.wrap_ddp(PredictAndDecode(model))

@@ -11,9 +11,8 @@ from torch.optim import Optimizer
 
 from capsnet.data.batches import Batch
 from capsnet.learning.device import autocast
-from capsnet.learning.distributed import SINGLE_PROCESS, Distributed
 from capsnet.learning.log import LogRecord
-from capsnet.learning.step import ComputeLosses, TrainingStep, check_finite, set_learning_rate
+from capsnet.learning.step import TrainingStep, check_finite, set_learning_rate
 from capsnet.metrics import exact_match
 
 UNREAD_STEPS = 1000  # at most, before the losses are read from a device
@@ -35,11 +34,9 @@ class Progress:
 class Trainer:
     """Train a network: `fit` yields a log record at the end of each interval.
 
-    compose: draws -> batch. compute_losses: prediction, reconstructions, batch -> losses; the
-    decoder sees the capsules of the true labels. learning_rate: step, counted from 0 -> rate.
-    dtype: bfloat16 means autocast. With several processes each takes a shard of every batch, and
-    all yield the same records. cuda_graph: replay the step as a CUDA graph, see `TrainingStep`;
-    `warn` gets one line if the capture fails.
+    learning_rate: step, counted from 0 -> rate. cuda_graph: replay the step as a CUDA graph; `warn`
+    gets one line if the capture fails. step: arguments of `TrainingStep`. With several processes
+    each takes a shard of every batch, and all yield the same records.
 
     `progress` and `history`, the log records so far, belong to the state of a training.
     """
@@ -49,25 +46,15 @@ class Trainer:
         model: nn.Module,
         optimizer: Optimizer,
         *,
-        compose: Callable[[Tensor], Batch],
-        compute_losses: ComputeLosses,
         learning_rate: Callable[[int], float],
-        dtype: torch.dtype = torch.float32,
-        distributed: Distributed = SINGLE_PROCESS,
         cuda_graph: bool = False,
         warn: Callable[[str], None] = print,
+        **step: object,
     ) -> None:
         self.model, self.optimizer, self.learning_rate = model, optimizer, learning_rate
-        self.dtype, self.distributed = dtype, distributed
         self.progress, self.history = Progress(), []
-        self.train_step = TrainingStep(
-            model,
-            optimizer,
-            compose=compose,
-            compute_losses=compute_losses,
-            dtype=dtype,
-            distributed=distributed,
-        )
+        self.train_step = TrainingStep(model, optimizer, **step)
+        self.dtype, self.distributed = self.train_step.dtype, self.train_step.distributed
         self.loss_sums = self.train_step.loss_sums
         if cuda_graph:
             self.train_step.capture_after(WARM_UP_STEPS, warn)

@@ -7,18 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from capsnet.plots.canvas import (
-    GAP,
-    GREY,
-    LINE,
-    MARGIN,
-    ORANGE,
-    SHEET_WIDTH,
-    frame,
-    sheet,
-    shown,
-    tile,
-)
+from capsnet.plots import canvas
+from capsnet.plots.canvas import GAP, GREY, LINE, ORANGE
 
 MOST_COLUMNS = 8
 MOST_WIDTH = 150  # pixels, of a picture
@@ -38,7 +28,7 @@ class Column(NamedTuple):
 
 def in_color(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Pictures [h, w] as they are, [3, h, w] as [h, w, 3]."""
-    return [shown(each) if each.ndim == 3 else each for each in pictures]
+    return [canvas.shown(each) if each.ndim == 3 else each for each in pictures]
 
 
 def cut(text: str) -> str:
@@ -48,7 +38,8 @@ def cut(text: str) -> str:
 
 def notice(path: Path, *, title: str, note: str) -> None:
     """Write a text in place of a figure that does not exist for this network."""
-    with sheet(path, title=title, note=note, width=SHEET_WIDTH - 2 * MARGIN, height=0):
+    width = canvas.SHEET_WIDTH - 2 * canvas.MARGIN
+    with canvas.sheet(path, title=title, note=note, width=width, height=0):
         pass
 
 
@@ -58,8 +49,8 @@ def picture_columns(
 ) -> None:  # fmt: skip
     """Draw columns, sorted by group, in bands.
 
-    `names` label the rows of pictures, `key` the colours. `framed` puts a frame around the last
-    picture of each orange column. Raises ValueError without columns.
+    `names` label the rows of pictures, `key` the colours. `framed` frames the last picture of each
+    orange column. Raises ValueError without columns.
     """
     if not columns:
         raise ValueError(f"{path}: no examples to draw, but the figure needs at least one")
@@ -76,7 +67,7 @@ def picture_columns(
     head = LINE * (1 + columns[0].heading.count("\n"))
     band_height = head + len(names) * down + 2 * GAP
     size = {"width": LEFT + max(map(len, bands)) * across, "height": len(bands) * band_height}
-    with sheet(path, title=title, note=note, key=key, **size) as axes:
+    with canvas.sheet(path, title=title, note=note, key=key, **size) as axes:
         for number, band in enumerate(bands):
             top = number * band_height + head
             for place, name in enumerate(names):
@@ -87,7 +78,7 @@ def picture_columns(
                 center = x + scale * width / 2
                 axes.text(center, top - GAP, column.heading, color=column.color, **style)
                 for row, picture in enumerate(column.pictures):
-                    tile(axes, picture, x, top + row * down, scale)
+                    canvas.tile(axes, picture, x, top + row * down, scale)
                 if framed and column.color == ORANGE:
                     corner = (x, top + (len(names) - 1) * down)
-                    frame(axes, corner, scale * width, scale * height, ORANGE)
+                    canvas.frame(axes, corner, scale * width, scale * height, ORANGE)

@@ -10,17 +10,7 @@ from itertools import starmap
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import (
-    binary_erosion,
-    find_objects,
-    gaussian_filter,
-    grey_closing,
-    grey_opening,
-    label,
-    maximum_filter,
-    mean,
-    sum_labels,
-)
+from scipy import ndimage as ndi
 from skimage.filters.rank import median
 
 FAINT = 0.1  # of full ink: fainter pixels do not count in the box around the ink
@@ -84,9 +74,9 @@ def ink_on_local_paper(grey: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarra
     For each width of WIDEST: a narrow window follows narrow shadows, a wide one fills wide strokes.
     """
     side = max(grey.shape)
-    smooth = gaussian_filter(grey, BLUR * side)
+    smooth = ndi.gaussian_filter(grey, BLUR * side)
     for width in WIDEST:
-        paper = grey_closing(smooth, odd(width * side)) + GLARE
+        paper = ndi.grey_closing(smooth, odd(width * side)) + GLARE
         yield above_grain(1 - (grey + GLARE) / paper), above_grain(1 - (smooth + GLARE) / paper)
 
 
@@ -102,8 +92,8 @@ def strokes_are_dark(grey: np.ndarray) -> bool:
     side = max(small.shape)
     paper = median((255 * small).astype(np.uint8), np.ones((odd(side / 2),) * 2)) / 255
     window = odd(WIDEST[0] * 2 * side)
-    dark = np.minimum(grey_closing(small, window) - small, paper - small).clip(0)
-    light = np.minimum(small - grey_opening(small, window), small - paper).clip(0)
+    dark = np.minimum(ndi.grey_closing(small, window) - small, paper - small).clip(0)
+    light = np.minimum(small - ndi.grey_opening(small, window), small - paper).clip(0)
     return bool(np.square(dark).sum() >= np.square(light).sum())
 
 
@@ -123,14 +113,14 @@ def inner_marks(ink: np.ndarray, smooth: np.ndarray) -> np.ndarray | None:
         return None
     strokes = smooth > STROKE * full_ink(smooth)
     strokes &= ~printed_lines(strokes)
-    marks, _ = label(strokes, TOUCHING)
-    boxes = find_objects(marks)
+    marks, _ = ndi.label(strokes, TOUCHING)
+    boxes = ndi.find_objects(marks)
     at_edge = np.array([touches(box, ink.shape) for box in boxes], dtype=bool)
     sizes = np.array([longer_side(box) for box in boxes])
     inner = np.flatnonzero(~at_edge)
     if not len(inner) or sizes[inner].max() < LEAST_MARK * max(ink.shape):
         return None
-    strength = mean(ink, marks, np.arange(1, len(boxes) + 1)) / full_ink(ink)
+    strength = ndi.mean(ink, marks, np.arange(1, len(boxes) + 1)) / full_ink(ink)
     rivals = at_edge & (RIVAL * sizes > sizes[inner].max()) & (strength > RIVAL)
     corners = marks[CORNERS]
     if any(n + 1 not in corners and not spans(boxes[n], ink.shape) for n in np.flatnonzero(rivals)):
@@ -145,9 +135,9 @@ def printed_lines(strokes: np.ndarray) -> np.ndarray:
     for along, length in ((1, strokes.shape[1]), (0, strokes.shape[0])):
         across, gap = [1, 1], [3, 3]
         across[1 - along], gap[along] = max(3, round(LINE * side) + 1), odd(GAP * side)
-        thin = strokes & ~grey_opening(strokes.view(np.uint8), across).astype(bool)
-        lines, _ = label(maximum_filter(thin, gap))
-        spans = [(box[along].start, box[along].stop) for box in find_objects(lines)]
+        thin = strokes & ~ndi.grey_opening(strokes.view(np.uint8), across).astype(bool)
+        lines, _ = ndi.label(ndi.maximum_filter(thin, gap))
+        spans = [(box[along].start, box[along].stop) for box in ndi.find_objects(lines)]
         printed = [
             stop - start >= (GAP * 2 if start == 0 or stop == length else LEAST_SPAN) * length
             for start, stop in spans
@@ -158,11 +148,11 @@ def printed_lines(strokes: np.ndarray) -> np.ndarray:
 
 def group(strokes: np.ndarray) -> tuple[np.ndarray, list[tuple[slice, slice]]]:
     """Number the marks, connected or close strokes: [h, w], 0 for paper; and the box of each."""
-    connected, _ = label(strokes, TOUCHING)
-    size = max(map(longer_side, find_objects(connected)), default=0)
-    near, _ = label(maximum_filter(strokes, (odd(ABOVE * size), odd(BESIDE * size))))
+    connected, _ = ndi.label(strokes, TOUCHING)
+    size = max(map(longer_side, ndi.find_objects(connected)), default=0)
+    near, _ = ndi.label(ndi.maximum_filter(strokes, (odd(ABOVE * size), odd(BESIDE * size))))
     marks = near * strokes
-    return marks, find_objects(marks)
+    return marks, ndi.find_objects(marks)
 
 
 def longer_side(box: tuple[slice, slice]) -> int:
@@ -184,7 +174,7 @@ def choose_marks(ink: np.ndarray, most: int) -> tuple[np.ndarray, str | None]:
     and why it is to be rejected: there are more, or it is a solid shape.
     """
     marks, boxes = group(ink > STROKE)
-    mass = sum_labels(ink, marks, np.arange(1, len(boxes) + 1))
+    mass = ndi.sum_labels(ink, marks, np.arange(1, len(boxes) + 1))
     order = np.argsort(-mass)
     least = RIVAL * longer_side(boxes[order[0]]), RIVAL_MASS * mass[order[0]]
     rivals = [n for n in order if longer_side(boxes[n]) >= least[0] and mass[n] >= least[1]]
@@ -197,12 +187,12 @@ def choose_marks(ink: np.ndarray, most: int) -> tuple[np.ndarray, str | None]:
 
 def stroke_width(strokes: np.ndarray) -> float:
     """Mean width in pixels: twice the area by the length of the outline."""
-    return 2 * strokes.sum() / max(1, (strokes & ~binary_erosion(strokes)).sum())
+    return 2 * strokes.sum() / max(1, (strokes & ~ndi.binary_erosion(strokes)).sum())
 
 
 def only(ink: np.ndarray, marks: np.ndarray) -> np.ndarray:
     """Ink [h, w] of the marks bool [h, w] with their soft edges."""
-    return ink * maximum_filter(marks, odd(4 * BLUR * max(ink.shape)))
+    return ink * ndi.maximum_filter(marks, odd(4 * BLUR * max(ink.shape)))
 
 
 def ink_on_even_paper(grey: np.ndarray) -> np.ndarray:
@@ -225,7 +215,7 @@ def ink_on_even_paper(grey: np.ndarray) -> np.ndarray:
 
 def without_desks(ink: np.ndarray) -> np.ndarray:
     """Drop marks that fill a side of the page, unless it is a digit cut out tightly."""
-    marks, _ = label(ink > STROKE, TOUCHING)
+    marks, _ = ndi.label(ink > STROKE, TOUCHING)
     sides = [marks[0], marks[-1], marks[:, 0], marks[:, -1]]
     for number in set(np.concatenate(sides)) - {0}:
         filled = sum((side == number).mean() > 0.95 for side in sides)
@@ -236,7 +226,7 @@ def without_desks(ink: np.ndarray) -> np.ndarray:
 
 def without_specks(ink: np.ndarray) -> np.ndarray:
     """Drop small stains, which would enlarge the box around the digits."""
-    stains, _ = label(ink > FAINT, TOUCHING)
+    stains, _ = ndi.label(ink > FAINT, TOUCHING)
     mass = np.bincount(stains.ravel(), weights=ink.ravel())
     kept = mass >= SPECK * mass[1:].max(initial=0)
     kept[0] = True  # the paper and the faint edges of strokes

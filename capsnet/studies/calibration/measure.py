@@ -75,15 +75,10 @@ def count_table(evaluator: Evaluator, num_examples: int) -> pd.DataFrame:
     )
     generator, size = seeded_generator("scramble", evaluator.seed), evaluator.image_size
     tile = min((n for n in range(1, size + 1) if size % n == 0), key=lambda n: abs(n - TILE))
-    shown = {
-        "nothing": (0, [torch.zeros_like(one[0][:1])]),
-        "a digit in shuffled tiles": (
-            0,
-            [scramble(i, tile=tile, generator=generator) for i in one],
-        ),
-        "one digit": (1, one),
-        "two digits": (2, two),
-    }
+    scrambled = [scramble(images, tile=tile, generator=generator) for images in one]
+    shown = {"nothing": (0, [torch.zeros_like(one[0][:1])])}
+    shown |= {"a digit in shuffled tiles": (0, scrambled)}
+    shown |= {"one digit": (1, one), "two digits": (2, two)}
     rows = []
     for name, (truth, batches) in shown.items():
         predictions = [evaluator.predict(images) for images in batches]

@@ -14,14 +14,8 @@ from capsnet import metrics
 from capsnet.config import RunConfig
 from capsnet.data.mnist import Digits
 from capsnet.learning.evaluation import Evaluator, decode
-from capsnet.studies.perturbation import effects
+from capsnet.studies.perturbation import effects, morphometry
 from capsnet.studies.perturbation.effects import Sweep
-from capsnet.studies.perturbation.morphometry import (
-    bright_on_dark,
-    measure,
-    shape_overlap,
-    tones,
-)
 from capsnet.studies.registry import Measured
 
 NUM_OVERLAID = 20  # examples of a digit that decide whether its shape stays
@@ -83,13 +77,13 @@ def measure_sweep(
     chosen = values[..., measured_values(values.shape[-1])].expand(poses.shape[1], -1)
     images = sweep(model, poses, digit, chosen)  # [n, d, v, (c,) h, w]
     grey = (images.amax(dim=3) if images.ndim == 6 else images).cpu()
-    found = (measure if shapes else tones)(grey.flatten(0, 2).numpy())
+    found = (morphometry.measure if shapes else morphometry.tones)(grey.flatten(0, 2).numpy())
     slopes = {
         name: effects.fit_slopes(measured.reshape(images.shape[:3]), chosen.double().numpy())
         for name, measured in found._asdict().items()
     }
     ends = (grey[:NUM_OVERLAID, :, end].flatten(0, 1).numpy() for end in (0, -1))
-    overlap = pd.DataFrame(shape_overlap(*ends).reshape(-1, poses.shape[1])).mean()
+    overlap = pd.DataFrame(morphometry.shape_overlap(*ends).reshape(-1, poses.shape[1])).mean()
     difference = 100 * relative_change(images).cpu().numpy()
     return Sweep(slopes, chosen[:, -1].numpy(), difference, overlap.to_numpy())
 
@@ -183,7 +177,7 @@ def shows_shapes(digits: Digits) -> bool:
     """Whether the first images show one bright object on dark."""
     images = digits.images[:NUM_JUDGED].float() / 255
     grey = images.amax(dim=1) if images.ndim == 4 else images
-    return bright_on_dark(grey.cpu().numpy())
+    return morphometry.bright_on_dark(grey.cpu().numpy())
 
 
 def study(evaluator: Evaluator, num_examples: int, config: RunConfig) -> Measured:

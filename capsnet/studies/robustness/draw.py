@@ -20,22 +20,20 @@ LINES = [(BLUE, "o-"), (GREEN, "s--"), (PURPLE, "^:"), (INK, "d-.")]
 
 
 class Panel(NamedTuple):
-    """Words in the title, label of the axis, range of affNIST, amounts that the title reports."""
+    """Words in the title, label of the axis, range of affNIST, and the amounts that the title
+    reports, by default the ends of the range.
+    """
 
     words: str
     axis: str
     range: tuple[float, float]
-    named: tuple[float, ...]
+    named: tuple[float, ...] = ()
 
 
 PANELS = {
-    "rotation": Panel(
-        "rotated by 20 degrees", "rotation (degrees, anticlockwise)", (-20, 20), (-20, 20)
-    ),
-    "shear": Panel(
-        "sheared by 0.2", "shear (pixels to the right for each pixel up)", (-0.2, 0.2), (-0.2, 0.2)
-    ),
-    "scale": Panel("scaled by 0.8 or 1.2", "scale", (0.8, 1.2), (0.8, 1.2)),
+    "rotation": Panel("rotated by 20 degrees", "rotation (degrees, anticlockwise)", (-20, 20)),
+    "shear": Panel("sheared by 0.2", "shear (pixels to the right for each pixel up)", (-0.2, 0.2)),
+    "scale": Panel("scaled by 0.8 or 1.2", "scale", (0.8, 1.2)),
     "translation": Panel(
         "4 px from the centre", "distance from the centre (px; affNIST: on 40x40)", (0, 10), (4,)
     ),
@@ -99,7 +97,7 @@ def draw_panel(axes: Axes, rows: dict[str, pd.DataFrame], panel: Panel, zero: fl
 def headline(rows: dict[str, pd.DataFrame], panel: Panel) -> str:
     """Mean error at the amounts of the panel, of the best and of the worst run."""
     found = sorted(
-        (table.loc[table["amount"].isin(panel.named), "error"].mean(), run)
+        (table.loc[table["amount"].isin(panel.named or panel.range), "error"].mean(), run)
         for run, table in rows.items()
     )
     (best, best_run), (worst, worst_run) = found[0], found[-1]
