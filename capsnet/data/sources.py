@@ -102,13 +102,8 @@ def scikit_learn(out: Path, settings: Settings) -> dict[str, Digits]:
 
 
 def folder(out: Path, settings: Settings) -> dict[str, Digits]:
-    return load_folder(
-        Path(settings.folder),
-        image_size=settings.image_size,
-        background=settings.background,
-        test_fraction=settings.test_fraction,
-        skip_broken=settings.skip_broken,
-    )
+    names = ("image_size", "background", "test_fraction", "skip_broken")
+    return load_folder(Path(settings.folder), **{name: getattr(settings, name) for name in names})
 
 
 def from_torchvision(

@@ -50,15 +50,8 @@ class Evaluator(NamedTuple):
 
     def batches(self, num_examples: int) -> Iterator[Batch]:
         """The first examples of the test, the same each time."""
-        return evaluation_batches(
-            self.digits,
-            seed=self.seed,
-            num_examples=num_examples,
-            batch_size=self.batch_size,
-            num_digits=self.num_digits,
-            image_size=self.image_size,
-            max_shift=self.max_shift,
-        )
+        protocol = dict(zip(self._fields[3:], self[3:], strict=True))  # from `seed` on
+        return evaluation_batches(self.digits, num_examples=num_examples, **protocol)
 
     def predict(self, images: Tensor) -> Prediction:
         return predict(self.model, images, self.dtype)

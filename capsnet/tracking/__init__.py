@@ -182,13 +182,7 @@ class Tracker:
             client.log_model_artifact(each.source.removeprefix("models:/"), str(metrics))
 
     @_guarded
-    def _open(
-        self,
-        stage: str,
-        parameters: Mapping[str, object],
-        configuration: Mapping[str, object],
-        checkpoint: Path | None,
-    ) -> None:
+    def _open(self, stage: str, parameters, configuration, checkpoint: Path | None) -> None:
         os.environ.pop("MLFLOW_RUN_ID", None)  # start_run would reopen that run
         self._mlflow = mlflow = open_experiment()
         tags = execution(f"{stage}@{self._run}")
