@@ -27,8 +27,9 @@ class Section(NamedTuple):
     """A topic in a report. A finding takes results and configuration of a run; it returns text."""
 
     heading: str
-    findings: dict[str, Callable[[Results, RunConfig], str]]  # by figure in the run's folder
-    folded: str = ""  # pattern of further figures, folded away
+    findings: tuple[Callable[[Results, RunConfig], str], ...]  # each has the name of its figure
+    folder: str = "figures"  # in the run's folder
+    folded: str = ""  # pattern of further figures there, folded away
     overview: Callable[..., Iterator[str]] | None = None  # of all runs, before their figures
 
 
@@ -56,10 +57,11 @@ def run_figures(
     section: Section, results: Results, config: RunConfig, folder: Path, here: Path
 ) -> Iterator[str]:
     """The figures of a topic that exist in the run's folder, each below its finding."""
-    for file, finding in section.findings.items():
-        if (folder / file).exists():
+    folder = folder / section.folder
+    for finding in section.findings:
+        if (path := folder / f"{finding.__name__}.png").exists():
             yield f"**{config.title}.** {finding(results, config)}"
-            yield picture(f"{results.name}: {Path(file).stem}", folder / file, here)
+            yield picture(f"{results.name}: {path.stem}", path, here)
     folded = sorted(folder.glob(section.folded)) if section.folded else []
     if folded:
         summary = f"{config.title}: the dimensions of each digit (Figure 4)"

@@ -22,4 +22,4 @@ def calibration(results: Results, config: RunConfig) -> str:
     )
 
 
-SECTION = Section("Are lengths probabilities?", {"figures/calibration.png": calibration})
+SECTION = Section("Are lengths probabilities?", (calibration,))

@@ -80,11 +80,4 @@ def group(results: Results, name: str) -> pd.DataFrame:
     return table[table["group"] == name]
 
 
-SECTION = Section(
-    "Where the errors are",
-    {
-        "figures/overlap.png": overlap,
-        "figures/pairs.png": pairs,
-        "figures/confusion.png": confusion,
-    },
-)
+SECTION = Section("Where the errors are", (overlap, pairs, confusion))

@@ -98,12 +98,6 @@ def largest(table: pd.DataFrame) -> str:
     return ", ".join(found) or "none that is visible"
 
 
-SECTION = Section(
-    "What each dimension of a capsule means",
-    {
-        "perturbation/overview.png": overview,
-        "perturbation/effects.png": effects,
-        "perturbation/two_sigma_overview.png": two_sigma_overview,
-    },
-    folded="perturbation/digit_*.png",
-)
+FINDINGS = overview, effects, two_sigma_overview
+HEADING = "What each dimension of a capsule means"
+SECTION = Section(HEADING, FINDINGS, folder="perturbation", folded="digit_*.png")

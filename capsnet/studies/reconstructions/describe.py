@@ -40,4 +40,4 @@ def squared_error(table: pd.DataFrame) -> str:
     )
 
 
-SECTION = Section("What the capsules reconstruct", {"figures/reconstructions.png": reconstructions})
+SECTION = Section("What the capsules reconstruct", (reconstructions,))

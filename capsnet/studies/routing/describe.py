@@ -86,4 +86,4 @@ def votes(results: Results, config: RunConfig) -> str:
     )
 
 
-SECTION = Section("What routing does", {"figures/routing.png": routing, "figures/votes.png": votes})
+SECTION = Section("What routing does", (routing, votes))

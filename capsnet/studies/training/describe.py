@@ -55,4 +55,4 @@ def training(results: Results, config: RunConfig) -> str:
     return sentence
 
 
-SECTION = Section("Training", {"figures/training.png": training}, overview=overview)
+SECTION = Section("Training", (training,), overview=overview)
