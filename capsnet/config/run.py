@@ -1,5 +1,7 @@
 """The resolved configuration of one run."""
 
+from collections.abc import Mapping
+
 from capsnet.config.params import Exponential, OneCycle, Params, Sections
 from capsnet.config.section import Section
 from capsnet.nn.registry import NETWORKS
@@ -68,7 +70,8 @@ class RunConfig(Sections):
 
 
 def resolve(params: Params, run: str) -> RunConfig:
-    """Replace values of the sections by those of the chosen budget, and those by the run's own.
+    """Replace values of the sections by those of the chosen budget, and those by the run's own,
+    which have the same names.
 
     Raises ValueError for an unknown run.
     """
@@ -81,11 +84,10 @@ def resolve(params: Params, run: str) -> RunConfig:
     if NETWORKS[own.network].compact:
         peak, batch_size = budget.compact.peak, budget.compact.batch_size
         examples = budget.compact.training_examples.get(own.task, own.examples)
-    routing = updated(params.routing, iterations=own.iterations)
-    loss = updated(params.loss, reconstruction_weight=own.reconstruction_weight)
-    numbers = params.network.model_dump(exclude_none=True) | budget.network.model_dump(
-        exclude_none=True
-    )
+    changed = own.model_dump(exclude_none=True)
+    routing, loss = updated(params.routing, changed), updated(params.loss, changed)
+    numbers = params.network.model_dump(exclude_none=True)
+    numbers |= budget.network.model_dump(exclude_none=True)
     numbers |= {"image_size": task.image_size, "num_digits": task.digits}
     numbers |= {"num_iterations": routing.iterations, **routing.model_dump()}
     if loss.reconstruction_weight == 0:
@@ -108,24 +110,16 @@ def resolve(params: Params, run: str) -> RunConfig:
             batch_size=own.batch_size or batch_size,
             test_examples=None if task.digits == 1 else budget.test_pairs,
         ),
-        data=updated(
-            params.data,
-            validation_fraction=own.validation_fraction,
-            training_digits=own.training_digits,
-            augment=own.augment,
-        ),
+        data=updated(params.data, changed),
         routing=routing,
         loss=loss,
-        optimizer=updated(
-            updated(params.optimizer, **budget.optimizer.model_dump()), intervals=own.intervals
-        ),
-        learning_rate=updated(budget.learning_rate, peak=peak if own.peak is None else own.peak),
-        train=params.train,
-        evaluate=params.evaluate,
-        perturb=params.perturb,
+        optimizer=updated(params.optimizer, budget.optimizer.model_dump() | changed),
+        learning_rate=updated(budget.learning_rate, {"peak": peak} | changed),
+        **{name: getattr(params, name) for name in ("train", "evaluate", "perturb")},
     )
 
 
-def updated(section: Section, **values: object) -> Section:
-    """A copy with those values that are not None."""
-    return section.model_copy(update={k: v for k, v in values.items() if v is not None})
+def updated(section: Section, values: Mapping[str, object]) -> Section:
+    """A copy with those values that are not None and have the name of one of its fields."""
+    known = {k: v for k, v in values.items() if v is not None and k in type(section).model_fields}
+    return section.model_copy(update=known)
