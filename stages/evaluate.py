@@ -13,16 +13,13 @@ from contextlib import nullcontext
 
 import pandas as pd
 
-from capsnet.config import RunConfig
 from capsnet.files import file_md5, write_json
 from capsnet.learning.device import choose_device
 from capsnet.learning.distributed import init_distributed
-from capsnet.learning.evaluation import Evaluator, Predictions
-from capsnet.paths import RunPaths
 from capsnet.plots.canvas import NOUN
 from capsnet.studies.errors.measure import headline
 from capsnet.studies.registry import STUDIES, Measured, measure, part
-from capsnet.tracking import Tracker, track
+from capsnet.tracking import track
 from stages.build import make_evaluator
 from stages.command import configuration, run, run_parser
 
@@ -36,56 +33,47 @@ def main() -> None:
     parser.add_argument("--no-figures", action="store_true", help="write the tables only")
     arguments = parser.parse_args()
     config, paths = configuration(arguments)
-    device = choose_device()
+    device, out = choose_device(), arguments.out or paths.reports
     with init_distributed(device) as distributed:
         distributed.agree(f"networks in {paths.model}", file_md5(paths.model))
         log = track("evaluate", config.name, **config.logged(), checkpoint=paths.model)
         with log if distributed.first else nullcontext() as tracker:
             evaluator = make_evaluator(config, paths.model, paths.digits, device)
+            NOUN.set(evaluator.digits.about.noun)
             count = config.task.test_examples or len(evaluator.digits)
             if distributed.first:
                 print(f"{config.name}: testing on {count:,} examples", flush=True)
             predictions = evaluator.evaluate(count, distributed, num_kept=config.study_examples)
-            if distributed.first:
-                evaluate(evaluator, predictions, config, paths, arguments, tracker)
+            if not distributed.first:
+                return
+            numbers, metrics = headline(predictions), out / "metrics.json"
+            tracker.dataset(paths.digits, name=config.source, split="test", num_examples=count)
+            write_json(metrics, {config.budget: {config.name: numbers}})
+            tracker.headline({f"test_{name}": value for name, value in numbers.items()})
+            tracker.artifact(metrics)
+            tracker.tested(metrics, test_error=numbers["error"])
+            interval = f"{numbers['error_low']:.2f} to {numbers['error_high']:.2f}"
+            line = f"test error {numbers['error']:.2f} % ({interval}) of {count:,} examples"
+            if "balanced_accuracy" in numbers:
+                line += f", balanced accuracy {numbers['balanced_accuracy']:.2f} %"
+            print(f"{config.name}: {line}")
+            for topic in arguments.topics:
+                print(f"{config.name}: evaluating {topic}", flush=True)
+                if STUDIES[topic].stage == "evaluate":
+                    found = measure(topic, evaluator, predictions, config, out=out, tracker=tracker)
+                elif not arguments.no_figures:  # measured in training
+                    found = Measured({"training": pd.read_csv(paths.curve)})
+                if STUDIES[topic].shown and not arguments.no_figures:
+                    part(topic, "draw").draw(found, out, config)
+            if (out / "figures").exists():
+                tracker.figures(out / "figures")
 
 
 def topics_of(text: str) -> list[str]:
     """Names with a comma between them."""
-    if unknown := set(text.split(",")).difference(TOPICS):
-        wanted = f"wanted some of {', '.join(TOPICS)}"
-        raise argparse.ArgumentTypeError(f"got {min(unknown)!r}, {wanted}")
+    if wrong := set(text.split(",")).difference(TOPICS):
+        raise argparse.ArgumentTypeError(f"got {min(wrong)!r}, wanted some of {', '.join(TOPICS)}")
     return text.split(",")
-
-
-def evaluate(
-    evaluator: Evaluator, predictions: Predictions, config: RunConfig, paths: RunPaths,
-    arguments: argparse.Namespace, tracker: Tracker
-) -> None:  # fmt: skip
-    """Write the headline numbers and every topic, and log them."""
-    NOUN.set(evaluator.digits.about.noun)
-    out, numbers = arguments.out or paths.reports, headline(predictions)
-    num_examples = len(predictions.labels)
-    tracker.dataset(paths.digits, name=config.source, split="test", num_examples=num_examples)
-    write_json(out / "metrics.json", {config.budget: {config.name: numbers}})
-    tracker.headline({f"test_{name}": value for name, value in numbers.items()})
-    tracker.artifact(out / "metrics.json")
-    tracker.tested(out / "metrics.json", test_error=numbers["error"])
-    interval = f"{numbers['error_low']:.2f} to {numbers['error_high']:.2f}"
-    line = f"test error {numbers['error']:.2f} % ({interval}) of {num_examples:,} examples"
-    if "balanced_accuracy" in numbers:
-        line += f", balanced accuracy {numbers['balanced_accuracy']:.2f} %"
-    print(f"{config.name}: {line}")
-    for topic in arguments.topics:
-        print(f"{config.name}: evaluating {topic}", flush=True)
-        if STUDIES[topic].stage == "evaluate":
-            found = measure(topic, evaluator, predictions, config, out=out, tracker=tracker)
-        elif not arguments.no_figures:  # measured in training
-            found = Measured({"training": pd.read_csv(paths.curve)})
-        if STUDIES[topic].shown and not arguments.no_figures:
-            part(topic, "draw").draw(found, out, config)
-    if (out / "figures").exists():
-        tracker.figures(out / "figures")
 
 
 if __name__ == "__main__":

@@ -37,10 +37,8 @@ def main() -> None:
                 for _ in Training(config, paths.digits, device, distributed).records():
                     pass
             return
-        with (
-            only_one(states_folder(), paths.model),
-            track("train", config.name, **config.logged()) as tracker,
-        ):
+        log = track("train", config.name, **config.logged())
+        with only_one(states_folder(), paths.model), log as tracker:
             training = Training(config, paths.digits, device, distributed)
             train(training, paths, tracker, study=arguments.study)
 
@@ -55,10 +53,8 @@ def train(training: Training, paths: RunPaths, tracker: Tracker, *, study: bool)
     examples = f"{config.task.training_examples:,} images"
     processes = f"{training.distributed.size} x {device.type}, {trainer.dtype}"
     print(f"{config.name}: {config.network} on {examples}, {processes}\n{HEADER}")
-    network = {
-        "num_parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "multiply_adds": multiply_adds(config.network, training.arguments),
-    }
+    network = {"num_parameters": sum(each.numel() for each in trainer.model.parameters())}
+    network |= {"multiply_adds": multiply_adds(config.network, training.arguments)}
     tracker.parameters(network | {"precision": begun["precision"]})
     for record in chain([*trainer.history], training.records()):  # first those from before
         tqdm.write(record.line())
