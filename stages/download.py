@@ -11,7 +11,6 @@ import shutil
 
 from capsnet import program_parser
 from capsnet.config import load
-from capsnet.config.data import Data
 from capsnet.data.mnist import save_digits
 from capsnet.data.sources import Settings, make
 from capsnet.paths import STUDY_PARAMS, digits_folder
@@ -23,11 +22,15 @@ def main() -> None:
     parser.add_argument("--study", action="store_true", help="the digits of study/params.yaml")
     study = parser.parse_args().study
     params, out = load(override=STUDY_PARAMS if study else None), digits_folder(study=study)
+    chosen = {name: getattr(params.data, name) for name in Settings._fields if name != "local"}
+    if mirror := os.environ.get("MNIST_MIRROR"):
+        chosen["mirrors"] = [mirror]
+    settings = Settings(local=os.environ.get("DATA_MIRROR"), **chosen)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a download that was killed
     partial.mkdir(parents=True)
     try:
-        splits = make(params.source, partial, settings_of(params.data))
+        splits = make(params.source, partial, settings)
         save_digits(partial, splits)
         shutil.rmtree(out, ignore_errors=True)
         os.replace(partial, out)
@@ -37,14 +40,6 @@ def main() -> None:
     classes = f"{len(splits['train'].classes)} classes"
     print(f"{params.source}: {counts} images of {classes} are in {out}")
     print(f"{out} is replaced each time, pictures of your own: docs/data.md")
-
-
-def settings_of(data: Data) -> Settings:
-    """The settings of a data set, with the mirrors that environment variables name."""
-    own = os.environ.get("MNIST_MIRROR")
-    chosen = {name: getattr(data, name) for name in Settings._fields if name != "local"}
-    chosen |= {"mirrors": [own] if own else data.mirrors}
-    return Settings(local=os.environ.get("DATA_MIRROR"), **chosen)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,16 @@ from capsnet.studies.registry import Measured
 LEAST = 5  # examples of a bin that is drawn
 
 
-def calibration(
-    bins: pd.DataFrame, counts: pd.DataFrame, path: Path, *, title: str, trained_on: str, score: str
-) -> None:
-    """Two panels; `trained_on` is "one digit" or "two digits", `score` names the x axes."""
+def draw(found: Measured, folder: Path, config: RunConfig) -> None:
+    bins, counts = found.tables["calibration"], found.tables["counts"]
+    score = "capsule length" if NETWORKS[config.network].gives_lengths else "probability"
+    title = f"{config.title}: calibration, and counting digits"
     note = "Numbers below the curves: examples of each bin. Bars: 95 % intervals."
+    path = folder / "figures" / "calibration.png"
     with canvas.chart(path, height=1100, title=title, note=note) as figure:
         lengths, digits = figure.subplots(1, 2)
         draw_reliability(lengths, bins)
-        draw_counts(digits, counts, trained_on)
+        draw_counts(digits, counts, "one digit" if config.task.num_digits == 1 else "two digits")
         lengths.set(xlabel=f"{score} (mean of a bin)")
         digits.set(xlabel=f"threshold on the {score}")
         for axes in (lengths, digits):
@@ -60,15 +61,3 @@ def draw_counts(axes: Axes, counts: pd.DataFrame, trained_on: str) -> None:
     number = trained_on.split()[0]
     axes.set_title(f"Threshold {THRESHOLD:g}: {trained_on} counted as {number} in {right:.0f} %")
     axes.set(ylabel="images counted correctly (%)", ylim=(0, 104))
-
-
-def draw(found: Measured, folder: Path, config: RunConfig) -> None:
-    lengths = NETWORKS[config.network].gives_lengths
-    calibration(
-        found.tables["calibration"],
-        found.tables["counts"],
-        folder / "figures" / "calibration.png",
-        title=f"{config.title}: calibration, and counting digits",
-        trained_on="one digit" if config.task.num_digits == 1 else "two digits",
-        score="capsule length" if lengths else "probability",
-    )

@@ -16,15 +16,6 @@ ROW = 36  # pixels, least height of a class
 MOST_NUMBERS = 40  # classes, up to which the cells of a matrix have numbers
 
 
-def confusion(
-    counts: np.ndarray, path: Path, *, title: str, names: Sequence[str] = TEN_DIGITS
-) -> None:
-    """Counts [n, n], true class by predicted class; only errors are coloured."""
-    sums = [f"{row.sum() - row[true]:,.0f} of {row.sum():,.0f}" for true, row in enumerate(counts)]
-    labels = ("predicted digit (grey: correct; orange: errors)", "true digit", "errors")
-    heat_map(counts, path, form="{:,.0f}", title=title, labels=labels, sums=sums, names=names)
-
-
 def pair_errors(
     error: np.ndarray, path: Path, *, title: str, names: Sequence[str] = TEN_DIGITS
 ) -> None:
@@ -93,7 +84,10 @@ def draw(found: Measured, folder: Path, config: RunConfig) -> None:
     run, table, folder = config.title, found.tables["errors"], folder / "figures"
     names, cells = found.classes, found.tables["confusion"]["count"].to_numpy()
     counts, title = cells.reshape(len(names), len(names)), f"{run}: confusion matrix"
-    confusion(counts, folder / "confusion.png", title=title, names=names)
+    sums = [f"{row.sum() - row[true]:,.0f} of {row.sum():,.0f}" for true, row in enumerate(counts)]
+    labels = ("predicted digit (grey: correct; orange: errors)", "true digit", "errors")
+    words = {"form": "{:,.0f}", "title": title, "labels": labels, "sums": sums}
+    heat_map(counts, folder / "confusion.png", names=names, **words)
     by_overlap = table[table["group"] == "overlap"]
     if len(by_overlap):
         pairs = table.loc[table["group"] == "pair", "examples"]

@@ -1,7 +1,6 @@
 """Error under rotation, shear, scale and translation, and examples of the random affine test."""
 
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from capsnet.config import RunConfig
-from capsnet.data.archives import TEN_DIGITS
 from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PALE, PURPLE, chart, error_bars
 from capsnet.plots.pictures import Column, cut, in_color, picture_columns
 from capsnet.studies.registry import Measured
@@ -107,28 +105,21 @@ def headline(rows: dict[str, pd.DataFrame], panel: Panel) -> str:
     return "\n".join([f"Error if {panel.words}:", *textwrap.wrap(errors, TITLE_LETTERS)])
 
 
-def transformed(
-    shown: Sequence[np.ndarray], path: Path, *, title: str, classes: Sequence[str] = TEN_DIGITS
-) -> None:
-    """Digits [n, (c,) h, w] above what the network reads; then labels [n] and predictions [n]."""
+def draw(found: Measured, folder: Path, config: RunConfig) -> None:
+    """Digits above what is read: images [n, (c,) h, w], then labels [n] and predictions [n]."""
+    if found.pictures is None:
+        return
+    degrees, share = config.evaluate.affine_degrees, 100 * config.evaluate.affine_translate
+    moved = f"rotated by up to {degrees:g} degrees, shifted by up to {share:g} %"
     columns = []
-    for *pictures, label, prediction in zip(*shown, strict=True):
+    for *pictures, label, prediction in zip(*found.pictures, strict=True):
         color = INK if label == prediction else ORANGE
-        heading = cut(f"true {classes[label]}"), cut(f"read {classes[prediction]}")
-        columns.append(Column("\n".join(heading), color, 0, in_color(pictures)))
+        words = {"true": found.classes[label], "read": found.classes[prediction]}
+        heading = "\n".join(cut(f"{word} {name}") for word, name in words.items())
+        columns.append(Column(heading, color, 0, in_color(pictures)))
     note = "True: label. Read: prediction for the transformed digit."
     if any(column.color == ORANGE for column in columns):
         note += " Framed in orange: read wrongly."
+    path, title = folder / "figures" / "affine.png", f"{config.title}: {moved}"
     names = ["original", "trans-\nformed"]
     picture_columns(columns, path, names=names, title=title, note=note, framed=True)
-
-
-def draw(found: Measured, folder: Path, config: RunConfig) -> None:
-    if found.pictures is None:
-        return
-    degrees, share = config.evaluate.affine_degrees, config.evaluate.affine_translate
-    title = (
-        f"{config.title}: rotated by up to {degrees:g} degrees, shifted by up to {100 * share:g} %"
-    )
-    path = folder / "figures" / "affine.png"
-    transformed(found.pictures, path, title=title, classes=found.classes)

@@ -4,11 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from capsnet.config import RunConfig
-from capsnet.data.archives import TEN_DIGITS
 from capsnet.plots import canvas
 from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE
 from capsnet.plots.pictures import Column, cut, in_color, picture_columns
@@ -36,22 +34,21 @@ PANELS = (  # title with values of the first measure, their format, y label, its
 )
 
 
-def routing(
-    table: pd.DataFrame, path: Path, *, title: str, trained: int, num_classes: int = 10
-) -> None:
+def routing(found: Measured, path: Path, *, title: str, trained: int) -> None:
     """Six panels over the iterations; a vertical line at the number of iterations in training."""
-    found = dict(list(table.groupby("measure")))
+    table, num_classes = found.tables["routing"], len(found.classes)
+    measured = dict(list(table.groupby("measure")))
     note = f"Means over {table['examples'].max():,} test examples with 95 % intervals. Dotted: "
     note += f"{trained} iteration{'s' * (trained > 1)}, as trained. Dashed: equal couplings."
     with canvas.chart(path, height=1700, title=title, note=note) as figure:
         panels = list(figure.subplots(3, 2).flat)
         for axes, (words, form, y_label, limit, measures) in zip(panels, PANELS, strict=True):
             for name in measures:
-                rows, (color, label) = found[name], STYLES.get(name, (BLUE, None))
+                rows, (color, label) = measured[name], STYLES.get(name, (BLUE, None))
                 axes.plot(rows["iteration"], rows["value"], "o-", color=color, label=label)
                 band = rows["iteration"], rows["low"], rows["high"]
                 axes.fill_between(*band, color=color, alpha=0.2, lw=0)
-            values = found[measures[0]]["value"].iloc[:trained]
+            values = measured[measures[0]]["value"].iloc[:trained]
             ends = values.iloc[[0, -1]] if trained > 1 else values
             words = words.format(" to ".join(f"{value:{form}}" for value in ends))
             axes.set(title=words, xlabel="iteration", ylabel=y_label, ylim=(0, limit))
@@ -63,9 +60,7 @@ def routing(
         panels[2].axhline(100 / num_classes, color=GREY, ls="--", lw=0.8)  # uniform
 
 
-def votes(
-    examples: Sequence[VoteMaps], path: Path, *, title: str, classes: Sequence[str] = TEN_DIGITS
-) -> None:
+def votes(examples: Sequence[VoteMaps], path: Path, *, title: str, classes: Sequence[str]) -> None:
     """Each image above its true digits and the places of the votes for two digits."""
     single = not examples[0].sources[1].any()
     columns = []
@@ -103,7 +98,6 @@ def draw(found: Measured, folder: Path, config: RunConfig) -> None:
         return
     folder, trained = folder / "figures", config.routing.iterations
     title = f"{config.title}: routing by iteration"
-    counts = {"trained": trained, "num_classes": len(found.classes)}
-    routing(found.tables["routing"], folder / "routing.png", title=title, **counts)
+    routing(found, folder / "routing.png", title=title, trained=trained)
     title = f"{config.title}: where the votes for each digit come from"
     votes(found.pictures, folder / "votes.png", title=title, classes=found.classes)
