@@ -13,7 +13,6 @@ from capsnet import checkpoint
 from capsnet.config import RunConfig
 from capsnet.files import write_text
 from capsnet.learning.device import choose_device
-from capsnet.metrics import Interval
 from capsnet.nn.registry import NETWORKS
 from capsnet.paths import RunPaths, pretrained
 from capsnet.studies.errors.measure import headline
@@ -32,23 +31,20 @@ def main() -> None:
     count = config.task.test_examples or len(evaluator.digits)
     numbers = headline(evaluator.evaluate(count))
     checkpoint.write(out, description | {"test_error": round(numbers["error"], 4)}, half)
-    error = Interval(numbers["error"], numbers["error_low"], numbers["error_high"])
-    write_text(out.with_suffix(".md"), card(config, paths, error, count))
-    print(f"{out.name}: {out.stat().st_size / 1e6:.1f} MB, test error {error.value:.2f} %")
+    write_text(out.with_suffix(".md"), card(config, paths, numbers, count))
+    print(f"{out.name}: {out.stat().st_size / 1e6:.1f} MB, test error {numbers['error']:.2f} %")
 
 
-def card(config: RunConfig, paths: RunPaths, error: Interval, num_examples: int) -> str:
+def card(config: RunConfig, paths: RunPaths, numbers: dict[str, float], count: int) -> str:
     """The card of a published network, as Markdown."""
     record = json.loads((paths.reports / "record.json").read_text())
     single = config.task.num_digits == 1
     examples, wanted = ("digits", "one digit") if single else ("pairs", "two overlapping digits")
     turned = "10 degrees and scales beyond 10 %" if config.data.augment else "a few degrees"
-    shown = (
-        f"{error.value:.2f} % ({error.low:.2f} to {error.high:.2f}) of {num_examples:,} {examples}"
-    )
+    shown = f"{numbers['error']:.2f} % ({numbers['error_low']:.2f} to {numbers['error_high']:.2f})"
     rows = {
         "network": NETWORKS[config.network].title,
-        "test error": f"{shown}, 95 % interval",
+        "test error": f"{shown} of {count:,} {examples}, 95 % interval",
         "trained on": f"MNIST, {record['examples']:,} {examples} shown, shifts of up to "
         f"{config.task.training_shift} px{', rotated, stretched and bent' * config.data.augment}",
         "time": f"{record['seconds'] / 60:.0f} minutes, {record['processor']}, "

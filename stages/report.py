@@ -37,11 +37,10 @@ HOW = """No run here has another one to compare it with. Train one without agree
 def main() -> None:
     program_parser(__spec__.name, __doc__).parse_args()
     params = load()
-    here = reports_folder(params.budget)
-    NOUN.set(DATA_SETS[params.source].noun)
+    here, data = reports_folder(params.budget), DATA_SETS[params.source]
+    NOUN.set(data.noun)
     configs = {name: resolve(params, name) for name in params.runs}
     measured = {name: read_results(here / "runs" / name, TABLES) for name in configs}
-    data = DATA_SETS[params.source]
     title = f"# Results at budget `{params.budget}`, on {data.title}, seed {params.seed}"
     parts = [title, *summary(configs, measured, here)]
     (here / "figures").mkdir(parents=True, exist_ok=True)  # an output, also without a figure
