@@ -117,7 +117,8 @@ class Training:
 
     def save(self, path: Path) -> None:
         """Write the checkpoint."""
-        trainer, few = self.trainer, min(SCORED, 10 * len(self.validation))  # pairs differ
+        trainer = self.trainer
+        few = min(SCORED, 10 * len(self.validation))  # pairs of the same digits differ
         examples = self.examples(self.validation, few)
         save(
             trainer.model,
@@ -134,8 +135,8 @@ class Training:
         """Fixed examples of the digits, made as the test is; none without digits."""
         if len(digits) == 0:
             return iter(())
-        of = protocol(self.config)
-        return batches.evaluation_batches(digits, num_examples=num_examples, **of)
+        settings = protocol(self.config)
+        return batches.evaluation_batches(digits, num_examples=num_examples, **settings)
 
     def _interval_examples(self, digits: Digits, last: bool) -> Iterator[Batch]:
         """Use as many examples as there are validation digits for the last record and for early
