@@ -41,7 +41,9 @@ def load(
 def lines_of(error: Mapping) -> list[str]:
     """The place in the file and the message. Cross-checks of the file name the place themselves."""
     place = ".".join(str(part) for part in error["loc"] if part != "[key]")
-    place = re.sub(r"(learning_rate)\.(one_cycle|exponential)", r"\1", place)  # tags of the union
+    # pydantic's names of the members of a union
+    tags = r"one_cycle|exponential|constrained-int|tuple\[.*\]"
+    place = re.sub(rf"(learning_rate|kernel_size)\.({tags})", r"\1", place)
     lines = error["msg"].removeprefix("Value error, ").splitlines()
     return [f"{place}: {line}" if place else line for line in lines]
 
