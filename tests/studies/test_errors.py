@@ -54,13 +54,11 @@ def test_confusion_table(predictions):
     assert counts.sum() == 4
 
 
-@pytest.mark.parametrize("network", ["capsnet", "compact", "baseline"])
+@pytest.mark.parametrize("network", ["capsnet", "compact"])
 def test_62_classes(network):
     """The letters and digits of EMNIST: lengths, loss, gradients and tables of all of them."""
     torch.manual_seed(0)
-    arguments = dict(image_size=28, num_classes=62)
-    if network != "baseline":
-        arguments |= dict(decoder_sizes=[8], **SMALL[network])
+    arguments = dict(image_size=28, num_classes=62, decoder_sizes=[8], **SMALL[network])
     model, labels = network_class(network)(**arguments), torch.arange(62)[:, None]
     lengths = model(torch.rand(62, 1, 28, 28)).lengths
     loss = classification_loss(network, num_digits=1)(lengths, one_hot(labels[:, 0], 62).float())
