@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch._dynamo  # of the optimizer, once for all forks
 from torch import nn
-from torch.multiprocessing import start_processes
 
 from capsnet.data.batches import evaluation_batches, training_draws
 from capsnet.learning.distributed import Distributed, init_distributed
@@ -24,11 +22,11 @@ def test_a_batch_that_cannot_be_sharded_is_refused():
 
 
 def in_two_processes(function, *arguments) -> None:
-    """Call it with the rank, the arguments and a port. A fresh process would import for seconds."""
+    """Call it with the rank, the arguments and a port."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    start_processes(function, (*arguments, port), nprocs=2, start_method="fork")
+    torch.multiprocessing.spawn(function, (*arguments, port), nprocs=2)
 
 
 def join(rank: int, port: int):

@@ -4,8 +4,10 @@ import hashlib
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 import time
 import urllib.request
@@ -30,31 +32,27 @@ MODEL = {"validation_error": 1.5, "num_digits": 60_000}
 FORK = multiprocessing.get_context("fork")  # a fresh process imports for seconds
 
 
-@pytest.fixture
-def server(tmp_path):
-    """Folder and address of a real server: a fork with the application that MLflow serves."""
-    store, kept = f"sqlite:///{tmp_path}/team.db", str(tmp_path / "kept")
-    settings = {"FILE_STORE": store, "ARTIFACT_DESTINATION": kept, "SERVE_ARTIFACTS": "true"}
-
-    def serve() -> None:
-        sys.stdout = sys.stderr = open(tmp_path / "log", "w", buffering=1)  # noqa: SIM115
-        os.environ |= {f"_MLFLOW_SERVER_{name}": value for name, value in settings.items()}
-        from mlflow.server import app, handlers
-
-        handlers.initialize_backend_stores(store, default_artifact_root="mlflow-artifacts:/")
-        app.run("127.0.0.1", port)
-
+@pytest.fixture(scope="module", autouse=True)
+def server(tmp_path_factory):
+    """Folder, address and process of a real server, which starts while other tests run."""
+    folder = tmp_path_factory.mktemp("server")
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    process = FORK.Process(target=serve)
-    process.start()
-    yield tmp_path, f"http://127.0.0.1:{port}", process
-    process.terminate()
-    process.join()
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", port]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/team.db"]
+    command += ["--artifacts-destination", str(folder / "kept")]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # halves the start
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    yield folder, f"http://127.0.0.1:{port}", process
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def root(tmp_path_factory) -> Path:
+def root(tmp_path_factory, server) -> Path:
     """A repository whose store three processes create at once, after an interrupted creation.
 
     cwd is elsewhere, and nothing of the caller's MLflow or DVC is left.
@@ -328,7 +326,7 @@ def test_a_training_logs_to_a_server(server, root, monkeypatch, capfd):
     for _ in range(600):
         with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
             break
-        assert process.is_alive(), (folder / "log").read_text()
+        assert process.poll() is None, (folder / "log").read_text()
         time.sleep(0.2)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     with track("train", "mnist", parameters=PARAMETERS, configuration=CONFIGURATION) as tracker:
