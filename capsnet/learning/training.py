@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from capsnet.data.batches import Batch
-from capsnet.learning.device import autocast
+from capsnet.learning.evaluation import predict
 from capsnet.learning.log import LogRecord
 from capsnet.learning.step import TrainingStep, check_finite, set_learning_rate
 from capsnet.metrics import exact_match
@@ -117,9 +117,8 @@ class Trainer:
         self.model.eval()
         counts = torch.zeros(2, dtype=torch.int64, device=self.loss_sums.device)
         for batch in islice(batches, self.distributed.rank, None, self.distributed.size):
-            with autocast(batch.images.device, self.dtype):
-                prediction = self.model(batch.images)
-            counts[0] += exact_match(prediction.lengths, batch.labels).sum()
+            lengths = predict(self.model, batch.images, self.dtype).lengths
+            counts[0] += exact_match(lengths, batch.labels).sum()
             counts[1] += len(batch)
         self.model.train()
         right, total = self.distributed.sum(counts).tolist()

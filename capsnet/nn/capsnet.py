@@ -78,7 +78,7 @@ class CapsNet(nn.Module):
             weight_std=weight_std,
         )
         sizes = (num_classes, class_dim, decoder_sizes, image_size, num_channels)
-        self.decoder = Decoder(*sizes) if decoder_sizes else None
+        self.decoder = None if decoder_sizes is None else Decoder(*sizes)
         if init == "authors":
             self._init_as_authors()
 

@@ -56,7 +56,7 @@ class StemNetwork(nn.Module):
             **options,
         )
         sizes = (num_classes, class_dim, decoder_sizes, image_size, num_channels)
-        self.decoder = Decoder(*sizes) if decoder_sizes else None
+        self.decoder = None if decoder_sizes is None else Decoder(*sizes)
 
     def forward(self, images: Tensor) -> Prediction:
         capsules = self.digit(self.lower_capsules(images)).float()

@@ -49,7 +49,7 @@ class ConvNet(nn.Module):
         self.linear = nn.Linear(num_features, num_classes * class_dim)
         self.vectors = nn.Unflatten(1, (num_classes, class_dim))
         sizes = (num_classes, class_dim, decoder_sizes, image_size, num_channels)
-        self.decoder = Decoder(*sizes) if decoder_sizes else None
+        self.decoder = None if decoder_sizes is None else Decoder(*sizes)
 
     def forward(self, images: Tensor) -> Prediction:
         features = images

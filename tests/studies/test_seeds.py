@@ -5,7 +5,7 @@ import pytest
 
 from capsnet.config import Run, load, resolve
 from capsnet.studies.results import Results, read_table
-from capsnet.studies.seeds.describe import paper_markdown, rows_markdown, sentences
+from capsnet.studies.seeds.describe import answer, paper_markdown, rows_markdown, sentences
 from capsnet.studies.seeds.measure import differences, holm, records, row_table
 from capsnet.studies.seeds.paper import published
 
@@ -92,6 +92,18 @@ def test_p_values_are_adjusted_for_their_number():
     """The smallest of four times 4, the next times 3, ..., none below the one before it."""
     adjusted = holm(pd.Series([0.04, 0.01, 0.03, 0.6]))
     assert list(adjusted.sort_index()) == pytest.approx([0.09, 0.04, 0.09, 0.6])
+
+
+def test_routing_matters_if_a_difference_of_several_seeds_is_significant():
+    """Whether agreement raises or lowers the error; one network each decides nothing."""
+    base = [10.0, 20.0, 30.0]
+    for errors, words in (
+        ([11.9, 22, 32.1], "**Yes.**"),
+        ([8.1, 18, 27.9], "**Yes.**"),
+        ([11, 22, 33], "**No difference was found.**"),
+    ):
+        assert next(answer(differences(two_rows(base, errors)))).startswith(words)
+    assert len([*answer(differences(two_rows([10.0], [20.0])))]) == 1
 
 
 def test_one_network_each_is_compared_on_the_examples():

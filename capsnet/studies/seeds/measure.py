@@ -92,7 +92,8 @@ def row_table(runs: pd.DataFrame) -> pd.DataFrame:
 def differences(runs: pd.DataFrame) -> pd.DataFrame:
     """Compare each row with a baseline, the first of its task and number of images, and with the
     first that was shown more images for the same number of multiply-adds. A row is left out where
-    the two share neither several seeds nor the test examples.
+    the two share neither several seeds nor the test examples. `agreement`: as many images, with one
+    routing iteration against several.
     """
     table = row_table(runs).reset_index().sort_values(["task", "examples"], kind="stable")
     leaders = table.drop_duplicates(["task", "examples"])
@@ -111,6 +112,9 @@ def differences(runs: pd.DataFrame) -> pd.DataFrame:
         numbers = difference(runs[runs["row"] == one.row], runs[runs["row"] == base.row])
         if numbers is not None:
             names = {"held_fixed": held_fixed, "name": one.name, "baseline": base.name}
+            once, several = (row.in_paper[1] for row in (one, base))  # routing iterations
+            same = one.examples == base.examples and one.in_paper[::2] == base.in_paper[::2]
+            names["agreement"] = same and once == 1 and several is not None and several > 1
             found.append(names | numbers | {"paper_ratio": one.paper / base.paper})
     return corrected(pd.DataFrame(found))
 
