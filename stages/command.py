@@ -59,6 +59,8 @@ def run(stage: Callable[[], None], name: str) -> None:
     except users_errors() as error:
         for line in str(error).splitlines() or [type(error).__name__]:
             print(f"{name}: {line}", file=sys.stderr)
+        if isinstance(error, ConnectionError):  # freeing its process group can wait for ever:
+            end(1)  # it joins a thread that needs the GIL
         sys.exit(1)
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)

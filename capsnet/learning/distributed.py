@@ -83,7 +83,7 @@ SINGLE_PROCESS = Distributed()
 
 @contextmanager
 def init_distributed(device: torch.device) -> Iterator[Distributed]:
-    """Join torchrun's process group, if any. Raises ValueError if another process is lost."""
+    """Join torchrun's process group, if any. Raises ConnectionError if another process is lost."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield SINGLE_PROCESS
         return
@@ -95,7 +95,8 @@ def init_distributed(device: torch.device) -> Iterator[Distributed]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
         what = str(error).strip().partition("\n")[0]
-        raise ValueError(f"another process was lost, start again to go on ({what:.200})") from None
+        message = f"another process was lost, start again to go on ({what:.200})"
+        raise ConnectionError(message) from None
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
