@@ -51,7 +51,7 @@ def main() -> None:
             write_json(metrics, {config.budget: {config.name: numbers}})
             tracker.headline({f"test_{name}": value for name, value in numbers.items()})
             tracker.artifact(metrics)
-            tracker.tested(metrics, test_error=numbers["error"])
+            tracker.tested(test_error=numbers["error"])
             interval = f"{numbers['error_low']:.2f} to {numbers['error_high']:.2f}"
             line = f"test error {numbers['error']:.2f} % ({interval}) of {count:,} examples"
             if "balanced_accuracy" in numbers:
