@@ -859,8 +859,8 @@ def errors(row):
     found = {}
     for seed in range(1, 6):
         file = ROOT / "reports" / "study" / "runs" / f"{row}_seed{seed}" / "metrics.json"
-        found[seed] = next(iter(json.loads(file.read_text())["laptop"].values()))["error"]
-    return pd.Series(found, name="error").rename_axis("seed")
+        found[seed] = next(iter(json.loads(file.read_text())["laptop"].values()))["test_error"]
+    return pd.Series(found, name="test_error").rename_axis("seed")
 
 
 rows = {"no agreement: r = 1": "compact_r1", "two iterations": "compact_r2", "five iterations": "compact_r5",

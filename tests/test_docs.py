@@ -39,7 +39,7 @@ def test_results_are_those_of_the_reports():
     for place in places:
         found = json.loads((ROOT / "reports" / place / "metrics.json").read_text())
         [row] = (runs[place.split("/")[-1]] for runs in found.values())
-        columns = ("error", "error_low", "error_high")
+        columns = ("test_error", "test_error_low", "test_error_high")
         measured.append(tuple(f"{row[column]:.2f}" for column in columns))
     readme = (ROOT / "README.md").read_text()
     assert re.findall(r"\*\*([\d.]+)\*\* \| ([\d.]+) to ([\d.]+) \|", readme) == measured
