@@ -127,19 +127,26 @@ def from_torchvision(
     with TemporaryDirectory(dir=out) as work:
         raw = Path(work, name, "raw") if issubclass(cls, datasets.MNIST) else Path(work)
         raw.mkdir(parents=True, exist_ok=True)
-        for archive in from_root(settings.local).iterdir() if settings.local else ():
-            if archive.suffix in COMPRESSED:
-                shutil.copy(archive, raw)
+        if settings.local:
+            copy_archives(from_root(settings.local), raw)
         for split, arguments in splits.items():
             try:
                 data = cls(work, download=True, **arguments, **options)
             except (OSError, HTTPException, RuntimeError) as error:
-                raise ValueError(
-                    f"no {name} ({' '.join(str(error).split())}). To take its archives from a "
-                    "folder: DATA_MIRROR=<folder> dvc repro"
-                ) from None
+                without = "to take its archives from a folder: DATA_MIRROR=<folder> dvc repro"
+                lacking = f"{settings.local} lacks an archive with the MD5 of torchvision"
+                what = lacking if settings.local else without
+                raise ValueError(f"no {name} ({' '.join(str(error).split())}): {what}") from None
             found[split] = as_digits(data, names or data.classes)
     return found
+
+
+def copy_archives(source: Path, folder: Path) -> None:
+    if not source.is_dir():
+        raise ValueError(f"DATA_MIRROR: there is no folder {str(source)!r}")
+    for archive in source.iterdir():
+        if archive.suffix in COMPRESSED:
+            shutil.copy(archive, folder)
 
 
 def as_digits(data: object, names: Sequence[str]) -> Digits:

@@ -24,6 +24,7 @@ COLORS = ["#00412F", canvas.GREEN, "#FFFFFF", canvas.PURPLE, "#4A1042"]
 CHANGES = LinearSegmentedColormap.from_list("changes", COLORS)
 STRONGEST = 3  # typical changes at which the colours end
 LEFT = 316  # pixels, for the names of the rows
+NUMBER = 100  # pixels, for a number above a column
 ROW = 22  # pixels, least height of a class in a panel
 
 
@@ -37,6 +38,7 @@ def sweeps(
     head = LINE + GAP
     height, width = rows[0].shape[-2:]
     room = canvas.WIDTH - 2 * canvas.MARGIN - LEFT
+    largest = max(largest, NUMBER // width)  # columns as wide as their numbers
     scale = int(np.clip((room // len(values) - GAP) // width, 1, largest))
     across, down = scale * width + GAP, scale * height + GAP
     note = f"Columns: {added} added to the dimension"
