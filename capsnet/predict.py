@@ -65,7 +65,7 @@ def parse() -> argparse.Namespace:
         "--figure", type=Path, help="PNG to write: what was taken, inputs, reconstructions"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per line, all lengths")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     arguments.model = pretrained(2 if arguments.pairs else 1)
     if arguments.images[0].suffix == ".safetensors":
         arguments.model, *arguments.images = arguments.images
