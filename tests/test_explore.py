@@ -155,6 +155,9 @@ PERSON = """async () => {  // What a person does, and what the page then shows.
   found.turned = turned() !== before;
   one("#reset").click();
   found.reset = turned() === before;
+  one(".bar span").textContent = "a long name";
+  const bars = [...document.querySelectorAll(".bar i")].map((bar) => bar.getBoundingClientRect());
+  found.begins = new Set(bars.map(({left}) => left)).size;
   return {...found, digit: Explorer.state.digit, low: +knob.min, high: +knob.max};
 }"""
 
@@ -214,6 +217,7 @@ def test_a_person_can_browse_draw_and_turn(made, tmp_path):
         both = np.array(found["both"])
         assert (both >= drawn - 1e-6).all() and both.sum() > drawn.sum() and both.max() <= 1
     assert found["brightest"] == pytest.approx([0.6, 0.7])
+    assert found["begins"] == 1  # the bars of names of different lengths
     assert found["erased"] > 0 and found["turned"] and found["reset"]
     first = page_of["meanings"][found["digit"]][0]
     assert found["low"] <= first["mean"] - 1.5 * first["two_sigma"] + 1e-9  # beyond real digits
