@@ -4,7 +4,8 @@ One line for each picture (PNG, JPEG, ...; any size): its classes and the length
 from 0 to 1. The network is a checkpoint named first or, without one, pretrained/mnist.safetensors,
 which reads handwritten digits, dark on light or light on dark. A picture is prepared as those that
 the network learned. A network for one object names one class, a network for pairs (--pairs) one or
-two, those longer than 0.5. A baseline gives probabilities for lengths.
+two, those longer than 0.5; it learned only pairs and often names two where there is one. A baseline
+gives probabilities for lengths.
 
 "rejected, perhaps 7 (0.41): <reason>" means that the picture may show none of the classes: no
 capsule is longer than 0.5, the reconstruction does not resemble the picture, another capsule is a

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from PIL import Image, ImageOps
 
 from capsnet.data.pictures import read_picture
-from capsnet.plots.canvas import INK, SECOND_DIGIT, color_key, overlay
+from capsnet.plots.canvas import GREEN, INK, color_key, overlay
 from capsnet.plots.pictures import MOST_WIDTH, Column, in_color, picture_columns
 from capsnet.reading.handwriting import read_grey
 from capsnet.reading.recognition import Reading
@@ -18,11 +19,11 @@ HEADING_LETTERS = 9  # above a picture
 def drawings(
     readings: Mapping[Path, Reading], path: Path, *, num_digits: int, warning: str
 ) -> None:
-    """Pictures, in orange what was taken for digits, above the inputs and reconstructions."""
+    """Pictures, in green what was taken for digits, above the inputs and reconstructions."""
     names, key = ["picture", "input", "recon-\nstruction"], None
     note = "In brackets the length of the capsule, from 0 to 1"
     if any(reading.taken is not None for reading in readings.values()):
-        note = f"Orange: taken for the digit. {note}"
+        note = f"Green: taken for the digit. {note}"
     if num_digits > 1:
         names = ["picture", "input", "longest\ncapsule", "second\ncapsule", "together"]
         key = color_key("longest capsule", "second capsule")
@@ -46,7 +47,7 @@ def drawings(
 
 def as_given(data: bytes, reading: Reading, size: int) -> np.ndarray:
     """An encoded picture on a square [size, size, 3]: in colour for a network of colour, else its
-    brightness with what was taken in orange.
+    brightness with what was taken in green.
     """
     if reading.image.ndim == 3:
         image = read_picture(data).convert("RGBA")
@@ -54,7 +55,7 @@ def as_given(data: bytes, reading: Reading, size: int) -> np.ndarray:
     else:
         grey = read_grey(data)
         share = (np.zeros_like(grey) if reading.taken is None else reading.taken)[..., None]
-        colored = grey[..., None] * (1 - share) + SECOND_DIGIT * share
+        colored = grey[..., None] * (1 - share) + to_rgb(GREEN) * share
         image = Image.fromarray((255 * colored.clip(0, 1)).astype(np.uint8))
     return np.asarray(ImageOps.pad(image, (size, size), color="white")) / 255
 
