@@ -1,6 +1,4 @@
-"""README, docs/ and the tutorial: results, links, programs and commands are those of the
-repository.
-"""
+"""All pages and the tutorial: results, links, programs and commands are those of the repository."""
 
 import json
 import re
@@ -12,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TUTORIAL = ROOT / "notebooks" / "capsules.ipynb"
-PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md")), TUTORIAL]
+FOLDERS = ("docs", "pretrained", "reports")
+PAGES = [page for folder in FOLDERS for page in sorted((ROOT / folder).rglob("*.md"))]
+PAGES += [*ROOT.glob("*.md"), TUTORIAL]
 
 
 def text_of(page: Path) -> str:
