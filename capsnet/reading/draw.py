@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from matplotlib.colors import to_rgb
 from PIL import Image, ImageOps
 
 from capsnet.data.pictures import read_picture
-from capsnet.plots.canvas import GREEN, INK, color_key, overlay
+from capsnet.plots.canvas import INK, TAKEN, color_key, overlay
 from capsnet.plots.pictures import MOST_WIDTH, Column, in_color, picture_columns
 from capsnet.reading.handwriting import read_grey
 from capsnet.reading.recognition import Reading
@@ -55,7 +54,7 @@ def as_given(data: bytes, reading: Reading, size: int) -> np.ndarray:
     else:
         grey = read_grey(data)
         share = (np.zeros_like(grey) if reading.taken is None else reading.taken)[..., None]
-        colored = grey[..., None] * (1 - share) + to_rgb(GREEN) * share
+        colored = grey[..., None] * (1 - share) + TAKEN * share
         image = Image.fromarray((255 * colored.clip(0, 1)).astype(np.uint8))
     return np.asarray(ImageOps.pad(image, (size, size), color="white")) / 255
 
