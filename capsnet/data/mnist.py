@@ -112,7 +112,7 @@ def split_validation(
     """
     size = round(len(digits) * fraction)
     if fraction > 0 and size == 0:
-        least = f"at least {1 / max(1, len(digits)):.2g}, or 0.0"
+        least = f"at least {1 / max(1, len(digits)):.2g}"
         raise ValueError(f"{name}: {fraction} of {len(digits)} images is none, wanted {least}")
     shuffled = torch.randperm(len(digits), generator=generator)
     by_class = shuffled[digits.labels.cpu()[shuffled].argsort(stable=True)]
