@@ -112,3 +112,14 @@ def test_long_names_and_small_pictures_keep_apart(tmp_path):
     pictures = np.flatnonzero(band.all(axis=0))
     assert np.flatnonzero(np.diff(pictures) > 1)[0] == 6 * 16 - 1
     assert not band[:, pictures[0] - canvas.GAP : pictures[0]].any()
+
+
+def test_a_column_is_as_wide_as_its_heading(tmp_path):
+    """Seven letters of 14 px above a picture of 96 px."""
+    black, path = np.zeros((96, 96)), tmp_path / "figure.png"
+    one = Reconstruction(black, black[None], black[None], (1,), (1,), (1,), "correct")
+    reconstructions.reconstructions([one, one], path, title="Title")
+    with Image.open(path) as image:
+        dark = np.asarray(image.convert("L")) < 128
+    starts = np.flatnonzero(np.diff(dark[-100].astype(int)) == 1)[-2:]
+    assert np.diff(starts) == 7 * 14 + canvas.GAP

@@ -12,7 +12,7 @@ from capsnet.plots.canvas import GAP, GREY, LINE, ORANGE
 
 MOST_COLUMNS = 8
 MOST_WIDTH = 150  # pixels, of a picture
-FEW_LETTERS, MOST_LETTERS = 12, 24  # of a line of a heading: above the first a column is wider
+MOST_LETTERS = 24  # of a line of a heading
 LETTER = 14  # pixels, width
 LEFT = 160  # pixels, for the names of the rows
 
@@ -60,10 +60,8 @@ def picture_columns(
         bands += [group[at : at + MOST_COLUMNS] for at in range(0, len(group), MOST_COLUMNS)]
     height, width = columns[0].pictures[0].shape[:2]
     scale = max(1, MOST_WIDTH // width)
-    across, down = scale * width + GAP, scale * height + GAP
     letters = max(len(line) for column in columns for line in column.heading.splitlines())
-    if letters > FEW_LETTERS:
-        across = max(across, LETTER * letters + GAP)
+    across, down = max(scale * width, LETTER * letters) + GAP, scale * height + GAP
     head = LINE * (1 + columns[0].heading.count("\n"))
     band_height = head + len(names) * down + 2 * GAP
     size = {"width": LEFT + max(map(len, bands)) * across, "height": len(bands) * band_height}
