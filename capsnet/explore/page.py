@@ -20,9 +20,10 @@ from capsnet import metrics
 from capsnet.data.registry import worded
 from capsnet.explore.weights import Quantised, fit_into, packed_size, with_weights
 from capsnet.learning.evaluation import Evaluator, Predictions, decode, predict
+from capsnet.nn.compact import fold_norms
 from capsnet.nn.layers import grid_size, receptive_field
 from capsnet.nn.registry import network_of
-from capsnet.nn.stem import fold_norms
+
 
 MOST_BYTES = 8_000_000  # of the page
 OF_EACH = 10  # test examples of each class

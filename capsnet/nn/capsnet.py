@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, linalg, nn
 
 from capsnet.nn.convolution import convolve_relu
-from capsnet.nn.decoder import Decoder
-from capsnet.nn.layers import ClassCapsules, PrimaryCapsules, grid_size, trunc_normal_
+from capsnet.nn.layers import ClassCapsules, Decoder, PrimaryCapsules, grid_size, trunc_normal_
 
 STRIDES = (1, 2)  # of the two convolutions (paper, section 4)
 

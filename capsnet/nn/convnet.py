@@ -12,8 +12,7 @@ from torch import Tensor, linalg, nn
 
 from capsnet.nn.capsnet import STRIDES, Prediction, pair
 from capsnet.nn.convolution import convolve_relu
-from capsnet.nn.decoder import Decoder
-from capsnet.nn.layers import grid_size
+from capsnet.nn.layers import Decoder, grid_size
 
 
 class ConvNet(nn.Module):

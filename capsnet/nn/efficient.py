@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from capsnet.nn.attention import SelfAttentionCapsules
 from capsnet.nn.compact import StemNetwork
-from capsnet.nn.layers import trunc_normal_
+from capsnet.nn.layers import SelfAttentionCapsules, trunc_normal_
 from capsnet.nn.squash import exponential_squash
 
 CHANNELS, KERNELS, POSE_DIM = (32, 64, 64, 128), (5, 3, 3, 3), 8
@@ -38,27 +37,22 @@ class EfficientCapsNet(StemNetwork):
         decoder_sizes: Sequence[int] | None = (512, 1024),
     ) -> None:
         strides = (1, 1, 1, 2) if image_size < SMALL else (1, 1, 2, 2)
-        stem = dict(channels=CHANNELS, kernels=KERNELS, strides=strides)
+        stem = dict(channels=CHANNELS, kernels=KERNELS, strides=strides, primary_stride=2)
         grid = image_size  # before the last convolution
         for kernel, stride in zip(KERNELS, strides, strict=True):
             grid = (grid - kernel) // stride + 1
+        stem["primary_kernel"] = max(1, grid - (grid + 1) % 2)
         super().__init__(
             image_size=image_size,
             num_classes=num_classes,
             num_channels=num_channels,
-            stem=stem | dict(primary_kernel=max(1, grid - (grid + 1) % 2), primary_stride=2),
+            stem=stem,
             primary_dim=POSE_DIM,
             class_dim=class_dim,
             decoder_sizes=decoder_sizes,
             squash=exponential_squash,
         )
-        self._init_weights()
-
-    def lower_capsules(self, images: Tensor) -> Tensor:
-        return exponential_squash(self.stem(images))
-
-    def _init_weights(self) -> None:
-        """Those of the authors' code but for the truncation of the normal distributions."""
+        # The weights of the authors' code but for the truncation of the normal distributions.
         for layer in self.stem.convolutions:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
@@ -68,3 +62,6 @@ class EfficientCapsNet(StemNetwork):
         num_lower, num_upper, lower_dim, _ = self.digit.weight.shape
         std = (2 / (num_lower * num_upper * lower_dim)) ** 0.5
         trunc_normal_(self.digit.weight, std=std)
+
+    def lower_capsules(self, images: Tensor) -> Tensor:
+        return exponential_squash(self.stem(images))

@@ -1,16 +1,18 @@
-"""The layers of capsules: primary capsules and class capsules.
+"""The layers of capsules: primary capsules, class capsules and the decoder.
 
 Suffixes: b image, c channel, h w pixel, i lower capsule, j upper capsule, p lower pose, d upper
-pose.
+pose, k digit in the image.
 """
 
-from collections.abc import Iterable
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from capsnet.nn.convolution import convolve
-from capsnet.nn.routing import Trace, route, squash, trace
+from capsnet.nn.routing import Trace, route, squash, trace, without_autocast
 
 
 def trunc_normal_(weight: Tensor, *, std: float, bound: float = 2.0) -> Tensor:
@@ -103,21 +105,87 @@ class ClassCapsules(nn.Module):
         self.bias = nn.Parameter(torch.full((num_upper, upper_dim), 0.1)) if bias else None
 
     def forward(self, lower_bip: Tensor) -> Tensor:
-        return route(
-            lower_bip,
-            self.weight,
-            num_iterations=self.num_iterations,
-            bias_jd=self.bias,
-            leaky=self.leaky,
-            gradient=self.gradient,
-            implementation=self.implementation,
-        )
+        settings = {"bias_jd": self.bias, "leaky": self.leaky, "gradient": self.gradient}
+        settings |= {"num_iterations": self.num_iterations, "implementation": self.implementation}
+        return route(lower_bip, self.weight, **settings)
 
     def trace(self, lower_bip: Tensor, num_iterations: int | None = None) -> Trace:
         """Trace `num_iterations`, by default those of `forward`; see `capsnet.nn.routing.trace`."""
         num_iterations = num_iterations or self.num_iterations
         settings = {"num_iterations": num_iterations, "bias_jd": self.bias, "leaky": self.leaky}
         return trace(lower_bip, self.weight, **settings)
+
+
+def self_attention(
+    lower_bip: Tensor,
+    weight_ijpd: Tensor,
+    prior_ij: Tensor,
+    *,
+    squash: Callable[[Tensor], Tensor] = squash,
+) -> Tensor:
+    """Self-attention routing (Mazzia, Salvetti & Chiaberge 2021, Efficient-CapsNet): lower capsules
+    [b, i, p] -> upper capsules [b, j, d], in float32, in one pass.
+
+    A vote's logit is its product with the sum of all votes for the same class, where routing by
+    agreement takes the product with the class capsule.
+    """
+    with without_autocast(lower_bip.device.type):
+        votes_bijd = torch.einsum("bip,ijpd->bijd", lower_bip.float(), weight_ijpd)
+        # The row sums of the products of all votes for a class, without the [i, i] matrix.
+        logits_bij = torch.einsum("bijd,bjd->bij", votes_bijd, votes_bijd.sum(dim=1))
+        coupling_bij = (logits_bij / votes_bijd.shape[-1] ** 0.5).softmax(dim=-1) + prior_ij
+        return squash(torch.einsum("bij,bijd->bjd", coupling_bij, votes_bijd))
+
+
+class SelfAttentionCapsules(nn.Module):
+    """Self-attention routing with one matrix and one prior per pair of capsules."""
+
+    def __init__(
+        self,
+        *,
+        num_lower: int,
+        num_upper: int,
+        lower_dim: int,
+        upper_dim: int,
+        squash: Callable[[Tensor], Tensor] = squash,
+    ) -> None:
+        super().__init__()
+        self.squash = squash
+        weight_ijpd = torch.empty(num_lower, num_upper, lower_dim, upper_dim)
+        self.weight = nn.Parameter(trunc_normal_(weight_ijpd, std=0.05))
+        self.prior = nn.Parameter(torch.zeros(num_lower, num_upper))
+
+    def forward(self, lower_bip: Tensor) -> Tensor:
+        return self_attention(lower_bip, self.weight, self.prior, squash=self.squash)
+
+
+class Decoder(nn.Module):
+    """Fully connected layers (paper, section 4.1): capsules [b, j, d], labels [b, k] -> images
+    [b, k, h, w], of colour [b, k, c, h, w].
+
+    Each of the k digits is decoded from its own capsule; all other capsules are zero.
+    """
+
+    def __init__(
+        self, num_classes: int, pose_dim: int, hidden_sizes: Sequence[int], image_size: int,
+        num_channels: int = 1
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.num_classes, self.shape = num_classes, (image_size, image_size)
+        if num_channels > 1:
+            self.shape = (num_channels, *self.shape)
+        sizes = [num_classes * pose_dim, *hidden_sizes]
+        layers: list[nn.Module] = []
+        for size_in, size_out in itertools.pairwise(sizes):
+            layers += [nn.Linear(size_in, size_out), nn.ReLU()]
+        layers += [nn.Linear(sizes[-1], math.prod(self.shape)), nn.Sigmoid()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, capsules_bjd: Tensor, labels_bk: Tensor) -> Tensor:
+        mask_bkj = torch.nn.functional.one_hot(labels_bk, capsules_bjd.shape[1])
+        masked_bkjd = mask_bkj.unsqueeze(-1) * capsules_bjd.unsqueeze(1)
+        pixels = self.layers(masked_bkjd.flatten(2))
+        return pixels.unflatten(-1, self.shape)
 
 
 def route_with(model: nn.Module, implementation: str) -> None:

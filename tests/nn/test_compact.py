@@ -7,12 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from capsnet.nn.attention import self_attention
-from capsnet.nn.compact import CompactAttention, CompactCapsNet, CompactConvNet
+from capsnet.nn.compact import CompactAttention, CompactCapsNet, CompactConvNet, Stem, fold_norms
 from capsnet.nn.efficient import EfficientCapsNet
-from capsnet.nn.layers import receptive_field
+from capsnet.nn.layers import receptive_field, self_attention
 from capsnet.nn.squash import exponential_squash, squash
-from capsnet.nn.stem import Stem, fold_norms
 
 STEM = dict(channels=[4, 8], kernels=[3, 3], strides=[2, 1], primary_kernel=2)
 

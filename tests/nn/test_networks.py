@@ -12,8 +12,7 @@ from capsnet.losses import margin_loss, reconstruction_loss
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import CapsNet
 from capsnet.nn.convnet import ConvNet
-from capsnet.nn.decoder import Decoder
-from capsnet.nn.layers import ClassCapsules, PrimaryCapsules
+from capsnet.nn.layers import ClassCapsules, Decoder, PrimaryCapsules
 from capsnet.nn.registry import NETWORKS, classification_loss, network_class, network_of
 from capsnet.nn.routing import route_reference, squash
 
