@@ -53,9 +53,23 @@ class PatchConvolution(torch.autograd.Function):
     def forward(
         ctx, images_bchw: Tensor, weight_ochw: Tensor, bias_o: Tensor, stride: int
     ) -> Tensor:
+        """Convolve in chunks of images."""
         ctx.save_for_backward(images_bchw, weight_ochw)
         ctx.stride = stride
-        return _value(images_bchw, weight_ochw, bias_o, stride)
+        patches_byxklc = _patches(_channels_last(images_bchw), weight_ochw.shape, stride)
+        weight_qo = _channels_last(weight_ochw).flatten(1).t()
+        num_images, num_rows, num_columns = patches_byxklc.shape[:3]
+        # Not a permuted view of [b, y, x, o]: autograd allows no in-place ReLU of a view.
+        shape = num_images, len(weight_ochw), num_rows, num_columns
+        like = {"dtype": images_bchw.dtype, "device": images_bchw.device}
+        value_boyx = torch.empty(shape, **like, memory_format=torch.channels_last)
+        value_no = value_boyx.permute(0, 2, 3, 1).view(-1, len(weight_ochw))
+        chunk, buffer = _chunk(images_bchw, num_images, patches_byxklc[0].numel())
+        values_no = value_no.split(chunk * num_rows * num_columns)
+        for chunk_byxklc, chunk_no in zip(patches_byxklc.split(chunk), values_no, strict=True):
+            patches_nq = _copy(chunk_byxklc, buffer).view(len(chunk_no), -1)
+            torch.addmm(bias_o, patches_nq, weight_qo, out=chunk_no)
+        return value_boyx
 
     @staticmethod
     @once_differentiable
@@ -107,28 +121,6 @@ class OneChannelConvolution(torch.autograd.Function):
         return None, weight_oq.view(ctx.shape), bias_o
 
 
-def _value(images_bchw: Tensor, weight_ochw: Tensor, bias_o: Tensor, stride: int) -> Tensor:
-    """Convolve in chunks of images."""
-    patches_byxklc = _patches(_channels_last(images_bchw), weight_ochw.shape, stride)
-    weight_qo = _matrix(weight_ochw).t()
-    num_images, num_rows, num_columns = patches_byxklc.shape[:3]
-    # Not a permuted view of [b, y, x, o]: autograd allows no in-place ReLU of a view.
-    value_boyx = torch.empty(
-        (num_images, len(weight_ochw), num_rows, num_columns),
-        dtype=images_bchw.dtype,
-        device=images_bchw.device,
-        memory_format=torch.channels_last,
-    )
-    value_no = value_boyx.permute(0, 2, 3, 1).view(-1, len(weight_ochw))
-    chunk = _chunk(num_images, patches_byxklc[0].numel())
-    buffer = images_bchw.new_empty(chunk * patches_byxklc[0].numel())
-    values_no = value_no.split(chunk * num_rows * num_columns)
-    for chunk_byxklc, chunk_no in zip(patches_byxklc.split(chunk), values_no, strict=True):
-        patches_nq = _copy(chunk_byxklc, buffer).view(len(chunk_no), -1)
-        torch.addmm(bias_o, patches_nq, weight_qo, out=chunk_no)
-    return value_boyx
-
-
 def _weight_gradient(
     gradient_byxo: Tensor, images_bchw: Tensor, shape_ochw: torch.Size, stride: int
 ) -> Tensor:
@@ -137,9 +129,7 @@ def _weight_gradient(
     gradient_on = gradient_byxo.flatten(0, 2).t()
     num_outputs, num_channels, num_rows, num_columns = shape_ochw
     weight_oklc = gradient_byxo.new_empty(num_outputs, num_rows, num_columns, num_channels)
-    numbers_each = patches_byxklc[:, :, :, 0].numel()
-    chunk = _chunk(num_rows, numbers_each)
-    buffer = images_bchw.new_empty(chunk * numbers_each)
+    chunk, buffer = _chunk(images_bchw, num_rows, patches_byxklc[:, :, :, 0].numel())
     chunks = zip(patches_byxklc.split(chunk, dim=3), weight_oklc.split(chunk, dim=1), strict=True)
     for rows_byxklc, rows_oklc in chunks:
         patches_nq = _copy(rows_byxklc, buffer).view(gradient_on.shape[1], -1)
@@ -156,11 +146,11 @@ def _images_gradient(
     to 0.2 % and take 30 % longer.
     """
     num_images, num_channels, height, width = shape_bchw
-    weight_oq = _matrix(weight_ochw)
+    weight_oq = _channels_last(weight_ochw).flatten(1)
     images_bhwc = gradient_byxo.new_zeros(num_images, height, width, num_channels)
     numbers_each = gradient_byxo.shape[2] * weight_oq.shape[1]
-    chunk = _chunk(num_images, numbers_each)
-    buffer = gradient_byxo.new_empty(chunk * numbers_each).view(-1, weight_oq.shape[1])
+    chunk, buffer = _chunk(gradient_byxo, num_images, numbers_each)
+    buffer = buffer.view(-1, weight_oq.shape[1])
     chunks = zip(images_bhwc.split(chunk), gradient_byxo.split(chunk), strict=True)
     for chunk_bhwc, chunk_byxo in chunks:
         windows_byxklc = _patches(chunk_bhwc, weight_ochw.shape, stride)  # a view
@@ -183,14 +173,11 @@ def _channels_last(images_bchw: Tensor) -> Tensor:
     return images_bchw.permute(0, 2, 3, 1).contiguous()  # [b, h, w, c]
 
 
-def _matrix(weight_ochw: Tensor) -> Tensor:
-    return _channels_last(weight_ochw).flatten(1)  # [o, q]
-
-
-def _chunk(total: int, numbers_each: int) -> int:
-    """Size of nearly equal chunks of `total` items that fit the buffer, at least 1."""
+def _chunk(like: Tensor, total: int, numbers_each: int) -> tuple[int, Tensor]:
+    """Size of nearly equal chunks of `total` items, at least 1, and the buffer that one fits."""
     num_chunks = -(-total * numbers_each // CHUNK_NUMBERS)
-    return -(-total // num_chunks)
+    size = -(-total // num_chunks)
+    return size, like.new_empty(size * numbers_each)
 
 
 def _copy(view: Tensor, buffer: Tensor) -> Tensor:
