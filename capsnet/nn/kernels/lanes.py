@@ -81,36 +81,24 @@ def _operation(kinds, emit):
     return lanes(*kinds), codegen
 
 
-@intrinsic
-def add(typing, a, b):
-    return _operation((a, b), lambda builder, a, b: builder.fadd(a, b))
+def _of_two(emit):
+    @intrinsic
+    def operation(typing, a, b):
+        return _operation((a, b), emit)
+
+    return operation
 
 
-@intrinsic
-def subtract(typing, a, b):
-    return _operation((a, b), lambda builder, a, b: builder.fsub(a, b))
-
-
-@intrinsic
-def multiply(typing, a, b):
-    return _operation((a, b), lambda builder, a, b: builder.fmul(a, b))
-
-
-@intrinsic
-def divide(typing, a, b):
-    return _operation((a, b), lambda builder, a, b: builder.fdiv(a, b))
+add = _of_two(lambda builder, a, b: builder.fadd(a, b))
+subtract = _of_two(lambda builder, a, b: builder.fsub(a, b))
+multiply = _of_two(lambda builder, a, b: builder.fmul(a, b))
+divide = _of_two(lambda builder, a, b: builder.fdiv(a, b))
+larger = _of_two(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 
 
 @intrinsic
 def add_product(typing, a, b, c):  # a * b + c
     return _operation((a, b, c), lambda builder, *abc: _call(builder, "fmuladd", *abc))
-
-
-@intrinsic
-def larger(typing, a, b):
-    return _operation(
-        (a, b), lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b)
-    )
 
 
 @intrinsic

@@ -251,14 +251,10 @@ def _gradients(
             _weight_gradient(lower_nipl, i, grad_votes[i - start], grad_weight[i])
 
 
-def _remove_kernels_of_older_lanes() -> None:
-    """numba's disk cache checks the date of this file, but not that of lanes.py."""
-    for index in Path(_scan.stats.cache_path).glob("routing_cpu.*.nbi"):
-        if index.stat().st_mtime < Path(lanes.__file__).stat().st_mtime:
-            index.unlink(missing_ok=True)
-
-
-_remove_kernels_of_older_lanes()
+# numba's disk cache checks the date of this file, but not that of lanes.py.
+for _index in Path(_scan.stats.cache_path).glob("routing_cpu.*.nbi"):
+    if _index.stat().st_mtime < Path(lanes.__file__).stat().st_mtime:
+        _index.unlink(missing_ok=True)
 
 # ------------------------------------------------ tensors in, tensors out
 
