@@ -3,16 +3,10 @@
 import pandas as pd
 
 from capsnet.config import RunConfig
-from capsnet.studies.perturbation.effects import SAME_SHAPE, TONES, clearest, strongest
+from capsnet.studies.perturbation.effects import ABSOLUTE, SAME_SHAPE, TONES, clearest, strongest
 from capsnet.studies.results import Results, Section
 
-PAPER_MEASURES = {  # unit; "%" is relative to the unperturbed digit
-    "thickness": "%",
-    "slant": "degrees",
-    "width": "%",
-    "horizontal_centre": "px",
-    "vertical_centre": "px",
-}
+PAPER_MEASURES = "thickness", "slant", "width", "horizontal_centre", "vertical_centre"
 NO_SHAPES = (
     " Shape is left out, since the images do not show one bright object on dark; brightness and "
     "contrast are measured."
@@ -91,8 +85,9 @@ def count(table: pd.DataFrame) -> int:
 def largest(table: pd.DataFrame) -> str:
     """The largest significant effect on each of the paper's measures."""
     best, found = clearest(table).set_index("measure"), []
-    for name, unit in (PAPER_MEASURES | dict.fromkeys(TONES, "%")).items():
+    for name in (*PAPER_MEASURES, *TONES):
         if name in best.index:
+            unit = ABSOLUTE.get(name, "%")
             change = best.loc[name, "change_percent" if unit == "%" else "change"]
             found.append(f"{name.replace('_', ' ')} {change:+.3g} {unit}")
     return ", ".join(found) or "none that is visible"

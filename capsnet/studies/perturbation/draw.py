@@ -122,7 +122,8 @@ def draw(found: Measured, folder: Path, config: RunConfig) -> None:
     reach = config.perturb.range
     draw_table(found, "perturbation", folder, run=run, moved=f"moved by up to ±{reach:g}")
     draw_table(found, "two_sigma", folder, run=run, moved="moved by up to ±2 standard deviations")
-    dimensions = found.tables["perturbation"].drop_duplicates(["digit", "dimension"])
+    named = found.tables["perturbation"].assign(reach=found.tables["two_sigma"]["limit"])
+    dimensions = named.drop_duplicates(["digit", "dimension"])
     for name, table in dimensions.groupby("digit", sort=False):
         path = folder / f"digit_{found.classes.index(name)}.png"
         draw_digit(table, shown, path, title=f"{run}: digit {name}")
@@ -136,35 +137,27 @@ def draw_digit(dimensions: pd.DataFrame, shown: Shown, path: Path, *, title: str
         return
     without = dimensions.loc[dimensions["name"] == "none", "dimension"]
     left_out = f"No visible change: dimensions {', '.join(map(str, without))}."
-    places = list(clear["dimension"])
-    reach = shown.two_sigma[digit]
-    pairs = zip(places, clear["name"], strict=True)
-    what = "tones" if clear["name"].str.startswith(tuple(TONES)).all() else "shape"
-    names = [f"dim {place}, 2 sd: {reach[place]:.2f}\n{name}" for place, name in pairs]
-    sweeps(
-        shown.grids[digit][places],
-        shown.values,
-        path,
-        names=names,
-        title=f"{title}, {len(clear)} of {len(dimensions)} dimensions change its {what}",
-        largest=4,
-        left_out=left_out if len(without) else "",
-    )
+    what = "tones" if dimensions["measure"].isin(TONES).all() else "shape"
+    title += f", {len(clear)} of {len(dimensions)} dimensions change its {what}"
+    rows, left_out = list(clear.itertuples()), left_out if len(without) else ""
+    names = [f"dim {row.dimension}, 2 sd: {row.reach:.2f}\n{row.name}" for row in rows]
+    images = shown.grids[digit][list(clear["dimension"])]
+    sweeps(images, shown.values, path, names=names, title=title, largest=4, left_out=left_out)
 
 
 def draw_table(found: Measured, name: str, folder: Path, *, run: str, moved: str) -> None:
     """The dimension with the largest effect on each measure, and all effects of one table."""
     values, added, prefix = found.pictures.values, "value", ""
     if name == "two_sigma":
-        values, prefix = found.pictures.deviations, "two_sigma_"
+        values, prefix = np.linspace(-2, 2, len(values)), "two_sigma_"
         added = "standard deviations of the digit's capsules"
     rows, table = found.pictures.rows[name], found.tables[name]
     path = folder / f"{prefix}overview.png"
     if rows:
         title = f"{run}: largest effect on each measure, dimensions {moved}"
-        names = [f"digit {cut(row.digit)}, dim {row.dimension}\n{row.name}" for row in rows]
-        images = [row.images for row in rows]
-        sweeps(images, values, path, names=names, title=title, largest=5, added=added)
+        keys = [f"digit {cut(digit)}, dim {place}\n{words}" for digit, place, words in rows]
+        images = list(rows.values())
+        sweeps(images, values, path, names=keys, title=title, largest=5, added=added)
     else:
         note = "No dimension of any digit has a visible and significant effect."
         notice(path, title=f"{run}: no dimension has an effect, {moved}", note=note)

@@ -10,25 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-
-class Measure(NamedTuple):
-    """Unit of a measure; a `relative` one is reported in percent of the digit's own."""
-
-    unit: str
-    relative: bool
-
-
-MEASURES = {  # the fields of morphometry.Shapes
-    "thickness": Measure("px", True),
-    "slant": Measure("degrees", False),
-    "width": Measure("px", True),
-    "height": Measure("px", True),
-    "area": Measure("px^2", True),
-    "horizontal_centre": Measure("px", False),
-    "vertical_centre": Measure("px", False),
-    "sharpness": Measure("1/px", True),
-}
-TONES = {"brightness": Measure("of white", True), "contrast": Measure("of white", True)}
+# The fields of morphometry.Shapes -> unit. Those that are not ABSOLUTE are reported in percent of
+# the digit's own.
+ABSOLUTE = {"slant": "degrees", "horizontal_centre": "px", "vertical_centre": "px"}
+MEASURES = {"thickness": "px", "width": "px", "height": "px", "area": "px^2", "sharpness": "1/px"}
+MEASURES |= ABSOLUTE
+TONES = {"brightness": "of white", "contrast": "of white"}
 VISIBLE = {  # smallest visible change over the sweep: half a pixel, or about as much
     "px": 0.5,
     "degrees": 3.0,  # moves either end of a digit 20 px high by half a pixel
@@ -102,13 +89,11 @@ def effect_table(sweeps: dict[int, Sweep]) -> pd.DataFrame:
     tables = []
     for digit, sweep in sweeps.items():
         shared = {name: value for name, value in sweep._asdict().items() if name != "slopes"}
-        for order, (name, slopes) in enumerate(sweep.slopes.items()):
-            measure = (MEASURES | TONES)[name]
-            table = _statistics(measure, slopes, sweep.limit, num_tests)
-            keys = {"digit": digit, "measure": name, "unit": measure.unit, "order": order}
-            tables.append(table.assign(**keys, **shared))
+        for name, slopes in sweep.slopes.items():
+            table = _statistics(name, slopes, sweep.limit, num_tests)
+            tables.append(table.assign(digit=digit, **shared))
     effects = pd.concat(tables).rename_axis("dimension").reset_index()
-    effects = effects.sort_values(["digit", "dimension", "order"], ignore_index=True)
+    effects = effects.sort_values(["digit", "dimension"], ignore_index=True)  # keeps the order
     typical = np.sqrt(effects["change"].pow(2).groupby(effects["measure"]).transform("mean"))
     effects["effect"] = effects["change"] / typical.where(typical > 0)
     best = strongest(effects, ["digit", "dimension"])
@@ -117,36 +102,31 @@ def effect_table(sweeps: dict[int, Sweep]) -> pd.DataFrame:
     return effects.assign(name=[names.get(key, "none") for key in keys])[COLUMNS]
 
 
-def _statistics(
-    measure: Measure, slopes: Slopes, limit: np.ndarray, num_tests: int
-) -> pd.DataFrame:
-    """One row for each dimension of one digit and measure."""
+def _statistics(measure: str, slopes: Slopes, limit: np.ndarray, num_tests: int) -> pd.DataFrame:
+    """One row for each dimension of one digit and measure. Means are over images with ink."""
     from scipy import stats
 
-    slope, mean = pd.DataFrame(slopes.slope), _mean(slopes.slope)
-    count, error = slope.count(), slope.sem()  # NaN for one image
+    slope, unit = pd.DataFrame(slopes.slope), (MEASURES | TONES)[measure]
+    mean, count, error = slope.mean(), slope.count(), slope.sem()  # NaN for one image
     half, sure = (error * stats.t.ppf(1 - p / 2, count - 1) for p in (LEVEL, LEVEL / num_tests))
-    change = 2 * limit * mean
-    percent = 100 * change / _mean(slopes.middle[:, None]) if measure.relative else np.nan
-    visible = np.abs(percent if measure.unit in IN_PERCENT else change) >= VISIBLE[measure.unit]
+    change, middle = 2 * limit * mean, slopes.middle[:, None]
+    own = np.nansum(middle, axis=0).item() / max(1, np.isfinite(middle).sum())
+    percent = np.nan if measure in ABSOLUTE else 100 * change / own
+    visible = np.abs(percent if unit in IN_PERCENT else change) >= VISIBLE[unit]
     return pd.DataFrame(
         {
+            "measure": measure,
+            "unit": unit,
             "slope": mean,
             "slope_low": mean - half,
             "slope_high": mean + half,
             "change": change,
             "change_percent": percent,
-            "rank_correlation": _mean(slopes.rank_correlation),
+            "rank_correlation": pd.DataFrame(slopes.rank_correlation).mean(),
             "significant": visible & (np.abs(mean) > sure),
             "examples": count,
         }
     )
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the images [n, d] without NaN: [d], NaN where there is no image."""
-    count = np.isfinite(values).sum(axis=0)
-    return np.where(count > 0, np.nansum(values, axis=0) / np.maximum(count, 1), np.nan)
 
 
 def strongest(effects: pd.DataFrame, by: list[str]) -> pd.DataFrame:

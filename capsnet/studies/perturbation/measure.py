@@ -23,15 +23,6 @@ NUM_JUDGED = 1000  # images that decide whether shapes are measured
 NUM_MEASURED = 5  # values of a sweep that are measured: they give the slope in half the time
 
 
-class PerturbationRow(NamedTuple):
-    """A dimension of the capsule of class `digit`: its effect, images [num_values, (c,) h, w]."""
-
-    digit: str
-    dimension: int
-    name: str
-    images: np.ndarray
-
-
 def sweep_values(limit: float, step: float) -> Tensor:
     """-limit ... 0 ... +limit in steps; the middle is exactly zero."""
     half = round(limit / step)
@@ -74,37 +65,38 @@ def measure_sweep(
     """Measure the reconstructions of the capsules `poses` [n, d], each dimension moved by `values`
     [v] or its own of [d, v]: their shapes, or else their tones.
     """
-    chosen = values[..., measured_values(values.shape[-1])].expand(poses.shape[1], -1)
+    places = np.linspace(0, values.shape[-1] - 1, NUM_MEASURED)  # both ends, the middle, between
+    measured = sorted({int(place.round()) for place in places})
+    chosen = values[..., measured].expand(poses.shape[1], -1)
     images = sweep(model, poses, digit, chosen)  # [n, d, v, (c,) h, w]
     grey = (images.amax(dim=3) if images.ndim == 6 else images).cpu()
     found = (morphometry.measure if shapes else morphometry.tones)(grey.flatten(0, 2).numpy())
     slopes = {
-        name: effects.fit_slopes(measured.reshape(images.shape[:3]), chosen.double().numpy())
-        for name, measured in found._asdict().items()
+        name: effects.fit_slopes(each.reshape(images.shape[:3]), chosen.double().numpy())
+        for name, each in found._asdict().items()
     }
     ends = (grey[:NUM_OVERLAID, :, end].flatten(0, 1).numpy() for end in (0, -1))
     overlap = pd.DataFrame(morphometry.shape_overlap(*ends).reshape(-1, poses.shape[1])).mean()
-    difference = 100 * relative_change(images).cpu().numpy()
+    # The difference of the ends, relative to the ink in the middle.
+    difference = (images[:, :, -1] - images[:, :, 0]).abs().flatten(2).sum(dim=2)
+    ink = images[:, :, len(measured) // 2].flatten(2).sum(dim=2)
+    difference = 100 * (difference / ink.clamp_min(1e-6)).mean(dim=0).cpu().numpy()
     return Sweep(slopes, chosen[:, -1].numpy(), difference, overlap.to_numpy())
-
-
-def measured_values(num_values: int) -> list[int]:
-    """Indices of the values that are measured: both ends, the middle, and two between, if any."""
-    return sorted({int(place.round()) for place in np.linspace(0, num_values - 1, NUM_MEASURED)})
 
 
 def clearest_rows(
     model: nn.Module, capsules: dict[int, Tensor], sweeps: dict[int, Sweep],
     table: pd.DataFrame, values: dict[int, Tensor], classes: Sequence[str]
-) -> list[PerturbationRow]:  # fmt: skip
-    """For each measure the dimension with the largest effect, drawn for its most typical image."""
-    rows = []
+) -> dict[tuple[str, int, str], np.ndarray]:  # fmt: skip
+    """For each measure the dimension with the largest effect, drawn for its most typical image: by
+    class, dimension and effect, [v, (c,) h, w].
+    """
+    rows = {}
     for _, row in effects.clearest(table).iterrows():
         digit, dimension = row["digit"], row["dimension"]
         shown = typical(sweeps[digit].slopes[row["measure"]].slope[:, [dimension]])
         images = sweep(model, capsules[digit][[shown]], digit, values[digit])[0, dimension]
-        name = effects.effect_words(row)
-        rows.append(PerturbationRow(classes[digit], dimension, name, images.cpu().numpy()))
+        rows[classes[digit], dimension, effects.effect_words(row)] = images.cpu().numpy()
     return rows
 
 
@@ -145,27 +137,13 @@ def sweep(model: nn.Module, poses: Tensor, digit: int, values: Tensor) -> Tensor
     return torch.cat(images).unflatten(0, (num_examples, pose_dim, values.shape[1]))
 
 
-def relative_change(images: Tensor) -> Tensor:
-    """Difference of the two ends of a sweep relative to the ink in its middle: [d]."""
-    middle, pixels = images.shape[2] // 2, tuple(range(2, images.ndim - 1))
-    ends = (images[:, :, -1] - images[:, :, 0]).abs().sum(dim=pixels)
-    ink = images[:, :, middle].sum(dim=pixels)
-    return (ends / ink.clamp_min(1e-6)).mean(dim=0)
-
-
 class Shown(NamedTuple):
-    """Data of the figures and of the explorer.
-
-    `rows` are by table: "perturbation" is moved by `values`, "two_sigma" by `deviations` times the
-    standard deviation of each dimension.
-    """
+    """Data of the figures and of the explorer. `rows` are by table."""
 
     capsules: dict[int, Tensor]  # by digit [n, d]
     values: np.ndarray
-    deviations: np.ndarray
-    rows: dict[str, list[PerturbationRow]]
+    rows: dict[str, dict[tuple[str, int, str], np.ndarray]]
     grids: dict[str, np.ndarray]  # by name of the class [d, v, (c,) h, w]
-    two_sigma: dict[str, list[float]]  # by name of the class [d]
 
 
 def named(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
@@ -174,10 +152,14 @@ def named(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
 
 
 def shows_shapes(digits: Digits) -> bool:
-    """Whether the first images show one bright object on dark."""
+    """Whether the first images show one bright object on dark: at least half of the border is dark
+    in 90 % of them.
+    """
     images = digits.images[:NUM_JUDGED].float() / 255
-    grey = images.amax(dim=1) if images.ndim == 4 else images
-    return morphometry.bright_on_dark(grey.cpu().numpy())
+    grey = (images.amax(dim=1) if images.ndim == 4 else images).cpu().numpy()
+    edges = [grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]]
+    dark = np.median(np.concatenate(edges, axis=1), axis=1) <= morphometry.HAZE
+    return bool(dark.mean() >= 0.9)
 
 
 def study(evaluator: Evaluator, num_examples: int, config: RunConfig) -> Measured:
@@ -205,6 +187,4 @@ def study(evaluator: Evaluator, num_examples: int, config: RunConfig) -> Measure
         classes[digit]: typical_grid(model, poses, digit, sweeps["perturbation"][digit], values)
         for digit, poses in capsules.items()
     }
-    deviations = sweep_values(2, 4 / (len(values) - 1)).numpy()
-    reach = {classes[digit]: moved[:, -1].tolist() for digit, moved in two_sigma.items()}
-    return Measured(tables, Shown(capsules, values.numpy(), deviations, rows, grids, reach))
+    return Measured(tables, Shown(capsules, values.numpy(), rows, grids))

@@ -29,9 +29,7 @@ BLOCK = 512  # images on one mosaic
 class Shapes(NamedTuple):
     """The measures of images, each [n]; NaN where an image has no ink."""
 
-    thickness: (
-        np.ndarray
-    )  # px, twice the mean distance from the skeleton to the half-bright contour
+    thickness: np.ndarray  # px, twice the mean distance from skeleton to half-bright contour
     slant: np.ndarray  # degrees, positive if the top leans to the right
     width: np.ndarray  # px along a row without the slant: the middle 98 % of the ink, over 0.98
     height: np.ndarray  # px along a column, likewise
@@ -55,18 +53,8 @@ def tones(images: np.ndarray) -> Tones:
     return Tones(images.mean(axis=(1, 2)), images.std(axis=(1, 2)))
 
 
-def bright_on_dark(images: np.ndarray) -> bool:
-    """Whether the border of images [n, h, w], floats in [0, 1], is dark: at least half of its
-    pixels in 90 % of the images.
-    """
-    edges = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
-    return bool((np.median(np.concatenate(edges, axis=1), axis=1) <= HAZE).mean() >= 0.9)
-
-
 def measure(images: np.ndarray) -> Shapes:
-    """Measure each image of [n, h, w], floats in [0, 1]; ValueError for another shape."""
-    if images.ndim != 3:
-        raise ValueError(f"images of shape {images.shape}, wanted [n, h, w]")
+    """Measure each image of [n, h, w], floats in [0, 1]."""
     blocks = [images[at : at + BLOCK] for at in range(0, len(images), BLOCK)] or [images]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = list(pool.map(_measure_block, blocks))
