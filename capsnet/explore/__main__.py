@@ -54,17 +54,10 @@ def make_page(model: Path, digits: Path, num_examples: int) -> str:
     checkpoint = describe(model)
     num_digits = checkpoint["num_digits"]
     keep_freed_memory()
-    evaluator = load_evaluator(
-        model,
-        digits,
-        torch.device("cpu"),
-        precision="auto",
-        seed=1,
-        batch_size=100,
-        num_digits=num_digits,
-        image_size=checkpoint["arguments"]["image_size"],
-        max_shift=SHIFT if num_digits > 1 else 0,
-    )
+    protocol = {"seed": 1, "batch_size": 100, "num_digits": num_digits}
+    protocol |= {"image_size": checkpoint["arguments"]["image_size"]}
+    protocol |= {"max_shift": SHIFT if num_digits > 1 else 0}
+    evaluator = load_evaluator(model, digits, torch.device("cpu"), precision="auto", **protocol)
     if not can_be_explored(evaluator.model):
         raise ValueError(f"{model} has no class capsules, or no decoder: nothing to turn")
     predictions = evaluator.evaluate(min(num_examples, len(evaluator.digits)))
@@ -72,13 +65,11 @@ def make_page(model: Path, digits: Path, num_examples: int) -> str:
     sweeps, shapes = {}, perturbation.shows_shapes(evaluator.digits)
     for digit, poses in capsules.items():
         print(f"measuring the capsule of {evaluator.digits.classes[digit]}", file=sys.stderr)
-        two_sigma = perturbation.two_sigma_values(poses, NUM_VALUES)
-        sweeps[digit] = perturbation.measure_sweep(
-            evaluator.model, poses, digit, two_sigma, shapes=shapes
-        )
-    error = known_error(model)
+        moved = digit, perturbation.two_sigma_values(poses, NUM_VALUES)
+        sweeps[digit] = perturbation.measure_sweep(evaluator.model, poses, *moved, shapes=shapes)
     effects = perturbation.named(effect_table(sweeps), evaluator.digits.classes)
-    return explorer(evaluator, predictions, effects, capsules, model.stem, error=error)
+    shown = predictions, effects, capsules, model.stem
+    return explorer(evaluator, *shown, error=known_error(model))
 
 
 if __name__ == "__main__":

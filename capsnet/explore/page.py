@@ -9,7 +9,6 @@ import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,6 @@ from capsnet.nn.compact import fold_norms
 from capsnet.nn.layers import grid_size, receptive_field
 from capsnet.nn.registry import network_of
 
-
 MOST_BYTES = 8_000_000  # of the page
 OF_EACH = 10  # test examples of each class
 FAILURES = 60  # at most
@@ -33,15 +31,6 @@ FEW = 100_000  # weights of a layer that stays in float32: errors of the first l
 WEB = Path(__file__).parent / "web"
 SCRIPTS = ("network", "handwriting", "pictures", "paper", "knobs", "app")
 ENGINE = ("network", "worker")  # scripts of the worker
-
-
-class Difference(NamedTuple):
-    """Difference of the page's network from the original, over at most COMPARED test examples."""
-
-    length: float  # largest, of any capsule
-    pixel: float  # mean, of reconstructions
-    decisions: int  # examples with another prediction
-    examples: int
 
 
 def no_explorer(name: str, why: str = "This network has nothing to turn.") -> str:
@@ -89,7 +78,7 @@ def explorer(
         "layers": layers_of(model),
         "examples": examples,
         "meanings": meanings(two_sigma, capsules, evaluator.digits.classes),
-        "difference": difference._asdict(),
+        "difference": difference,
         "error": str(error or ""),
         "classes": evaluator.digits.classes,
         "noun": noun,
@@ -173,12 +162,9 @@ def chosen_examples(
     groups[f"Read wrongly, {shown}"] = wrong[:FAILURES].tolist()
     numbers = [(group, place) for group, found in groups.items() for place in found]
     listed = [{"group": group, "labels": predictions.labels[n].tolist()} for group, n in numbers]
-    chosen, images, begin = {place for _, place in numbers}, {}, 0
-    for batch in evaluator.batches(len(first)):
-        for place in chosen & set(range(begin, begin + len(batch))):
-            images[place] = np.rint(255 * batch.images[place - begin].float().cpu().numpy())
-        begin += len(batch)
-    return listed, np.stack([images[place] for _, place in numbers]).astype(np.uint8)
+    batches = evaluator.regenerate([place for _, place in numbers])
+    images = torch.cat([batches[place].images for _, place in numbers])
+    return listed, np.rint(255 * images.float().cpu().numpy()).astype(np.uint8)
 
 
 def meanings(
@@ -191,46 +177,43 @@ def meanings(
     for digit, of_class in enumerate(classes):
         poses = capsules.get(digit, torch.zeros(1, width)).float().cpu()
         spread = poses.std(dim=0) if len(poses) > 1 else torch.zeros(width)
-        pairs = enumerate(zip(poses.mean(dim=0).tolist(), spread.tolist(), strict=True))
+        called = [names.get((of_class, dimension), "none") for dimension in range(width)]
+        columns = zip(called, poses.mean(dim=0).tolist(), (2 * spread).tolist(), strict=True)
         found.append(
-            [
-                {
-                    "name": names.get((of_class, dimension), "none"),
-                    "mean": round(mean, 4),
-                    "two_sigma": round(2 * deviation, 4),
-                }
-                for dimension, (mean, deviation) in pairs
-            ]
+            [dict(name=n, mean=round(mean, 4), two_sigma=round(two, 4)) for n, mean, two in columns]
         )
     return found
 
 
 @torch.inference_mode()
-def compare(evaluator: Evaluator, shown: nn.Module) -> Difference:
-    """Compare the network with the one that is shown, in float32; true digits are reconstructed."""
-    original, shown = evaluator.model.float().eval(), shown.float().eval()
+def compare(evaluator: Evaluator, shown: nn.Module) -> dict[str, float]:
+    """Difference of the network that is shown from the original, in float32: the largest of a
+    capsule's `length`, the mean of a `pixel` in reconstructions of true digits, and the
+    `decisions`, examples with another prediction, of `examples`.
+    """
     lengths, pixels, decisions = 0.0, [], 0
     for batch in evaluator.batches(min(COMPARED, len(evaluator.digits))):
-        networks = (original, shown)
-        one, other = (predict(network, batch.images, torch.float32) for network in networks)
-        drawn = [
-            decode(network, prediction.capsules, batch.labels)
-            for network, prediction in zip(networks, (one, other), strict=True)
-        ]
-        read = [metrics.predict(each.lengths, batch.labels.shape[1]) for each in (one, other)]
-        lengths = max(lengths, float((one.lengths - other.lengths).abs().max()))
+        length, drawn, read = [], [], []
+        for network in (evaluator.model.float().eval(), shown.float().eval()):
+            prediction = predict(network, batch.images, torch.float32)
+            length.append(prediction.lengths)
+            drawn.append(decode(network, prediction.capsules, batch.labels))
+            read.append(metrics.predict(prediction.lengths, batch.labels.shape[1]))
+        lengths = max(lengths, float((length[0] - length[1]).abs().max()))
         pixels.append((drawn[0] - drawn[1]).abs().flatten(1).mean(dim=1))
         decisions += int((read[0] != read[1]).any(dim=1).sum())
     pixel = torch.cat(pixels)
-    return Difference(lengths, float(pixel.mean()), decisions, len(pixel))
+    found = {"length": lengths, "pixel": float(pixel.mean())}
+    return found | {"decisions": decisions, "examples": len(pixel)}
 
 
-def about(weights: dict[str, Quantised], difference: Difference) -> str:
+def about(weights: dict[str, Quantised], difference: dict[str, float]) -> str:
     """The footnote."""
     bits = 8 * packed_size(weights) / max(1, sum(each.whole.size for each in weights.values()))
     return (
         "The weights of the large layers are stored as 8-bit integers, compressed to "
-        f"{bits:.1f} bits each. On {difference.examples} test examples, capsule lengths differ "
-        f"from the original network's by at most {difference.length:.3f} and reconstructions by "
-        f"{difference.pixel:.4f} a pixel on average; {difference.decisions} predictions differ."
+        f"{bits:.1f} bits each. On {difference['examples']} test examples, capsule lengths differ "
+        f"from the original network's by at most {difference['length']:.3f} and reconstructions "
+        f"by {difference['pixel']:.4f} a pixel on average; {difference['decisions']} predictions "
+        "differ."
     )

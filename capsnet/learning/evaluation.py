@@ -1,6 +1,6 @@
 """A trained network put to the test: whole batches, no gradients."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +52,15 @@ class Evaluator(NamedTuple):
         """The first examples of the test, the same each time."""
         protocol = dict(zip(self._fields[3:], self[3:], strict=True))  # from `seed` on
         return evaluation_batches(self.digits, num_examples=num_examples, **protocol)
+
+    def regenerate(self, numbers: Collection[int]) -> dict[int, Batch]:
+        """The test examples with these indices, each as a batch of one."""
+        wanted, chosen, start = set(numbers), {}, 0
+        for batch in self.batches(max(numbers, default=-1) + 1):
+            for number in wanted & set(range(start, start + len(batch))):
+                chosen[number] = Batch(*(field[number - start, None] for field in batch))
+            start += len(batch)
+        return chosen
 
     def predict(self, images: Tensor) -> Prediction:
         return predict(self.model, images, self.dtype)

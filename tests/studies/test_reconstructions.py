@@ -2,7 +2,7 @@
 
 import torch
 
-from capsnet.studies.reconstructions.measure import align, reconstructions, regenerate, with_absent
+from capsnet.studies.reconstructions.measure import align, reconstructions, with_absent
 
 
 def test_decoded_classes():
@@ -14,8 +14,8 @@ def test_decoded_classes():
 
 def test_examples_can_be_regenerated(make_evaluator):
     evaluator = make_evaluator(2, image_size=36, max_shift=4)
-    predictions, chosen = evaluator.evaluate(30), regenerate(evaluator, [3, 28])
-    assert list(chosen) == [3, 28] and regenerate(evaluator, []) == {}
+    predictions, chosen = evaluator.evaluate(30), evaluator.regenerate([3, 28])
+    assert list(chosen) == [3, 28] and evaluator.regenerate([]) == {}
     for number, batch in chosen.items():
         assert torch.equal(batch.labels[0], predictions.labels[number])
         lengths = evaluator.predict(batch.images).lengths[0]

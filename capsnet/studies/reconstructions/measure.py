@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from capsnet.config import RunConfig
-from capsnet.data.batches import Batch
 from capsnet.learning.evaluation import Evaluator, Predictions, decode
 from capsnet.studies.registry import Measured
 
@@ -49,7 +48,7 @@ def reconstructions(evaluator: Evaluator, predictions: Predictions) -> list[Reco
         num_classes = predictions.lengths.shape[1]
         for n in right[NUM_SHOWN:] if num_classes > 2 else ():
             shown.append(("neither", n, with_absent(labels[n], num_classes)))
-    batches, found = regenerate(evaluator, [number for _, number, _ in shown]), []
+    batches, found = evaluator.regenerate([number for _, number, _ in shown]), []
     for case, number, decoded in shown:
         batch = batches[number]
         capsules = evaluator.predict(batch.images).capsules
@@ -60,16 +59,6 @@ def reconstructions(evaluator: Evaluator, predictions: Predictions) -> list[Reco
         classes = (tuple(each) for each in (labels[number], read, decoded))
         found.append(Reconstruction(*arrays, *classes, case))
     return found
-
-
-def regenerate(evaluator: Evaluator, numbers: list[int]) -> dict[int, Batch]:
-    """The test examples with these indices, each as a batch of one."""
-    wanted, chosen, start = set(numbers), {}, 0
-    for batch in evaluator.batches(max(numbers, default=-1) + 1):
-        for number in wanted & set(range(start, start + len(batch))):
-            chosen[number] = Batch(*(field[number - start, None] for field in batch))
-        start += len(batch)
-    return chosen
 
 
 def align(labels: list[int], predictions: list[int]) -> list[int]:
