@@ -45,14 +45,13 @@ def robustness_curves(tables: dict[str, pd.DataFrame], path: Path, *, title: str
     """Error (percent, 95 % interval) against each transform on one log scale, from the table
     `robustness` of each run.
 
-    An error of zero is drawn at a tick 0 below the scale. Colours repeat after four runs. Raises
-    ValueError without runs.
+    An error of zero is drawn at a tick 0 below the scale. Colours repeat after four runs.
     """
-    if not tables:
-        raise ValueError(f"{path}: no runs to draw")
     curves = {run: table[table["transform"].isin(PANELS)] for run, table in tables.items()}
     all_rows = pd.concat(curves.values())
-    zero = zero_position(all_rows)
+    # The position of zero on the log axis, in percent: below every error and every interval.
+    values = all_rows[["error", "error_low"]]
+    zero = 0.5 * float(np.fmin(values.where(values > 0).min().min(), 1.0))
     ticks = {tick: f"{tick:g}" for tick in TICKS if tick > 1.5 * zero}
     if all_rows["error"].eq(0).any():
         ticks[zero] = "0"
@@ -67,12 +66,6 @@ def robustness_curves(tables: dict[str, pd.DataFrame], path: Path, *, title: str
             axes.yaxis.set_minor_locator(NullLocator())
         handles, labels = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)))
-
-
-def zero_position(table: pd.DataFrame) -> float:
-    """Position of zero on the log axis, in percent: below every error and every interval."""
-    values = table[["error", "error_low"]]
-    return 0.5 * float(np.fmin(values.where(values > 0).min().min(), 1.0))
 
 
 def draw_panel(axes: Axes, rows: dict[str, pd.DataFrame], panel: Panel, zero: float) -> None:
