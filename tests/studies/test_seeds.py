@@ -6,8 +6,7 @@ import pytest
 from capsnet.config import Run, load, resolve
 from capsnet.studies.results import Results, read_table
 from capsnet.studies.seeds.describe import answer, paper_markdown, rows_markdown, sentences
-from capsnet.studies.seeds.measure import differences, holm, records, row_table
-from capsnet.studies.seeds.paper import published
+from capsnet.studies.seeds.measure import differences, holm, published, records, row_table
 
 RANGES = ["0 to 20 %", "20 to 40 %", "40 to 60 %"]
 CAPSNET = {"task": "multimnist", "network": "capsnet", "examples": 1000}

@@ -4,8 +4,7 @@ import pandas as pd
 
 from capsnet.config import RunConfig
 from capsnet.studies.results import FEW, Results, Section, markdown, number, with_sd
-from capsnet.studies.seeds.measure import row_name
-from capsnet.studies.seeds.paper import published
+from capsnet.studies.seeds.measure import published, row_name
 
 
 def headline(configs: dict[str, RunConfig], measured: dict[str, Results]) -> str:

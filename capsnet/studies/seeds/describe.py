@@ -7,8 +7,7 @@ import pandas as pd
 
 from capsnet.studies.results import markdown, number, picture, with_sd
 from capsnet.studies.seeds.draw import draw
-from capsnet.studies.seeds.measure import differences, row_table
-from capsnet.studies.seeds.paper import PAPER
+from capsnet.studies.seeds.measure import PAPER, differences, row_table
 
 
 def comparison(runs: pd.DataFrame, drawn: Path, here: Path) -> Iterator[str]:
