@@ -33,12 +33,14 @@ def main() -> int:
         reader = load_reader(arguments.model)
         if arguments.figure and reader.model.decoder is None:
             raise ValueError(f"{arguments.model} has no decoder: no reconstruction for --figure")
-        line = as_json if arguments.json else as_text
         readings, failed = {}, False
         for path in arguments.images:
             try:
-                readings[path] = read_file(reader, path)
-                print(line(path, readings[path], reader), flush=True)
+                reading = readings[path] = read_file(reader, path)
+                line = as_text(path, reading, reader)
+                if arguments.json:
+                    line = json.dumps({"image": str(path)} | answer(reading, reader))
+                print(line, flush=True)
             except ValueError as error:
                 print(f"predict: {error}", file=sys.stderr)
                 failed = True
@@ -82,10 +84,6 @@ def as_text(path: Path, reading: Reading, reader: Reader) -> str:
     if reading.rejected:
         found = f"rejected, perhaps {found}: {reading.reason}"
     return f"{path}: {found}" + (f"; {reader.warning}" if reader.warning else "")
-
-
-def as_json(path: Path, reading: Reading, reader: Reader) -> str:
-    return json.dumps({"image": str(path)} | answer(reading, reader))
 
 
 if __name__ == "__main__":

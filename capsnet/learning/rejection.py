@@ -20,16 +20,11 @@ REJECTED_SHARE = 0.01  # of the correctly classified validation examples; more o
 DEFAULT_THRESHOLD = 0.3  # without a threshold in the checkpoint; six networks had 0.20 to 0.46
 
 
-def rejection_score(images: Tensor, lengths: Tensor, digits: Tensor, drawn: Tensor) -> Tensor:
-    """Rejection score [b], at most 1: the product of `rejection_factors`."""
-    likeness, share = rejection_factors(images, lengths, digits, drawn)
-    return likeness * share
-
-
 def rejection_factors(
     images: Tensor, lengths: Tensor, digits: Tensor, drawn: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Two factors [b], at most 1: both are high if images [b, c, h, w] show the `digits` [b, k].
+    """Two factors [b] of the rejection score, at most 1: both are high if images [b, c, h, w] show
+    the `digits` [b, k].
 
     The correlation of image and reconstruction, and the share of the digits in all squared lengths.
     lengths: [b, j] of all capsules. drawn: [b, k, (c,) h, w], the reconstructions of the digits.
@@ -59,6 +54,7 @@ def rejection_threshold(
         lengths, capsules = predict(model, batch.images, dtype)
         drawn = decode(model, capsules, batch.labels)
         right = exact_match(lengths, batch.labels)
-        found.append(rejection_score(batch.images, lengths.float(), batch.labels, drawn)[right])
+        factors = rejection_factors(batch.images, lengths.float(), batch.labels, drawn)
+        found.append((factors[0] * factors[1])[right])
     right = torch.cat(found) if found else torch.empty(0)
     return right.quantile(REJECTED_SHARE).item() if len(right) else None

@@ -71,14 +71,6 @@ def fit(
     return canvas
 
 
-def thickened(ink: np.ndarray, box_size: int, thinnest: float) -> np.ndarray:
-    """Ink [h, w] whose strokes are at least `thinnest` px wide in a box of `box_size` px."""
-    longer = max(np.ptp(places) + 1 for places in np.nonzero(ink > FAINT))
-    missing = thinnest * longer / box_size - stroke_width(ink > 0.5)
-    more = max(0, round(missing / 2))  # on either side
-    return maximum_filter(np.pad(ink, more), 1 + 2 * more)
-
-
 def lies_as_trained(
     ink: np.ndarray, image_size: int, boxes: tuple[int, ...], off_centre: float, centre: str
 ) -> bool:
@@ -96,8 +88,13 @@ def lies_as_trained(
 
 
 def scale(ink: np.ndarray, box_size: int, thinnest: float = THINNEST) -> np.ndarray:
-    """The box around the ink, its longer side `box_size` px, its maximum 1."""
-    ink = thickened(ink, box_size, thinnest)
+    """The box around the ink, its longer side `box_size` px with strokes of at least `thinnest` px,
+    its maximum 1.
+    """
+    longer = max(np.ptp(places) + 1 for places in np.nonzero(ink > FAINT))
+    missing = thinnest * longer / box_size - stroke_width(ink > 0.5)
+    more = max(0, round(missing / 2))  # on either side of a stroke
+    ink = maximum_filter(np.pad(ink, more), 1 + 2 * more)
     rows, columns = np.nonzero(ink > FAINT)
     crop = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     factor = box_size / max(crop.shape)

@@ -122,7 +122,7 @@ def inner_marks(ink: np.ndarray, smooth: np.ndarray) -> np.ndarray | None:
     strokes &= ~printed_lines(strokes)
     marks, _ = ndi.label(strokes, TOUCHING)
     boxes = ndi.find_objects(marks)
-    at_edge = np.array([touches(box, ink.shape) for box in boxes], dtype=bool)
+    at_edge = np.isin(np.arange(1, len(boxes) + 1), border(marks))
     sizes = np.array([longer_side(box) for box in boxes])
     inner = np.flatnonzero(~at_edge)
     if not len(inner) or sizes[inner].max() < LEAST_MARK * max(ink.shape):
@@ -168,12 +168,6 @@ def longer_side(box: tuple[slice, slice]) -> int:
 
 def spans(box: tuple[slice, slice], shape: tuple[int, int]) -> bool:
     return any(side.stop - side.start == whole for side, whole in zip(box, shape, strict=True))
-
-
-def touches(box: tuple[slice, slice], shape: tuple[int, int]) -> bool:
-    return any(
-        side.start == 0 or side.stop == whole for side, whole in zip(box, shape, strict=True)
-    )
 
 
 def choose_marks(ink: np.ndarray, most: int) -> tuple[np.ndarray, str | None]:

@@ -84,19 +84,12 @@ class Reading(NamedTuple):
 
 def load_reader(path: str | Path) -> Reader:
     """Load a checkpoint. Raises ValueError for another file."""
-    model = checkpoint.load(path)
-    description = checkpoint.describe(path)
+    model, description = checkpoint.load(path), checkpoint.describe(path)
     arguments, num_digits = description["arguments"], description["num_digits"]
     threshold = description.get("rejection_threshold", DEFAULT_THRESHOLD)
-    return Reader(
-        model,
-        arguments["image_size"],
-        num_digits,
-        threshold,
-        known_error(path),
-        checkpoint.about(description),
-        arguments.get("num_channels", 1),
-    )
+    about, channels = checkpoint.about(description), arguments.get("num_channels", 1)
+    known = num_digits, threshold, known_error(path), about, channels
+    return Reader(model, arguments["image_size"], *known)
 
 
 def read_file(reader: Reader, file: Path | bytes) -> Reading:

@@ -7,7 +7,7 @@ import torch
 from capsnet.data.batches import Batch, seeded_generator
 from capsnet.data.mnist import About
 from capsnet.data.sources import framing
-from capsnet.learning.rejection import rejection_score, rejection_threshold
+from capsnet.learning.rejection import rejection_factors, rejection_threshold
 from capsnet.losses import probabilities
 from capsnet.nn.baseline import BaselineCNN
 from capsnet.nn.capsnet import Prediction
@@ -127,7 +127,8 @@ def test_rejection_score_is_correlation_times_share_of_squared_lengths():
     lengths = torch.zeros(4, 10)
     lengths[:, 3] = 0.8
     lengths[1, 5] = 0.8
-    found = rejection_score(image, lengths, torch.full((4, 1), 3), drawn)
+    likeness, share = rejection_factors(image, lengths, torch.full((4, 1), 3), drawn)
+    found = likeness * share
     torch.testing.assert_close(found, torch.tensor([1.0, 0.5, -1.0, 0.0]), atol=1e-6, rtol=0)
 
 
