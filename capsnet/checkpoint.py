@@ -42,9 +42,7 @@ def save(
     description = {"network": network, "arguments": dict(arguments), "num_digits": num_digits}
     description |= data or {}
     known = {"validation_error": validation_error, "rejection_threshold": rejection_threshold}
-    for name, value in known.items():
-        if value is not None and not math.isnan(value):
-            description[name] = round(value, 4)
+    description |= {k: round(v, 4) for k, v in known.items() if v is not None and not math.isnan(v)}
     write(path, description, model.state_dict())
 
 
@@ -64,15 +62,11 @@ def describe(path: str | Path) -> dict[str, object]:
         ) from None
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
-    if "capsnet" not in metadata:
-        raise ValueError(
-            f"{path} was not written by capsnet.checkpoint: its metadata has no `capsnet`"
-        )
     try:
         description = json.loads(metadata["capsnet"])
         found = description["format"]
     except (ValueError, RecursionError, KeyError, TypeError):
-        raise ValueError(f"{path} is damaged: its metadata is not what `save` writes") from None
+        raise ValueError(f"{path} is damaged or not written by capsnet.checkpoint") from None
     if found != FORMAT:
         raise ValueError(f"{path} has checkpoint format {found!r:.20}, this code reads {FORMAT}")
     return description
@@ -118,9 +112,7 @@ def read(path: str | Path) -> tuple[dict[str, object], dict[str, Tensor]]:
     """Read metadata and tensors, on the CPU. Raises ValueError if the digest does not match."""
     description = describe(path)
     tensors = safetensors.torch.load_file(path)
-    metadata = {
-        name: value for name, value in description.items() if name not in ("format", "digest")
-    }
+    metadata = {k: v for k, v in description.items() if k not in ("format", "digest")}
     if description.get("digest") != _digest(metadata, tensors):
         raise ValueError(f"{path} is damaged: its contents are not those that were written")
     return metadata, tensors

@@ -6,10 +6,6 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 DIGITS = 6  # significant digits: more differ from machine to machine
 
@@ -44,7 +40,8 @@ def write_json(path: Path, values: Mapping[str, object]) -> None:
     write_text(path, json.dumps(rounded(values), indent=2) + "\n")
 
 
-def write_csv(path: Path, table: "pd.DataFrame") -> None:
+def write_csv(path: Path, table) -> None:
+    """Write a DataFrame of pandas."""
     write_text(path, table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n"))
 
 

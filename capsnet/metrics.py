@@ -6,7 +6,6 @@ labels. One correct digit of two does not count. With k = 1 it is the usual accu
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,14 +13,6 @@ from torch import Tensor
 INK = 0.5  # a pixel at least this bright belongs to the object
 IMBALANCED = 1.5  # times as many examples of the largest class as of the smallest
 OVERLAP_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the bins of `overlap`
-
-
-class Interval(NamedTuple):
-    """A percentage with its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def predict(lengths: Tensor, num_digits: int) -> Tensor:
@@ -34,14 +25,16 @@ def exact_match(lengths: Tensor, labels: Tensor) -> Tensor:
     return (predict(lengths, labels.shape[1]) == labels.sort(dim=1).values).all(dim=1)
 
 
-def wilson_interval(num_errors: int, num_examples: int) -> Interval:
-    """Error in percent with the interval of Wilson (1927). Raises ValueError for no examples."""
+def wilson_interval(num_errors: int, num_examples: int) -> tuple[float, float, float]:
+    """Error in percent, low and high end of its 95 % interval (Wilson 1927). Raises ValueError for
+    no examples.
+    """
     if num_examples < 1:
         raise ValueError(f"an error rate needs at least 1 example, got {num_examples}")
     from scipy.stats import binomtest  # takes half a second to import
 
     low, high = binomtest(num_errors, num_examples).proportion_ci(method="wilson")
-    return Interval(100 * num_errors / num_examples, 100 * float(low), 100 * float(high))
+    return 100 * num_errors / num_examples, 100 * float(low), 100 * float(high)
 
 
 def mean_interval(values: Tensor) -> tuple[float, float, float, int]:

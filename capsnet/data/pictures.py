@@ -59,15 +59,13 @@ def load_folder(
         folders = class_folders(root)
         if unknown := [name for name in folders if name not in classes]:
             raise ValueError(f"{root}: {', '.join(unknown)}: no such class in {roots[0]}")
-        for label, name in enumerate(names):
-            for file in files(folders[name]) if name in folders else ():
-                try:
-                    pictures.append(
-                        prepare(read_picture(file.read_bytes()), image_size, background)
-                    )
-                    labels.append(label)
-                except (OSError, ValueError) as error:
-                    broken.append(f"{file}: {error}")
+        here = [n for n, name in enumerate(names) if name in folders]
+        for label, file in ((n, file) for n in here for file in files(folders[names[n]])):
+            try:
+                pictures.append(prepare(read_picture(file.read_bytes()), image_size, background))
+                labels.append(label)
+            except (OSError, ValueError) as error:
+                broken.append(f"{file}: {error}")
         sizes.append(len(labels))
     report_broken(broken, len(labels) + len(broken), skip_broken)
     found = torch.tensor(labels)
@@ -132,11 +130,6 @@ def report_broken(broken: list[str], total: int, skip: bool) -> None:
     print("\n".join([*lines[:-1], f"{lines[-1]} and are left out"]))
 
 
-def read_picture(data: bytes) -> Image.Image:
-    """Decode a picture, upright, in mode L, LA, RGB or RGBA. Raises ValueError with the reason."""
-    return in_eight_bits(decode(data, FORMATS))
-
-
 def decode(data: bytes, formats: Sequence[str] | None = None) -> Image.Image:
     """Decode a picture, upright, of any format of Pillow by default. ValueError with the reason."""
     try:
@@ -155,8 +148,12 @@ def decode(data: bytes, formats: Sequence[str] | None = None) -> Image.Image:
         raise ValueError(f"not a whole picture ({' '.join(str(error).split())})") from None
 
 
-def in_eight_bits(image: Image.Image) -> Image.Image:
-    """White is 65,535 of 16 bits; of other wide formats 1, 255 or 65,535, the least that fits."""
+def read_picture(data: bytes) -> Image.Image:
+    """Decode a picture, upright, in mode L, LA, RGB or RGBA. Raises ValueError with the reason.
+
+    White is 65,535 of 16 bits; of other wide formats 1, 255 or 65,535, the least that fits.
+    """
+    image = decode(data, FORMATS)
     if image.mode[0] in "IF":
         values = np.nan_to_num(np.asarray(image, dtype=np.float64))
         white = 65535 if ";16" in image.mode else min(

@@ -15,7 +15,6 @@ from typing import NamedTuple, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 TIMEOUT = timedelta(minutes=5)  # a process that is silent for so long counts as lost
 T = TypeVar("T")
@@ -40,10 +39,6 @@ class Distributed(NamedTuple):
             )
         size = len(draws) // self.size
         return draws[self.rank * size : (self.rank + 1) * size]
-
-    def wrap_ddp(self, module: nn.Module) -> nn.Module:
-        """Wrap the module in DistributedDataParallel: gradients are means over all processes."""
-        return DistributedDataParallel(module) if self.size > 1 else module
 
     def broadcast_buffers(self, module: nn.Module) -> None:
         """Give all processes the running statistics of rank 0."""

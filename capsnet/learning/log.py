@@ -32,8 +32,7 @@ class LogRecord(NamedTuple):
 
     def metrics(self) -> dict[str, float]:
         """The curves: all but the two that count the steps and the time."""
-        values = self._asdict()
-        return {name: values[name] for name in self._fields[2:-1]}
+        return dict(zip(self._fields[2:-1], self[2:-1], strict=True))
 
     def line(self) -> str:
         """The record under `HEADER`."""

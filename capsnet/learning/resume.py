@@ -50,9 +50,9 @@ def sha256(*parts: bytes) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
-def states_folder(workspace: Path = ROOT) -> Path:
+def states_folder() -> Path:
     """`.resume` of the repository, also where DVC runs an experiment in a copy that it deletes."""
-    return Path(os.environ.get("DVC_ROOT") or workspace) / ".resume"
+    return Path(os.environ.get("DVC_ROOT") or ROOT) / ".resume"
 
 
 @contextmanager

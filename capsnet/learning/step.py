@@ -5,6 +5,7 @@ from math import isfinite
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from capsnet.data.batches import Batch
@@ -52,7 +53,9 @@ class TrainingStep:
         dtype: torch.dtype = torch.float32,
         distributed: Distributed = SINGLE_PROCESS,
     ) -> None:
-        self.network = distributed.wrap_ddp(PredictAndDecode(model))
+        self.network = PredictAndDecode(model)
+        if distributed.size > 1:  # gradients are means over all processes
+            self.network = DistributedDataParallel(self.network)
         self.optimizer, self.compose, self.compute_losses = optimizer, compose, compute_losses
         self.dtype, self.distributed = dtype, distributed
         self.device = next(model.parameters()).device

@@ -71,12 +71,8 @@ def run_figures(
 
 
 def picture(caption: str, path: Path, here: Path) -> str:
-    return f"![{caption}]({relative(path, here)})"
-
-
-def relative(path: Path, here: Path) -> str:
-    """The link from a page in the folder `here`."""
-    return Path(os.path.relpath(path, here)).as_posix()
+    """The image with a link from a page in the folder `here`."""
+    return f"![{caption}]({Path(os.path.relpath(path, here)).as_posix()})"
 
 
 def markdown(rows: Iterable[Mapping[str, str]]) -> str:

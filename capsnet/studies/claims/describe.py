@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -20,24 +19,19 @@ equal validation error. Intervals are 95 % t intervals over seeds, each of one c
 answer is open unless p < 0.05 after Holm's correction for all comparisons of this page."""
 
 
-class Claim(NamedTuple):
-    heading: str
-    protocol: str
-
-
-CLAIMS = {
-    "orientation": Claim(
+CLAIMS = {  # -> heading, protocol
+    "orientation": (
         "Are capsules better with rotated objects?",
         "Networks are trained on upright digits until they reach the same validation error, since "
         "a better network is better under every transform. A network that does not reach it has no "
         "result.",
     ),
-    "overlap": Claim(
+    "overlap": (
         "Are capsules better with overlapping objects?",
         "Networks are trained on pairs or on single digits. Both are tested on the same pairs. A "
         "pair is correct if both digits are.",
     ),
-    "digits": Claim(
+    "digits": (
         "Are capsules better with few training data?",
         "Networks are trained on subsets of the training digits. Networks of the same seed have "
         "the same subsets. A network is shown as many images of a small subset as of a large one.",
@@ -76,18 +70,18 @@ def page(
     found = points(configs, measured, claims)
     compared = comparisons(found)
     yield from ("# Three claims for capsule networks", INTRODUCTION)
-    for name, claim in CLAIMS.items():
+    for name, (heading, protocol) in CLAIMS.items():
         part = found[found["claim"] == name]
         tested = set(part["run"])
         missing = [run for run in claims if claims[run] == name and run not in tested]
-        yield from (f"## {claim.heading}", claim.protocol)
+        yield from (f"## {heading}", protocol)
         if len(part):
             table, path = means(part), here / "figures" / f"claim_{name}.png"
             for one in compared.itertuples():
                 if one.panel in PANELS[name]:
                     yield sentence(one)
             FIGURES[name](table, path)
-            yield from (picture(claim.heading, path, here), table_markdown(table))
+            yield from (picture(heading, path, here), table_markdown(table))
         if missing:
             yield f"Without a result: {', '.join(without_seeds(missing))}."
 

@@ -50,8 +50,7 @@ def orientation(table: pd.DataFrame, path: Path) -> None:
 
 def overlap(table: pd.DataFrame, path: Path) -> None:
     with chart(path, height=1100, title="Test error on overlapping digits") as figure:
-        axes = figure.subplots()
-        tested = set(table["panel"])
+        axes, tested = figure.subplots(), set(table["panel"])
         groups(axes, table, {panel: GROUPS[panel] for panel in GROUPS if panel in tested})
         finish(figure, axes)
 

@@ -6,8 +6,6 @@ exactly one digit. The true digits are reconstructed, each from its own capsule,
 network predicts them.
 """
 
-from collections.abc import Iterator
-
 import pandas as pd
 import torch
 from torch import Tensor
@@ -34,7 +32,15 @@ def separation_table(
     class_means_accuracy: the same for the mean images of the classes;
     box_overlap: share of the smaller bounding box that the other one covers, in percent.
     """
-    parts = list(examples_of(evaluator, predictions, num_examples))
+    parts, begin = [], 0
+    for batch in evaluator.batches(num_examples):
+        pictures = batch.sources[:0]
+        if evaluator.model.decoder is not None:
+            capsules = predictions.capsules[begin : begin + len(batch)].to(batch.images.device)
+            pictures = decode(evaluator.model, capsules, batch.labels)
+        begin += len(batch)
+        found = batch.sources, batch.labels, batch.images, pictures
+        parts.append([each.cpu() for each in found])
     sources, labels, images, pictures = (torch.cat(part) for part in zip(*parts, strict=True))
     answers = {"network": pictures} if pictures.numel() > 0 else {}
     answers |= {"nothing": torch.zeros_like(sources), "mean of the class": means(sources, labels)}
@@ -62,20 +68,6 @@ def separation_table(
         *interval, count = mean_interval(values)
         rows.append((measure, name, *interval, unit, count))
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def examples_of(
-    evaluator: Evaluator, predictions: Predictions, num_examples: int
-) -> Iterator[tuple[Tensor, ...]]:
-    """Sources, labels, images and, with a decoder, reconstructions of each batch, on the CPU."""
-    begin = 0
-    for batch in evaluator.batches(num_examples):
-        pictures = batch.sources[:0]
-        if evaluator.model.decoder is not None:
-            capsules = predictions.capsules[begin : begin + len(batch)].to(batch.images.device)
-            pictures = decode(evaluator.model, capsules, batch.labels)
-        begin += len(batch)
-        yield batch.sources.cpu(), batch.labels.cpu(), batch.images.cpu(), pictures.cpu()
 
 
 def means(sources: Tensor, labels: Tensor) -> Tensor:
