@@ -11,6 +11,7 @@ number of threads. Threads live for one call and release the interpreter lock.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from capsnet.nn.kernels import lanes
-from capsnet.nn.kernels.errors import kernel_of
 from capsnet.nn.kernels.lanes import (
     LANES,
     add,
@@ -37,7 +37,7 @@ from capsnet.nn.kernels.lanes import (
     store_totals,
     subtract,
 )
-from capsnet.nn.squash import squash, squash_gradient
+from capsnet.nn.kernels.passes import backward_passes, forward_passes, kernel_of
 
 TILE = 8  # poses are padded to a multiple of this
 SHARES = 8  # minimum number of shares of a scan
@@ -344,15 +344,9 @@ class RouteOnCPU(torch.autograd.Function):
         ctx.leaky, ctx.gradient = leaky, gradient
         ctx.sizes = len(lower_bip), weight_ijpd.shape
         inputs = pack(lower_bip), pack_weight(weight_ijpd)
-        bias = pack(bias_jd.unsqueeze(0))[..., :1]
-        sums = [scan(*inputs, leaky) + bias]  # Eq. 2
-        queries = [torch.zeros_like(sums[0])]
-        capsules = squash(sums[0], dim=2)
-        for _ in range(num_iterations - 1):
-            queries.append(queries[-1] + capsules)  # v_1 + ... + v_{k-1}
-            sums.append(scan(*inputs, leaky, queries[-1]) + bias)  # Eq. 2
-            capsules = squash(sums[-1], dim=2)
-        ctx.save_for_backward(*inputs, torch.stack(queries), torch.stack(sums))
+        bias, later = pack(bias_jd.unsqueeze(0))[..., :1], partial(scan, *inputs, leaky)
+        capsules, *passes = forward_passes(later, later(), bias, num_iterations)
+        ctx.save_for_backward(*inputs, *passes)
         return unpack(capsules, len(lower_bip), weight_ijpd.shape[3])
 
     @staticmethod
@@ -361,24 +355,11 @@ class RouteOnCPU(torch.autograd.Function):
     def backward(ctx, grad_capsules_bjd):
         *inputs, queries, sums = ctx.saved_tensors
         num_images, (_, _, lower_dim, upper_dim) = ctx.sizes
-        through_couplings = ctx.gradient == "all"
-        grad_capsules = pack(grad_capsules_bjd)
-        grad_sums = torch.zeros_like(sums)
-        grad_query = torch.zeros_like(grad_capsules)
-        for k in reversed(range(len(sums))):
-            grad_sums[k] = squash_gradient(sums[k], grad_capsules, dim=2)
-            if not through_couplings:
-                break
-            if k > 0:  # the query of a pass sums the capsules of all earlier passes
-                grad_query += scan(*inputs, ctx.leaky, queries[k], grad_sums[k])
-                grad_capsules = grad_query
-        if not through_couplings:  # the last pass, after a pass 1 with zero gradient
-            queries, grad_sums = queries[-2:], grad_sums[-2:]
-        grad_lower, grad_weight = gradients(
-            *inputs, ctx.leaky, queries, grad_sums, through_couplings
-        )
+        scanned = partial(scan, *inputs, ctx.leaky), queries, sums
+        passes = backward_passes(*scanned, pack(grad_capsules_bjd), ctx.gradient)
+        grad_lower, grad_weight = gradients(*inputs, ctx.leaky, *passes, ctx.gradient == "all")
         needs_bias = ctx.needs_input_grad[2]
-        grad_bias = grad_sums.sum(dim=(0, 1, 4))[:, :upper_dim] if needs_bias else None
+        grad_bias = passes[1].sum(dim=(0, 1, 4))[:, :upper_dim] if needs_bias else None
         grad_lower = unpack(grad_lower, num_images, lower_dim)
         grad_weight = grad_weight[:, :, :lower_dim, :upper_dim]
         return grad_lower, grad_weight, grad_bias, None, None, None

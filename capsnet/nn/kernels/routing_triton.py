@@ -14,15 +14,14 @@ Sums have a fixed order, without atomics, so a second run gives the same bits. P
 or float64. If torch allows TF32, pass 1 and the kernels use tensor cores.
 """
 
-from functools import cache
+from functools import cache, partial
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from capsnet.nn.kernels.errors import kernel_of
-from capsnet.nn.squash import squash, squash_gradient
+from capsnet.nn.kernels.passes import backward_passes, forward_passes, kernel_of
 
 # Numbers of an array over (i, b, j, d) in one program; a thread has 255 registers.
 SCAN_TILE = 5120  # 32 images at the paper's sizes (j = 10, d = 16)
@@ -353,7 +352,7 @@ def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _scan(lower_ipb, weight, query, leaky: bool, grad_sum=None) -> Tensor:
+def _scan(lower_ipb, weight, leaky: bool, query, grad_sum=None) -> Tensor:
     """s of a later pass [b, j, d] without bias or, given dL/ds, dL/dquery."""
     num_lower, num_upper, lower_dim, upper_dim = weight.shape
     num_images = len(query)
@@ -421,15 +420,9 @@ class RouteInTriton(torch.autograd.Function):
         weight_ijpd = weight_ijpd.contiguous()
         with torch.autocast(lower_bip.device.type, enabled=False):  # sum in float32
             s_bjd = torch.einsum("bip,ijpd->bjd", lower_bip, even * weight_ijpd)  # Eq. 2
-        sums = [s_bjd + bias_jd]
-        queries = [torch.zeros_like(s_bjd)]
-        capsules_bjd = squash(sums[0])  # Eq. 1
-        for _ in range(num_iterations - 1):
-            queries.append(queries[-1] + capsules_bjd)  # v_1 + ... + v_{k-1}
-            s_bjd = _scan(lower_ipb, weight_ijpd, queries[-1], leaky)  # Eq. 2
-            sums.append(s_bjd + bias_jd)
-            capsules_bjd = squash(sums[-1])  # Eq. 1
-        ctx.save_for_backward(lower_ipb, weight_ijpd, torch.stack(queries), torch.stack(sums))
+        scan = partial(_scan, lower_ipb, weight_ijpd, leaky)
+        capsules_bjd, *passes = forward_passes(scan, s_bjd, bias_jd, num_iterations)
+        ctx.save_for_backward(lower_ipb, weight_ijpd, *passes)
         return capsules_bjd
 
     @staticmethod
@@ -437,20 +430,10 @@ class RouteInTriton(torch.autograd.Function):
     @kernel_of("cuda")
     def backward(ctx, grad_capsules_bjd):
         lower_ipb, weight, queries, sums = ctx.saved_tensors
-        through_couplings = ctx.gradient == "all"
-        grad_sums = torch.zeros_like(sums)
-        grad_query = torch.zeros_like(sums[0])
-        for k in reversed(range(len(sums))):
-            grad_sums[k] = squash_gradient(sums[k], grad_capsules_bjd)
-            if not through_couplings:
-                break
-            if k > 0:  # the query of a pass sums the capsules of all earlier passes
-                grad_query += _scan(lower_ipb, weight, queries[k], ctx.leaky, grad_sums[k])
-                grad_capsules_bjd = grad_query
-        if not through_couplings:  # the last pass, after a pass 1 with zero gradient
-            queries, grad_sums = queries[-2:], grad_sums[-2:]
+        scan = partial(_scan, lower_ipb, weight, ctx.leaky)
+        passes = backward_passes(scan, queries, sums, grad_capsules_bjd, ctx.gradient)
         grad_lower_bip, grad_weight_ijpd = _gradients(
-            lower_ipb, weight, queries, grad_sums, ctx.leaky, through_couplings
+            lower_ipb, weight, *passes, ctx.leaky, ctx.gradient == "all"
         )
-        grad_bias_jd = grad_sums.sum(dim=(0, 1)) if ctx.needs_input_grad[2] else None
+        grad_bias_jd = passes[1].sum(dim=(0, 1)) if ctx.needs_input_grad[2] else None
         return grad_lower_bip, grad_weight_ijpd, grad_bias_jd, None, None, None
