@@ -26,8 +26,7 @@ def main() -> None:
     description, tensors = checkpoint.read(paths.model)
     half = {name: each.half() if each.ndim > 1 else each for name, each in tensors.items()}
     checkpoint.write(out, description, half)
-    device = choose_device()
-    evaluator = make_evaluator(config, out, paths.digits, device)
+    evaluator = make_evaluator(config, out, paths.digits, choose_device())
     count = config.task.test_examples or len(evaluator.digits)
     numbers = headline(evaluator.evaluate(count))
     checkpoint.write(out, description | {"test_error": round(numbers["test_error"], 4)}, half)

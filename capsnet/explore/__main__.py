@@ -29,8 +29,7 @@ NUM_VALUES = 11  # of a sweep
 
 
 def main() -> int:
-    example = "models/mnist.safetensors --out explorer.html"
-    parser = program_parser(__spec__.name, __doc__, example)
+    parser = program_parser(__spec__.name, __doc__, "models/mnist.safetensors --out explorer.html")
     parser.add_argument("model", type=Path, help="checkpoint of a trained CapsNet with a decoder")
     parser.add_argument("--out", type=Path, help="page to write (default: <model>.html)")
     parser.add_argument(

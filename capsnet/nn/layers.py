@@ -184,8 +184,7 @@ class Decoder(nn.Module):
     def forward(self, capsules_bjd: Tensor, labels_bk: Tensor) -> Tensor:
         mask_bkj = torch.nn.functional.one_hot(labels_bk, capsules_bjd.shape[1])
         masked_bkjd = mask_bkj.unsqueeze(-1) * capsules_bjd.unsqueeze(1)
-        pixels = self.layers(masked_bkjd.flatten(2))
-        return pixels.unflatten(-1, self.shape)
+        return self.layers(masked_bkjd.flatten(2)).unflatten(-1, self.shape)
 
 
 def route_with(model: nn.Module, implementation: str) -> None:
