@@ -68,7 +68,7 @@ def explorer(
     texts = {path.stem: path.read_text() for path in WEB.iterdir()}
     small = sum(map(len, texts.values())) + images.size
     small += sum(5 * each.size for each in arrays.values())
-    _, weights = fit_into(large, (MOST_BYTES - small) * 3 // 4)
+    weights = fit_into(large, (MOST_BYTES - small) * 3 // 4)
     difference = compare(evaluator, with_weights(model, weights))
     arrays |= {f"{key}.step": each.steps for key, each in weights.items()}
     arrays |= {key: each.whole.ravel() for key, each in weights.items()}

@@ -34,15 +34,12 @@ def packed_size(weights: Mapping[str, Quantised]) -> int:
     return sum(len(zlib.compress(each.whole.tobytes(), 6)) for each in weights.values())
 
 
-def fit_into(weights: Mapping[str, Tensor], room: int) -> tuple[float, dict[str, Quantised]]:
-    """Quantise with the finest of STEPS that fits into `room` bytes, which is returned as well.
-
-    Raises ValueError if none fits.
-    """
+def fit_into(weights: Mapping[str, Tensor], room: int) -> dict[str, Quantised]:
+    """Quantise with the finest of STEPS that fits into `room` bytes. ValueError if none does."""
     for finest in STEPS:
         found = {name: quantise(weight, finest) for name, weight in weights.items()}
         if packed_size(found) + sum(each.steps.nbytes for each in found.values()) <= room:
-            return finest, found
+            return found
     raise ValueError("the network is too large for one page, with its coarsest weights too")
 
 
