@@ -106,10 +106,9 @@ def route(
 
 
 class Trace(NamedTuple):
-    """Votes and the logits, couplings and capsules of each of r iterations."""
+    """Votes and the couplings and capsules of each of r iterations."""
 
     votes: Tensor  # [b, i, j, d], the same in all iterations
-    logits: Tensor  # [r, b, i, j], before the softmax
     couplings: Tensor  # [r, b, i, j]
     capsules: Tensor  # [r, b, j, d]
 
@@ -123,7 +122,7 @@ def trace(
     bias_jd: Tensor | None = None,
     leaky: bool = False,
 ) -> Trace:
-    """Route and return logits, couplings and capsules of every iteration, without gradients.
+    """Route and return couplings and capsules of every iteration, without gradients.
 
     Half precision is summed in float32, as in `route`. The votes of an image of 36x36 pixels take
     2 MB. Raises the same errors as `route_reference`.
@@ -134,19 +133,18 @@ def trace(
         lower, weight = lower_bip.to(dtype), weight_ijpd.to(dtype)
         votes_bijd = torch.einsum("bip,ijpd->bijd", lower, weight)  # Eq. 2
         logits_bij = votes_bijd.new_zeros(votes_bijd.shape[:3])
-        logits, couplings, capsules = [], [], []
+        couplings, capsules = [], []
         for _ in range(num_iterations):
             coupling_bij = _coupling(logits_bij, leaky)
             s_bjd = torch.einsum("bij,bijd->bjd", coupling_bij, votes_bijd)  # Eq. 2
             if bias_jd is not None:
                 s_bjd = s_bjd + bias_jd
             capsules_bjd = squash(s_bjd)  # Eq. 1
-            logits.append(logits_bij)
             couplings.append(coupling_bij)
             capsules.append(capsules_bjd.to(lower_bip.dtype))
             agreement_bij = torch.einsum("bijd,bjd->bij", votes_bijd, capsules_bjd)
             logits_bij = logits_bij + agreement_bij
-    return Trace(votes_bijd, *(torch.stack(each) for each in (logits, couplings, capsules)))
+    return Trace(votes_bijd, torch.stack(couplings), torch.stack(capsules))
 
 
 def _fastest(device: str, num_upper: int) -> type[torch.autograd.Function] | None:

@@ -37,7 +37,7 @@ def traced(couplings: list) -> TracedSample:
     votes for upper capsule j along axis j with length 2; the capsules point there, 0.5 long.
     """
     votes, capsules = 2 * torch.eye(3).expand(2, 3, 3), 0.5 * torch.eye(3)[None]
-    trace = Trace(votes, torch.zeros(1, 2, 3), torch.tensor(couplings)[None], capsules)
+    trace = Trace(votes, torch.tensor(couplings)[None], capsules)
     return TracedSample(trace, torch.tensor([1.0, 3.0]), torch.eye(2).bool(), 2, [0, 1], 1, (9, 2))
 
 

@@ -140,7 +140,7 @@ def spatial_map(sources: Tensor, width: int, stride: int, grid: int) -> Tensor:
 
 def measure(traced: TracedSample) -> Tensor:
     """UNITS by iteration: [r, measures]. NaN without a position and for first differences."""
-    votes, _, couplings, capsules = traced.trace
+    votes, couplings, capsules = traced.trace
     labels, weight = traced.labels, traced.strength / traced.strength.sum().clamp_min(1e-12)
     products = torch.einsum("ijd,rjd->rij", votes, capsules)
     lengths = votes.norm(dim=-1) * capsules.norm(dim=-1).unsqueeze(1)
