@@ -106,5 +106,4 @@ class CapsNet(nn.Module):
 
     def lower_capsules(self, images: Tensor) -> Tensor:
         """Primary capsules [b, i, p], ordered by type, row and column."""
-        layer = self.convolution
-        return self.primary(convolve_relu(images, layer.weight, layer.bias, stride=layer.stride[0]))
+        return self.primary(convolve_relu(images, self.convolution))

@@ -53,6 +53,6 @@ class ConvNet(nn.Module):
     def forward(self, images: Tensor) -> Prediction:
         features = images
         for layer in self.convolutions:
-            features = convolve_relu(features, layer.weight, layer.bias, stride=layer.stride[0])
+            features = convolve_relu(features, layer)
         vectors = self.vectors(self.linear(features.flatten(1)).float())
         return Prediction(linalg.vector_norm(vectors, dim=-1), vectors)

@@ -15,17 +15,15 @@ from torch.autograd.function import once_differentiable
 CHUNK_NUMBERS = 2**23  # size of the patch buffer: 16 MiB of bfloat16
 
 
-def convolve_relu(
-    images_bchw: Tensor, weight_ochw: Tensor, bias_o: Tensor, *, stride: int
-) -> Tensor:
+def convolve_relu(images_bchw: Tensor, layer: torch.nn.Conv2d) -> Tensor:
     """ReLU of `convolve`, in place because it is the largest tensor of a network."""
-    device = images_bchw.device.type
+    device, stride = images_bchw.device.type, layer.stride[0]
     first = images_bchw.shape[1] == 1 and stride == 1 and not images_bchw.requires_grad
     if device == "cuda" and first and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
-        tensors = (tensor.to(dtype) for tensor in (images_bchw, weight_ochw, bias_o))
+        tensors = (tensor.to(dtype) for tensor in (images_bchw, layer.weight, layer.bias))
         return OneChannelConvolution.apply(*tensors)
-    features = convolve(images_bchw, weight_ochw, bias_o, stride=stride)
+    features = convolve(images_bchw, layer.weight, layer.bias, stride=stride)
     return torch.nn.functional.relu(features, inplace=True)
 
 
