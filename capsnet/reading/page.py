@@ -14,6 +14,8 @@ from scipy import ndimage as ndi
 from skimage.filters.rank import median
 from skimage.morphology import convex_hull_image
 
+from capsnet.reading.sheet import only_sheet
+
 FAINT = 0.1  # of full ink: fainter pixels do not count in the box around the ink
 SPECK = 0.01  # of the ink of the largest stain: smaller stains are dropped
 LEAST_PAGE = 64  # pixels: a smaller picture is no photograph, its border is its paper
@@ -47,6 +49,8 @@ def find_ink(grey: np.ndarray) -> np.ndarray:
     border, so that a digit may touch the edge. Raises ValueError without ink.
     """
     grey = grey.astype(np.float32)
+    if max(grey.shape) >= LEAST_PAGE:
+        grey = only_sheet(grey)
     best, dark = None, strokes_are_dark(grey)
     if max(grey.shape) >= LEAST_PAGE and not cut_out_tightly(grey if dark else 1 - grey):
         for ink in starmap(inner_marks, ink_on_local_paper(grey if dark else 1 - grey)):
