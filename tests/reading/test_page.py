@@ -62,6 +62,7 @@ PAGES = {
     "a narrow shadow": FIVE * BAND,
     "a desk around the sheet": on_desk(FIVE, sides=4),
     "a desk on one side": on_desk(FIVE, sides=1),
+    "a shadow on a sheet on a desk": on_desk(FIVE, sides=4) * SHADOW,
     "a turned sheet that reaches all sides": np.where(TURNED, FIVE, 0.25),
     "a small sheet on a wooden desk": np.where(SHEET, FIVE, WOOD),
     "a small mark": NOTE,
