@@ -14,7 +14,7 @@ from capsnet import program_parser
 from capsnet.config import RunConfig, load, resolve
 from capsnet.paths import STUDY_PARAMS, RunPaths, run_paths
 
-TIME_TO_LEAVE = 8  # seconds
+TIME_TO_LEAVE = 6  # seconds; a busy machine takes some more to handle the signal
 
 
 def run_parser(module: str, doc: str, *, out: bool = False) -> argparse.ArgumentParser:
