@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pathspec import PathSpec
 
 from capsnet.paths import run_paths
 from capsnet.studies.registry import STUDIES
@@ -171,24 +170,6 @@ def test_a_row_of_the_study_is_a_record():
     of_a_run = {"seed", "budget", "runs.${key}", "tasks.${item.task}.training_examples.${budget}"}
     of_a_run |= {"budgets.${budget}.compact", "data.balance"}  # the study refuses data.balance
     assert ours == set(stages_of_dvc_yaml()["train"]["params"]) - of_a_run
-
-
-def test_a_file_of_an_editor_or_a_desktop_makes_no_result_stale():
-    names = (".DS_Store", "._a.py", "Thumbs.db", "desktop.ini", ".a.py.swp", "a.py~", ".#a.py",
-             "#a.py#", "a.orig", ".idea/a.xml", ".ipynb_checkpoints/a.py", ".nfs01", ".a.partial",
-             "__pycache__/a.pyc")  # fmt: skip
-    lines = (ROOT / ".dvcignore").read_text().splitlines()
-    ignored = PathSpec.from_lines("gitignore", lines).match_file  # as DVC does it
-    assert [name for name in (*names, "a.py") if not ignored(f"capsnet/nn/{name}")] == ["a.py"]
-
-
-def test_every_clone_has_the_same_bytes():
-    """Whatever core.autocrlf says: DVC compares bytes."""
-    command = ["git", "ls-files", "--eol"]
-    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
-    ends = {line.split("\t")[0].split()[0] + line.partition("attr/")[2].split("\t")[0].rstrip()
-            for line in lines}  # fmt: skip
-    assert ends == {"i/lftext=auto eol=lf", "i/-text-text"}
 
 
 def test_the_lock_has_every_requirement_in_the_same_version():

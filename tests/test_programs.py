@@ -2,13 +2,11 @@
 
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 from argparse import ArgumentParser
 from importlib import import_module
 from pathlib import Path
-from zipfile import ZipFile
 
 import pytest
 
@@ -70,25 +68,6 @@ def test_a_missing_package_is_one_line():
     done = subprocess.run(start, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("No module named ") and ".venv/bin/activate" in done.stderr
-
-
-def test_an_editable_install_has_the_packages_and_requires_what_requirements_txt_names(tmp_path):
-    shutil.copytree(ROOT / "capsnet", tmp_path / "capsnet")
-    for name in ("pyproject.toml", "requirements.txt"):
-        shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "stages").mkdir()  # another folder at the top
-    code = "from setuptools.build_meta import build_editable; build_editable('wheel')"
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=True)
-    [wheel] = (tmp_path / "wheel").iterdir()
-    with ZipFile(wheel) as files:
-        [metadata] = (name for name in files.namelist() if name.endswith("/METADATA"))
-        lines = files.read(metadata).decode().splitlines()
-        [finder] = (name for name in files.namelist() if name.endswith("_finder.py"))
-        assert f"{{'capsnet': '{tmp_path / 'capsnet'}'}}" in files.read(finder).decode()
-    wanted = [line.removeprefix("Requires-Dist: ") for line in lines if "Requires-Dist" in line]
-    named = (ROOT / "requirements.txt").read_text().splitlines()
-    named = [line.partition(" ")[0].strip(";") for line in named if not line.startswith("#")]
-    assert [line.partition(";")[0] for line in wanted] == named
 
 
 def test_another_python_is_named():

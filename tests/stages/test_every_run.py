@@ -172,11 +172,5 @@ def test_a_row_of_the_study(workspace, monkeypatch):
 
 def test_no_stage_read_a_pickle():
     assert unpickled == []
-    with pytest.raises(AssertionError):  # the hook works: as if a stage read one
-        pickle_in_a_stage()
-        assert unpickled == []
-
-
-def pickle_in_a_stage():
-    code = compile("import pickle; pickle.loads(pickle.dumps(dict))", "stages/some.py", "exec")
-    exec(code, {})
+    exec(compile("import pickle; pickle.loads(pickle.dumps(dict))", "stages/some.py", "exec"), {})
+    assert len(unpickled) == 1  # the hook works
