@@ -19,10 +19,9 @@ from capsnet.studies.training.draw import training_curve
 
 
 def curve(**columns) -> pd.DataFrame:
-    names = ("classification_loss", "reconstruction_loss", "validation_error")
-    names += ("training_error",)
-    table = pd.DataFrame({"examples": [500, 1000], "loss": [2.0, 1.0]})
-    return table.assign(**{name: table["loss"] for name in names} | columns)
+    names = "loss", "classification_loss", "reconstruction_loss", "validation_error"
+    table = {key: [2.0, 1.0] for key in (*names, "training_error")} | {"examples": [500, 1000]}
+    return pd.DataFrame(table | columns)
 
 
 def example() -> Reconstruction:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from scipy.io import savemat
 from torchvision import datasets
 
@@ -19,7 +18,7 @@ from capsnet.data.registry import DATA_SETS
 from capsnet.files import file_md5
 from capsnet.reading.recognition import load_reader, read_file
 from tests.data.test_pictures import write_pictures
-from tests.stages.test_every_run import FEW, ROOT, go_through
+from tests.stages.test_every_run import go_through, write_params
 
 CLASSES = {"emnist_letters": 26, "emnist_balanced": 47, "folder": 3}
 RANDOM = np.random.default_rng(0)
@@ -75,23 +74,13 @@ def make_archives(name: str, folder: Path, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(getattr(datasets, cls), "resources", found)
 
 
-def write_params(name: str, folder: Path) -> None:
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-    tree["budget"], tree["optimizer"]["intervals"] = "quick", 1
-    tree["data"] |= {"dataset": name, "folder": "pictures", "skip_broken": True}
-    tree["data"] |= {"validation_fraction": 0.25, "balance": name == "folder"}
-    tree["budgets"]["quick"] |= FEW
-    few = {"batch_size": 4, "training_examples": dict.fromkeys(tree["tasks"], 8)}
-    tree["budgets"]["quick"]["compact"] |= few
-    tree["runs"] = {"one": {"task": "mnist", "network": "compact"}}
-    if name == "folder":
-        tree["runs"]["two"] = {"task": "multimnist", "network": "compact"}
-    (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-
-
 def get(name: str, folder: Path, monkeypatch) -> Digits:
     """Check the parameters and download the set; its test digits."""
-    write_params(name, folder)
+    runs = {"one": {"task": "mnist", "network": "compact"}}
+    if name == "folder":
+        runs["two"] = {"task": "multimnist", "network": "compact"}
+    own = {"folder": "pictures", "skip_broken": True, "balance": name == "folder"}
+    write_params(folder, runs, dataset=name, validation_fraction=0.25, **own)
     monkeypatch.chdir(folder)
     for variable in ("MNIST_MIRROR", "DATA_MIRROR"):
         monkeypatch.setenv(variable, "archives")

@@ -116,17 +116,12 @@ def test_without_a_good_mirror_nothing_is_written(server, tmp_path, monkeypatch)
     monkeypatch.setattr(sources, "load_digits", lambda folder, split: Digits(PIXEL, LABEL))
     for bad in (f"{server}/drops", str(tmp_path / "nowhere")):
         monkeypatch.setenv("MNIST_MIRROR", bad)
-        with pytest.raises(ValueError, match=f"no mirror gave images.gz; tried {bad} ") as caught:
+        with pytest.raises(ValueError, match=f"no mirror gave images.gz; tried {bad} .*quick"):
             download.main()
-        assert "\n" not in str(caught.value)
-        for way_out in ("-S budget=quick", "docs/data.md"):
-            assert way_out in str(caught.value)
         assert [*out.parent.iterdir()] == [out] and [*out.iterdir()] == [out / "old"]
     monkeypatch.delenv("MNIST_MIRROR")
     download.main()
-    assert (
-        contents(out).items() > ARCHIVES.items()
-    )  # and the images of those that torchvision names
+    assert contents(out).items() > ARCHIVES.items()  # and those of MNIST's names
 
 
 def test_small_digits_are_scaled_and_centred_as_in_mnist():
