@@ -117,6 +117,7 @@ def test_a_digit_cut_out_tightly_keeps_its_ink(thickness):
 
 REFUSED = {
     "text": (b"no picture", "Pillow knows"),
+    "HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "HEIC"),
     "half": (encoded(FIVE)[:300], "not a whole picture"),
     "one row": (encoded(Image.new("L", (50_000, 1))), "empty"),
     "wholly transparent": (encoded(Image.new("RGBA", (300, 300))), "empty"),
