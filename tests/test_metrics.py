@@ -46,11 +46,6 @@ def test_overlap_is_shared_ink_over_the_smaller_digit():
     assert metrics.overlap(torch.zeros(1, 2, 10, 10)).item() == 0
 
 
-def test_found_is_per_digit():
-    found = metrics.found(torch.tensor([[3, 6]]), torch.tensor([[6, 5]]))
-    assert found.tolist() == [[True, False]]
-
-
 def test_balanced_accuracy_is_the_mean_over_the_classes():
     """8 of class 0 and 2 of class 1, all read as 0: (100 + 0) / 2. Four times as many."""
     labels, predicted = torch.tensor([[0]] * 8 + [[1]] * 2), torch.zeros(10, 1, dtype=torch.int64)

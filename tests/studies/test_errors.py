@@ -31,12 +31,6 @@ def test_errors_by_digit_pair_and_overlap(predictions):
     assert matrix[3, 5] == matrix[5, 3] == 50 and np.isfinite(matrix).sum() == 2
 
 
-def test_one_digit_has_errors_by_digit_only():
-    labels, none = torch.arange(10)[:, None], torch.zeros(10)
-    table = error_table(Predictions(torch.eye(10), labels, none[:, None], none))
-    assert set(table["group"]) == {"all", "digit"} and table["error"].eq(0).all()
-
-
 def test_confusion_table(predictions):
     """The 5 is predicted as 6 once, and found once in the other pair."""
     table = confusion_table(predictions)
@@ -45,10 +39,11 @@ def test_confusion_table(predictions):
     assert counts.sum() == 4
 
 
-def test_classes_have_their_names():
-    """The letters and digits of EMNIST."""
+def test_single_objects_have_errors_by_class_only_with_its_name():
+    """Of 62 classes, the letters and digits of EMNIST."""
     names, none = tuple(f"class {n}" for n in range(62)), torch.zeros(62)
     found = Predictions(torch.eye(62), torch.arange(62)[:, None], none[:, None], none)
     assert len(confusion_table(found, names)) == 62**2
     table = error_table(found, names)
+    assert set(table["group"]) == {"all", "digit"} and table["error"].eq(0).all()
     assert tuple(table[table["group"] == "digit"]["name"]) == names
