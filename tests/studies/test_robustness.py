@@ -43,13 +43,6 @@ def measure(model=None, count=20, affnist=None, **changes):
     return robustness_table(evaluator._replace(**changes), 20, affnist)
 
 
-@pytest.fixture(scope="module")
-def placed():
-    """The witness of a task that shifts digits on a canvas of 40x40, and its table."""
-    model = Witness()
-    return model, measure(model, image_size=40, max_shift=6)
-
-
 def test_errors_of_a_bar_by_hand():
     """A bar of 16x4 turned by 60 degrees is 16 sin 60 + 4 cos 60 = 15.9 wide and 16 cos 60 + 4 sin
     60 = 11.5 high: wrong, as by 75 and 90; by 30 degrees it is 11.5 wide and 15.9 high: correct.
@@ -69,11 +62,11 @@ def test_errors_of_a_bar_by_hand():
     assert len(model.seen) == 3 * (points - 3 + 1)
 
 
-def test_positions_on_a_large_canvas(placed):
+def test_positions_on_a_large_canvas():
     """A digit stands where the task shifts it, the same for each rotation. Translation starts in
     the middle: 8 px to one of four sides, drawn for each digit.
     """
-    model, table = placed
+    table = measure(model := Witness(), image_size=40, max_shift=6)
     assert table["transform"].iloc[-1] == "affnist_like" and model.seen[0].shape == (20, 1, 40, 40)
     points = sum(len(amounts) for amounts in AMOUNTS.values())
     assert len(model.seen) == points - 2 + 1  # unchanged where the task puts them, and centred
