@@ -56,7 +56,7 @@ def look_for_pickles(event: str, arguments: tuple) -> None:
 sys.addaudithook(look_for_pickles)
 
 
-def write_params(folder: Path, runs: dict, **data: object) -> None:
+def write_params(folder: Path, runs: dict, /, **data: object) -> None:
     """The repository's params.yaml with tiny networks and trainings of one step."""
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
     tree |= {"budget": "quick", "runs": runs}
