@@ -4,7 +4,8 @@ One line for each picture (PNG, JPEG, ...; any size): its classes and the length
 from 0 to 1. The network is a checkpoint named first or, without one, pretrained/mnist.safetensors,
 which reads handwritten digits, dark on light or light on dark. A picture is prepared as those that
 the network learned. A network for one object names one class, a network for pairs (--pairs) one or
-two, those longer than 0.5. A baseline gives probabilities for lengths.
+two, those longer than 0.5; it learned only pairs and often names two where there is one. A baseline
+gives probabilities for lengths.
 
 "rejected, perhaps 7 (0.41): <reason>" means that the picture may show none of the classes: no
 capsule is longer than 0.5, the reconstruction does not resemble the picture, another capsule is a
@@ -65,7 +66,7 @@ def parse() -> argparse.Namespace:
         "--figure", type=Path, help="PNG to write: what was taken, inputs, reconstructions"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per line, all lengths")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     arguments.model = pretrained(2 if arguments.pairs else 1)
     if arguments.images[0].suffix == ".safetensors":
         arguments.model, *arguments.images = arguments.images

@@ -1,6 +1,6 @@
 """The figures of the tutorial. Colours are those of `capsnet.plots.canvas`.
 
-Blue: capsule network, or the right class. Green: CNN. Orange: wrong. Light blue and yellow: the
+Blue: capsule network, or the right class. Green: CNN. Orange: wrong. Light blue and amber: the
 first and the second of two overlapping digits.
 """
 
@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
-from matplotlib.patches import Circle
 from torch import Tensor
 
 from capsnet.plots.canvas import (
@@ -85,22 +85,6 @@ def opinions(images, titles: Sequence[str], groups: Mapping[str, Tensor], drawn)
             axis.tick_params(labelsize=12)
     for axis, name in zip(axes[:, 0], ("picture", *groups, "capsules:\ndrawn"), strict=True):
         axis.set_ylabel(name)
-
-
-def squash_curve(lengths: Tensor, squashed: Tensor, before: Tensor, after: Tensor) -> None:
-    """The length after against the length before, and vectors [n, 2] before and after."""
-    [axes] = figure(1, 2, 3.9)
-    axes[0].plot(lengths, squashed, color=BLUE)
-    axes[0].axhline(1, color=GREY, ls="--", lw=1.2)
-    axes[0].set(xlabel="length of s", ylabel="length of v", ylim=(0, 1.1), xlim=(0, lengths.max()))
-    axes[0].set_title("squash shrinks a vector ...")
-    arrows(axes[1], before, GREY, width=0.008)
-    arrows(axes[1], after, BLUE, width=0.016)
-    axes[1].add_patch(Circle((0, 0), 1, fill=False, color=GREY, ls="--", lw=1.2))
-    plane(axes[1], 2.9)
-    axes[1].set_title("... and keeps its direction")
-    axes[1].text(-2.8, 2.4, "s", color=GREY)
-    axes[1].text(-2.8, 1.9, "v = squash(s)", color=BLUE)
 
 
 def arrows(axes: Axes, ends: Tensor, color, **options: object) -> None:
@@ -198,7 +182,7 @@ def gallery(rows: Mapping[str, Sequence], titles: Sequence[str], colors: Sequenc
 def grid(images: Tensor, rows: Sequence[str], columns: Sequence[str], x_label: str) -> None:
     """Images [r, c, h, w] as one sheet with names at the rows and columns."""
     count, across, height, width = images.shape
-    padded = torch.nn.functional.pad(images, (1, 1, 1, 1), value=0.35)
+    padded = F.pad(images, (1, 1, 1, 1), value=0.35)
     sheet = padded.permute(0, 2, 1, 3).reshape(count * (height + 2), across * (width + 2))
     [[axes]] = figure(1, 1, WIDTH * count / across + 0.7)
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=1)
@@ -209,20 +193,23 @@ def grid(images: Tensor, rows: Sequence[str], columns: Sequence[str], x_label: s
     axes.spines[:].set_visible(False)
 
 
-def watch_routing(image, sources, maps, drawn, lengths, labels: Sequence[int]) -> None:
-    """A column an iteration: where the votes [r, 2, h, w] come from, both reconstructions
-    [r, 2, h, w] and the lengths [r, j] of all capsules.
+def watch_routing(image, sources, by_place, drawn, lengths, labels: Sequence[int]) -> None:
+    """A column an iteration: where the votes [r, row, column, 2] come from (places are 4 pixels
+    apart), both reconstructions [r, 2, h, w] and the lengths [r, j] of all capsules.
     """
-    rounds = len(maps)
+    rounds, size = len(by_place), len(image)
+    where = by_place.movedim(3, 1) / by_place.amax(dim=(1, 2))[..., None, None]
+    where = F.pad(where, [(size // 4 - where.shape[3]) // 2] * 4)
+    maps = F.interpolate(where, size, mode="bicubic").clamp(0, 1).numpy()
     axes = figure(3, rounds + 1, 7.4)
     picture(axes[0, 0], image, "the image")
-    picture(axes[1, 0], overlay(sources), "the truth")
+    picture(axes[1, 0], overlay(sources.numpy()), "the truth")
     axes[2, 0].axis("off")
     own = dict(zip(labels, (FIRST_DIGIT, SECOND_DIGIT), strict=True))
     for r in range(rounds):
         picture(axes[0, r + 1], (overlay(maps[r]) + 0.3 * image[..., None].numpy()).clip(0, 1))
         axes[0, r + 1].set_title(f"iteration {r + 1}", loc="center")
-        picture(axes[1, r + 1], overlay(drawn[r]))
+        picture(axes[1, r + 1], overlay(drawn[r].numpy()))
         colors = [own.get(j, PALE) for j in range(10)]
         axes[2, r + 1].bar(range(10), lengths[r], color=colors, edgecolor=GREY, lw=0.6)
         axes[2, r + 1].set(ylim=(0, 1), xticks=range(10), yticks=(0, 0.5, 1))

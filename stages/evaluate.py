@@ -49,13 +49,13 @@ def main() -> None:
             numbers, metrics = headline(predictions), out / "metrics.json"
             tracker.dataset(paths.digits, name=config.source, split="test", num_examples=count)
             write_json(metrics, {config.budget: {config.name: numbers}})
-            tracker.headline({f"test_{name}": value for name, value in numbers.items()})
+            tracker.headline(numbers)
             tracker.artifact(metrics)
-            tracker.tested(metrics, test_error=numbers["error"])
-            interval = f"{numbers['error_low']:.2f} to {numbers['error_high']:.2f}"
-            line = f"test error {numbers['error']:.2f} % ({interval}) of {count:,} examples"
-            if "balanced_accuracy" in numbers:
-                line += f", balanced accuracy {numbers['balanced_accuracy']:.2f} %"
+            tracker.tested(test_error=numbers["test_error"])
+            interval = f"{numbers['test_error_low']:.2f} to {numbers['test_error_high']:.2f}"
+            line = f"test error {numbers['test_error']:.2f} % ({interval}) of {count:,} examples"
+            if "test_balanced_accuracy" in numbers:
+                line += f", balanced accuracy {numbers['test_balanced_accuracy']:.2f} %"
             print(f"{config.name}: {line}")
             for topic in arguments.topics:
                 print(f"{config.name}: evaluating {topic}", flush=True)

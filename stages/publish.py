@@ -30,9 +30,11 @@ def main() -> None:
     evaluator = make_evaluator(config, out, paths.digits, device)
     count = config.task.test_examples or len(evaluator.digits)
     numbers = headline(evaluator.evaluate(count))
-    checkpoint.write(out, description | {"test_error": round(numbers["error"], 4)}, half)
+    checkpoint.write(out, description | {"test_error": round(numbers["test_error"], 4)}, half)
     write_text(out.with_suffix(".md"), card(config, paths, numbers, count))
-    print(f"{out.name}: {out.stat().st_size / 1e6:.1f} MB, test error {numbers['error']:.2f} %")
+    print(
+        f"{out.name}: {out.stat().st_size / 1e6:.1f} MB, test error {numbers['test_error']:.2f} %"
+    )
 
 
 def card(config: RunConfig, paths: RunPaths, numbers: dict[str, float], count: int) -> str:
@@ -41,7 +43,8 @@ def card(config: RunConfig, paths: RunPaths, numbers: dict[str, float], count: i
     single = config.task.num_digits == 1
     examples, wanted = ("digits", "one digit") if single else ("pairs", "two overlapping digits")
     turned = "10 degrees and scales beyond 10 %" if config.data.augment else "a few degrees"
-    shown = f"{numbers['error']:.2f} % ({numbers['error_low']:.2f} to {numbers['error_high']:.2f})"
+    interval = f"{numbers['test_error_low']:.2f} to {numbers['test_error_high']:.2f}"
+    shown = f"{numbers['test_error']:.2f} % ({interval})"
     rows = {
         "network": NETWORKS[config.network].title,
         "test error": f"{shown} of {count:,} {examples}, 95 % interval",

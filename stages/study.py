@@ -78,8 +78,8 @@ def page(results: Results, config: RunConfig, folder: Path, here: Path) -> Itera
     """Every topic of one run whose tables and figures are in `folder`."""
     found, examples = results.headline, results.tables["training"]["examples"].iloc[-1]
     yield f"# {results.name}: {config.network} on {config.task.name}, {examples:,} images shown"
-    interval = f"{found['error_low']:.2f} to {found['error_high']:.2f}"
-    yield f"Test error {found['error']:.2f} % (95 % Wilson interval {interval})."
+    interval = f"{found['test_error_low']:.2f} to {found['test_error_high']:.2f}"
+    yield f"Test error {found['test_error']:.2f} % (95 % Wilson interval {interval})."
     for section in sections():
         figures = list(run_figures(section, results, config, folder, here))
         yield from (f"## {section.heading}", *figures) if figures else ()

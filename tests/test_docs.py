@@ -1,6 +1,4 @@
-"""README, docs/ and the tutorial: results, links, programs and commands are those of the
-repository.
-"""
+"""All pages and the tutorial: results, links, programs and commands are those of the repository."""
 
 import json
 import re
@@ -11,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TUTORIAL = ROOT / "notebooks" / "capsules.ipynb"
-PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md")), TUTORIAL]
+FOLDERS = ("docs", "pretrained", "reports")
+PAGES = [page for folder in FOLDERS for page in sorted((ROOT / folder).rglob("*.md"))]
+PAGES += [*ROOT.glob("*.md"), TUTORIAL]
 
 
 def text_of(page: Path) -> str:
@@ -38,7 +38,7 @@ def test_results_are_those_of_the_reports():
     for place in places:
         found = json.loads((ROOT / "reports" / place / "metrics.json").read_text())
         [row] = (runs[place.split("/")[-1]] for runs in found.values())
-        columns = ("error", "error_low", "error_high")
+        columns = ("test_error", "test_error_low", "test_error_high")
         measured.append(tuple(f"{row[column]:.2f}" for column in columns))
     readme = (ROOT / "README.md").read_text()
     assert re.findall(r"\*\*([\d.]+)\*\* \| ([\d.]+) to ([\d.]+) \|", readme) == measured

@@ -129,6 +129,10 @@ PERSON = """async () => {  // What a person does, and what the page then shows.
   const stroke = [[0.3, 0.2], [0.6, 0.3], [0.4, 0.8]];
   await answer(() => drag(stroke));
   Object.assign(found, {drawn: image(), ink: ink()});
+  const layer = {ink: found.ink.map((value) => value / 255), width: 280};
+  const size = Math.sqrt(found.drawn.length);
+  found.framed = [...Handwriting.fit(layer, size, null, {box: 20, centre: "box"})];
+  found.brightest = [...Handwriting.overlay([[0.2, 0.7], [0.6, 0.5]], 2, "max")].slice(0, 2);
   if (!one("#layers").hidden) {
     one("input[name=layer][value=\\"1\\"]").click();
     await answer(() => drag([[0.7, 0.2], [0.7, 0.8]]));
@@ -150,6 +154,9 @@ PERSON = """async () => {  // What a person does, and what the page then shows.
   found.turned = turned() !== before;
   one("#reset").click();
   found.reset = turned() === before;
+  one(".bar span").textContent = "a long name";
+  const bars = [...document.querySelectorAll(".bar i")].map((bar) => bar.getBoundingClientRect());
+  found.begins = new Set(bars.map(({left}) => left)).size;
   return {...found, digit: Explorer.state.digit, low: +knob.min, high: +knob.max};
 }"""
 
@@ -202,11 +209,14 @@ def test_a_person_can_browse_draw_and_turn(made, tmp_path):
     drawn = np.array(found["drawn"])
     if evaluator.num_digits == 1:  # nearly as capsnet.reading.handwriting does it
         ink = np.array(found["ink"], np.float64).reshape(280, 280) / 255
-        wanted = fit(ink, image_size=size, box_size=20)
-        assert np.abs(drawn.reshape(size, size) - wanted).mean() < 0.02 and drawn.max() == 1
+        for pixels, centre in ((drawn, "mass"), (np.array(found["framed"]), "box")):
+            wanted = fit(ink, image_size=size, box_size=20, centre=centre)
+            assert np.abs(pixels.reshape(size, size) - wanted).mean() < 0.02 and pixels.max() == 1
     else:  # the other digit on a layer of its own, the two laid over each other
         both = np.array(found["both"])
         assert (both >= drawn - 1e-6).all() and both.sum() > drawn.sum() and both.max() <= 1
+    assert found["brightest"] == pytest.approx([0.6, 0.7])
+    assert found["begins"] == 1  # the bars of names of different lengths
     assert found["erased"] > 0 and found["turned"] and found["reset"]
     first = page_of["meanings"][found["digit"]][0]
     assert found["low"] <= first["mean"] - 1.5 * first["two_sigma"] + 1e-9  # beyond real digits

@@ -96,7 +96,8 @@ def test_an_experiment_makes_every_result(repository):
     assert ran(output) == {"check", "download", "report"} | stages
     folder = repository.folder / "reports" / "quick" / "runs" / "pairs"
     metrics = json.loads((folder / "metrics.json").read_text())["quick"]["pairs"]
-    assert 0 <= metrics["error_low"] <= metrics["error"] <= metrics["error_high"] <= 100
+    low, error, high = (metrics[f"test_error{end}"] for end in ("_low", "", "_high"))
+    assert 0 <= low <= error <= high <= 100
     curve = pd.read_csv(folder / "training.csv")
     assert len(curve) == 2 and curve["images_per_second"].gt(0).all()
     assert load(repository.folder / "models" / "pairs.safetensors").decoder is not None

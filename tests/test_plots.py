@@ -11,6 +11,7 @@ from PIL import Image
 
 from capsnet.plots import canvas
 from capsnet.studies.errors import draw as errors
+from capsnet.studies.perturbation.draw import sweeps
 from capsnet.studies.reconstructions import draw as reconstructions
 from capsnet.studies.reconstructions.measure import Reconstruction
 from capsnet.studies.training.draw import training_curve
@@ -68,3 +69,18 @@ def test_error_bars_are_never_negative():
     value, low, high = (pd.Series(column, dtype=float) for column in ([5, 5], [4, 6], [7, 8]))
     below, above = canvas.error_bars(value, low, high)
     assert below.tolist() == [1, 0] and above.tolist() == [2, 3]
+
+
+def test_long_names_and_small_pictures_keep_apart(tmp_path):
+    """Black pictures of 16 px: each pixel is 6 wide, so that a number fits above them, and the gap
+    before the first one is white.
+    """
+    names = ["digit T-shirt/top, dim 12\ncentre right 2.3 px"]
+    path, rows = tmp_path / "figure.png", [np.zeros((11, 16, 16))]
+    sweeps(rows, np.linspace(-0.25, 0.25, 11), path, names=names, title="Title", largest=4)
+    with Image.open(path) as image:
+        dark = np.asarray(image.convert("L")) < 128
+    band = dark[dark.mean(axis=1) > 0.5]
+    pictures = np.flatnonzero(band.all(axis=0))
+    assert np.flatnonzero(np.diff(pictures) > 1)[0] == 6 * 16 - 1
+    assert not band[:, pictures[0] - canvas.GAP : pictures[0]].any()

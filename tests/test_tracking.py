@@ -161,15 +161,14 @@ def test_a_child_of_the_newest_training_with_this_checkpoint(root, tmp_path):
 
 
 def test_the_newest_model_is_latest_and_the_best_is_champion(root, tmp_path, capfd):
-    """The second version is tested: it has the error as a tag and as a file to serve."""
-    (tmp_path / "metrics.json").write_text("{}")
+    """The second version is tested: it has the error as a tag."""
     for content, error in ((b"first", 2.5), (b"second", 3.5)):
         (tmp_path / "network").write_bytes(content)
         with track("train", "served", **NOTHING) as tracker:
             tracker.checkpoint(tmp_path / "network")
             tracker.model(tmp_path / "network", validation_error=error, num_digits=100)
     with track("evaluate", "served", **NOTHING, checkpoint=tmp_path / "network") as tracker:
-        tracker.tested(tmp_path / "metrics.json", test_error=4.25)
+        tracker.tested(test_error=4.25)
     assert capfd.readouterr() == ("", "")
     client = client_of(root)
     version = client.get_model_version_by_alias("capsnet-served", "latest")
@@ -182,7 +181,6 @@ def test_the_newest_model_is_latest_and_the_best_is_champion(root, tmp_path, cap
     kept = Path(model.artifact_location.removeprefix("file://"))
     assert root in kept.parents and not [*kept.rglob("*.pkl"), *kept.rglob("*.pyc")]
     assert (kept / "artifacts" / "network").read_bytes() == b"second"
-    assert (kept / "metrics.json").is_file()
     assert (kept / "code" / "capsnet" / "nn" / "routing.py").is_file()
 
 
@@ -269,7 +267,7 @@ def log_everything(tracker, path: Path) -> None:
     tracker.parameters({"a": 1})
     tracker.headline({"error": 0.5})
     tracker.figures(path.parent / "elsewhere")
-    tracker.tested(path, test_error=0.5)
+    tracker.tested(test_error=0.5)
     tracker.dataset(path.parent / "elsewhere", name="mnist", split="train", num_examples=1)
     tracker.artifact(path)
     tracker.checkpoint(path)

@@ -17,7 +17,8 @@ ABOUT = "about.json"  # beside the archives, unless they are ten digits like MNI
 class About(NamedTuple):
     """Names of the classes; how overlapping images combine, "sum" (clipped) or "max"; size and
     background of pictures that are prepared as those of a folder are, None for handwriting; what an
-    image shows; the longer side of the box around it in pixels, the median.
+    image shows; the longer side of the box around it in pixels, the median; what lies in the middle
+    of an image, the centre of "mass" or of the "box".
     """
 
     classes: tuple[str, ...] = TEN_DIGITS
@@ -25,6 +26,7 @@ class About(NamedTuple):
     pictures: tuple[int, str] | None = None
     noun: str = "digit"
     box: int = 20
+    centre: str = "mass"
 
     @classmethod
     def of(cls, found: Mapping[str, object]) -> "About":

@@ -51,27 +51,33 @@ def make(name: str, out: Path, settings: Settings) -> dict[str, Digits]:
     """The images "train" and "test" of a data set, at the size of the settings."""
     splits, size, data_set = globals()[name](out, settings), settings.image_size, DATA_SETS[name]
     images = {split: resized(digits.images, size) for split, digits in splits.items()}
-    about = splits["train"].about
+    about, (box, centre) = splits["train"].about, framing(images["train"])
     about = about._replace(
         combine=settings.combine,
         pictures=about.pictures or (None if data_set.handwriting else (size, "black")),
         noun=data_set.noun,
-        box=max(1, int(longer_sides(images["train"]).median())),
+        box=box,
+        centre=centre,
     )
     return {split: Digits(images[split], digits.labels, about) for split, digits in splits.items()}
 
 
-def longer_sides(images: Tensor) -> Tensor:
-    """Longer side [n] in pixels of the box around what is brighter than 0.3 of white, which
-    noise is not.
+def framing(images: Tensor) -> tuple[int, str]:
+    """The longer side in pixels of the box around what is brighter than 0.3 of white, which noise
+    is not, the median; and the centre that moves less between images, of the "mass" or the "box".
     """
-    bright = (images.amax(dim=1) if images.ndim == 4 else images) > 76
-    sides = []
-    for profile in (bright.any(dim=1), bright.any(dim=2)):
-        before = profile.long().argmax(dim=1)
-        after = profile.long().flip(1).argmax(dim=1)
-        sides.append(profile.any(dim=1) * (profile.shape[1] - before - after))
-    return torch.maximum(*sides)
+    grey = images.amax(dim=1) if images.ndim == 4 else images
+    bright, size = torch.where(grey > 76, grey, 0), grey.shape[-1]
+    sides, boxes, masses = [], [], []
+    for dim in (1, 2):
+        profile = bright.sum(dim=dim)
+        before, after = ((each > 0).long().argmax(dim=1) for each in (profile, profile.flip(1)))
+        sides.append(profile.any(dim=1) * (size - before - after))
+        boxes.append((before - after) / 2)  # from the middle of the image
+        moments = (profile * (torch.arange(size) - (size - 1) / 2)).sum(dim=1)
+        masses.append(moments / profile.sum(dim=1).clamp_min(1))
+    box, mass = (torch.stack(each).std(dim=1, correction=0).sum() for each in (boxes, masses))
+    return max(1, int(torch.maximum(*sides).median())), "box" if box < mass else "mass"
 
 
 def resized(images: Tensor, size: int) -> Tensor:
@@ -121,19 +127,26 @@ def from_torchvision(
     with TemporaryDirectory(dir=out) as work:
         raw = Path(work, name, "raw") if issubclass(cls, datasets.MNIST) else Path(work)
         raw.mkdir(parents=True, exist_ok=True)
-        for archive in from_root(settings.local).iterdir() if settings.local else ():
-            if archive.suffix in COMPRESSED:
-                shutil.copy(archive, raw)
+        if settings.local:
+            copy_archives(from_root(settings.local), raw)
         for split, arguments in splits.items():
             try:
                 data = cls(work, download=True, **arguments, **options)
             except (OSError, HTTPException, RuntimeError) as error:
-                raise ValueError(
-                    f"no {name} ({' '.join(str(error).split())}). To take its archives from a "
-                    "folder: DATA_MIRROR=<folder> dvc repro"
-                ) from None
+                without = "to take its archives from a folder: DATA_MIRROR=<folder> dvc repro"
+                lacking = f"{settings.local} lacks an archive with the MD5 of torchvision"
+                what = lacking if settings.local else without
+                raise ValueError(f"no {name} ({' '.join(str(error).split())}): {what}") from None
             found[split] = as_digits(data, names or data.classes)
     return found
+
+
+def copy_archives(source: Path, folder: Path) -> None:
+    if not source.is_dir():
+        raise ValueError(f"DATA_MIRROR: there is no folder {str(source)!r}")
+    for archive in source.iterdir():
+        if archive.suffix in COMPRESSED:
+            shutil.copy(archive, folder)
 
 
 def as_digits(data: object, names: Sequence[str]) -> Digits:

@@ -121,8 +121,8 @@ def pack(header: dict, arrays: dict[str, np.ndarray]) -> bytes:
     return len(text).to_bytes(4, "little") + text + b"".join(arrays[key].tobytes() for key in order)
 
 
-def sizes_of(evaluator: Evaluator) -> dict[str, int | bool]:
-    model = evaluator.model
+def sizes_of(evaluator: Evaluator) -> dict[str, int | bool | str]:
+    model, data = evaluator.model, evaluator.digits.about
     _, num_classes, lower_dim, upper_dim = model.digit.weight.shape
     width, stride = receptive_field(model.layers)
     return {
@@ -130,7 +130,7 @@ def sizes_of(evaluator: Evaluator) -> dict[str, int | bool]:
         "digits": evaluator.num_digits,
         "shift": evaluator.max_shift,
         "channels": evaluator.digits.num_channels,
-        "box": evaluator.digits.about.box,  # around a drawn digit, pixels
+        **{name: getattr(data, name) for name in ("box", "centre", "combine")},  # of a drawing
         "grid": grid_size(evaluator.image_size, model.layers),
         "width": width,  # pixels that a place of the grid sees
         "stride": stride,

@@ -37,6 +37,7 @@ INK, GREY, PALE = "#222222", "#666666", "#E8E8E8"
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
 FIRST_DIGIT = np.array([86, 180, 233]) / 255  # blue ...
 SECOND_DIGIT = np.array([230, 159, 0]) / 255  # ... and orange, as in the explorer: together white
+TAKEN = np.array([0, 158, 115]) / 255  # green: ink that was taken for a digit
 ERRORS = LinearSegmentedColormap.from_list("errors", ["white", "#F6C8A0", ORANGE, "#7A3000"])
 BOLD = {"size": 9.8, "weight": "bold"}
 

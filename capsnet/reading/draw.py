@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from capsnet.plots.canvas import INK, SECOND_DIGIT, color_key, overlay
+from capsnet.data.pictures import read_picture
+from capsnet.plots.canvas import INK, TAKEN, color_key, overlay
 from capsnet.plots.pictures import MOST_WIDTH, Column, in_color, picture_columns
 from capsnet.reading.handwriting import read_grey
 from capsnet.reading.recognition import Reading
@@ -17,9 +18,11 @@ HEADING_LETTERS = 9  # above a picture
 def drawings(
     readings: Mapping[Path, Reading], path: Path, *, num_digits: int, warning: str
 ) -> None:
-    """Pictures, in orange what was taken for digits, above the inputs and reconstructions."""
+    """Pictures, in green what was taken for digits, above the inputs and reconstructions."""
     names, key = ["picture", "input", "recon-\nstruction"], None
-    note = "Orange: taken for the digit. In brackets the length of the capsule, from 0 to 1"
+    note = "In brackets the length of the capsule, from 0 to 1"
+    if any(reading.taken is not None for reading in readings.values()):
+        note = f"Green: taken for the digit. {note}"
     if num_digits > 1:
         names = ["picture", "input", "longest\ncapsule", "second\ncapsule", "together"]
         key = color_key("longest capsule", "second capsule")
@@ -35,18 +38,24 @@ def drawings(
         pictures = [*in_color([reading.image]), *drawn]
         times = max(1, MOST_WIDTH // len(pictures[0]))
         pictures = [each.repeat(times, axis=0).repeat(times, axis=1) for each in pictures]
-        pictures.insert(0, with_taken(read_grey(picture.read_bytes()), reading, len(pictures[0])))
+        pictures.insert(0, as_given(picture.read_bytes(), reading, len(pictures[0])))
         columns.append(Column(heading(picture.stem, reading, num_digits), INK, 0, pictures))
     title = "Pictures, inputs and reconstructions of the predicted digits"
     picture_columns(columns, path, names=names, title=title, note=note, key=key)
 
 
-def with_taken(grey: np.ndarray, reading: Reading, size: int) -> np.ndarray:
-    """Brightness [h, w] with what was taken in orange, on a square [size, size, 3]."""
-    taken = np.zeros_like(grey) if reading.taken is None else reading.taken
-    share = taken[..., None]
-    colored = grey[..., None] * (1 - share) + SECOND_DIGIT * share
-    image = Image.fromarray((255 * colored.clip(0, 1)).astype(np.uint8))
+def as_given(data: bytes, reading: Reading, size: int) -> np.ndarray:
+    """An encoded picture on a square [size, size, 3]: in colour for a network of colour, else its
+    brightness with what was taken in green.
+    """
+    if reading.image.ndim == 3:
+        image = read_picture(data).convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    else:
+        grey = read_grey(data)
+        share = (np.zeros_like(grey) if reading.taken is None else reading.taken)[..., None]
+        colored = grey[..., None] * (1 - share) + TAKEN * share
+        image = Image.fromarray((255 * colored.clip(0, 1)).astype(np.uint8))
     return np.asarray(ImageOps.pad(image, (size, size), color="white")) / 255
 
 

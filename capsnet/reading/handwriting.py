@@ -53,17 +53,18 @@ def read_grey(data: bytes) -> np.ndarray:
 
 
 def fit(
-    ink: np.ndarray, *, image_size: int, box_size: int, thinnest: float = THINNEST
-) -> np.ndarray:
-    """Scale ink to a box of `box_size` px with strokes of at least `thinnest` px, its centre of
-    mass in the middle: float32 [size, size].
+    ink: np.ndarray, *, image_size: int, box_size: int, thinnest: float = THINNEST,
+    centre: str = "mass"
+) -> np.ndarray:  # fmt: skip
+    """Scale ink to a box of `box_size` px with strokes of at least `thinnest` px, the centre of its
+    "mass" or of its "box" in the middle: float32 [size, size].
 
     A picture of the network's size whose digit lies so already stays as it is.
     """
-    if lies_as_trained(ink, image_size, (box_size,), OFF_CENTRE):
+    if lies_as_trained(ink, image_size, (box_size,), OFF_CENTRE, centre):
         return ink.astype(np.float32)
     scaled = scale(ink, box_size, thinnest)
-    top, left = (place(scaled.sum(axis=1 - axis), image_size) for axis in (0, 1))
+    top, left = (place(scaled.sum(axis=1 - axis), image_size, centre) for axis in (0, 1))
     height, width = scaled.shape
     canvas = np.zeros((image_size, image_size), dtype=np.float32)
     canvas[top : top + height, left : left + width] = scaled
@@ -79,16 +80,18 @@ def thickened(ink: np.ndarray, box_size: int, thinnest: float) -> np.ndarray:
 
 
 def lies_as_trained(
-    ink: np.ndarray, image_size: int, boxes: tuple[int, ...], off_centre: float
+    ink: np.ndarray, image_size: int, boxes: tuple[int, ...], off_centre: float, centre: str
 ) -> bool:
     """Whether ink [h, w] has the network's size, a box of about one of the sizes `boxes` and its
-    centre of mass within `off_centre` px of the middle in both directions.
+    `centre` within `off_centre` px of the middle in both directions.
     """
     if ink.shape != (image_size, image_size) or not ink.any():
         return False
-    longer = max(np.ptp(places) + 1 for places in np.nonzero(ink > FAINT))
-    centre = np.array(center_of_mass(ink))
-    near = np.abs(centre - image_size / 2).max() <= off_centre
+    inked = np.nonzero(ink > FAINT)
+    longer = max(np.ptp(places) + 1 for places in inked)
+    middle = [(places.min() + places.max() + 1) / 2 for places in inked]
+    middle = middle if centre == "box" else center_of_mass(ink)
+    near = np.abs(np.array(middle) - image_size / 2).max() <= off_centre
     return bool(near and min(boxes) - OFF_SIZE <= longer <= max(boxes) + OFF_SIZE)
 
 
@@ -104,12 +107,14 @@ def scale(ink: np.ndarray, box_size: int, thinnest: float = THINNEST) -> np.ndar
     return scaled / scaled.max()
 
 
-def place(profile: np.ndarray, image_size: int) -> int:
+def place(profile: np.ndarray, image_size: int, centre: str) -> int:
     """First row (or column) of the box on the canvas, given the sum of each of its rows.
 
     MNIST's centres of mass are at pixel 14.0 of 28. The box keeps a margin if there is room.
     """
-    centre = (profile * np.arange(len(profile))).sum() / profile.sum()
+    middle = len(profile) / 2
+    if centre == "mass":
+        middle = (profile * np.arange(len(profile))).sum() / profile.sum()
     room = image_size - len(profile)
     margin = min(MARGIN, room // 2)
-    return int(np.clip(round(image_size / 2 - centre), margin, room - margin))
+    return int(np.clip(round(image_size / 2 - middle), margin, room - margin))

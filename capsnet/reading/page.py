@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage as ndi
 from skimage.filters.rank import median
+from skimage.morphology import convex_hull_image
 
 FAINT = 0.1  # of full ink: fainter pixels do not count in the box around the ink
 SPECK = 0.01  # of the ink of the largest stain: smaller stains are dropped
@@ -20,6 +21,7 @@ GROWS = 1.2  # times the ink: strokes were wider than the window
 LEAST_CONTRAST = 0.08  # between ink and paper; black to white is 1
 GLARE = 0.03  # added to brightness before division: black is never quite black
 STROKE = 0.3  # of full ink: fainter pixels connect no strokes, as printed lines would
+SOLIDITY = 0.85  # of a sheet: its area as a share of its convex hull
 CORNERS = (0, 0, -1, -1), (0, -1, 0, -1)
 TOUCHING = np.ones((3, 3))  # also at corners
 # Shares of the longer side of the page:
@@ -54,13 +56,18 @@ def find_ink(grey: np.ndarray) -> np.ndarray:
 
 
 def cut_out_tightly(grey: np.ndarray) -> bool:
-    """Whether light strokes reach all four sides. Then dark marks are what they enclose."""
+    """Whether light strokes reach all four sides. Then dark marks are what they enclose.
+
+    Unlike strokes a sheet that reaches them, as one that lies turned on a desk, is convex.
+    """
     light = grey - np.median(border(grey))
     if light.max() < max(LEAST_CONTRAST, -light.min()):
         return False
     light = light > light.max() / 2
     sides = light[0], light[-1], light[:, 0], light[:, -1]
-    return all(side.any() for side in sides) and light[CORNERS].sum() < 2
+    if not all(side.any() for side in sides) or light[CORNERS].sum() > 1:
+        return False
+    return ndi.binary_fill_holes(light).sum() < SOLIDITY * convex_hull_image(light).sum()
 
 
 def border(grey: np.ndarray) -> np.ndarray:

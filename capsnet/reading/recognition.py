@@ -121,19 +121,24 @@ def read(reader: Reader, ink: np.ndarray) -> Reading:
     """Read ink [h, w] of any size, see `capsnet.reading.handwriting.read_handwriting`.
 
     The right size of two overlapping digits depends on their distance. The size with the best
-    reconstruction is chosen.
+    reconstruction is chosen. Where training images were framed by the box of all their ink, as
+    letters of several strokes are, all ink of the picture is taken.
     """
     size, box, pair = reader.image_size, reader.about.box, reader.num_digits > 1
+    centre = reader.about.centre
     shares = [1]
     if pair:
         shares = [PAIR_BOX] if reader.model.decoder is None else PAIR_BOXES
     boxes = [min(size, round(box * share)) for share in shares]
-    if lies_as_trained(ink, size, boxes, box * (PAIR_SHIFT if pair else DIGIT_SHIFT)):
+    if lies_as_trained(ink, size, boxes, box * (PAIR_SHIFT if pair else DIGIT_SHIFT), centre):
         taken, why, images = ink, None, [ink.astype(np.float32)]
     else:
-        taken, why = choose_marks(ink, reader.num_digits)
+        taken, why = ink, None
+        if centre == "mass":
+            taken, why = choose_marks(ink, reader.num_digits)
         thinnest = THINNEST * box / About().box
-        images = [fit(taken, image_size=size, box_size=each, thinnest=thinnest) for each in boxes]
+        how = {"image_size": size, "thinnest": thinnest, "centre": centre}
+        images = [fit(taken, box_size=each, **how) for each in boxes]
     reading = min((read_image(reader, image) for image in images), key=Reading.misfit)
     return reading._replace(taken=taken, reason=why or reading.reason)
 

@@ -172,14 +172,11 @@ class Tracker:
             client.set_registered_model_alias(name, "champion", champion)
 
     @_guarded
-    def tested(self, metrics: Path, *, test_error: float) -> None:
-        """Tag the versions of the training run with their test error in percent, and put the file
-        that `capsnet.reading.errors` reads into the served model.
-        """
+    def tested(self, *, test_error: float) -> None:
+        """Tag the versions of the training run with their test error in percent."""
         client, query = self._mlflow.MlflowClient(), f"run_id = '{self._parent_id}'"
         for each in client.search_model_versions(query) if self._parent_id else ():
             client.set_model_version_tag(each.name, each.version, "test_error", f"{test_error:.2f}")
-            client.log_model_artifact(each.source.removeprefix("models:/"), str(metrics))
 
     @_guarded
     def _open(self, stage: str, parameters, configuration, checkpoint: Path | None) -> None:

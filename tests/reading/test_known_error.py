@@ -1,36 +1,15 @@
-"""A network is known by the error that was recorded for exactly these weights."""
+"""A network is known by the error in its checkpoint."""
 
-import hashlib
-
-import pytest
-import yaml
-
+from capsnet import checkpoint
 from capsnet.reading.errors import KnownError, known_error
 
 
-@pytest.mark.parametrize(
-    ("metrics", "same_weights", "expected"),
-    [
-        ('{"quick": {"pairs": {"error": 23.31}}}', True, KnownError(23.31, "test")),
-        ('{"quick": {"pairs": {"error": 23.31}}}', False, KnownError(41.5, "validation")),
-        ('{"quick": {"mnist": {"error": 23.31}}}', True, KnownError(41.5, "validation")),
-        ("<<<<<<< HEAD", True, KnownError(41.5, "validation")),
-    ],
-)
-def test_the_test_error_counts_if_it_is_of_these_weights(
-    save, tmp_path, monkeypatch, metrics, same_weights, expected
-):
-    """dvc.lock says of which weights; without a valid record the checkpoint's own error counts."""
-    model = save(tmp_path / "models" / "pairs.safetensors", num_digits=2, validation_error=41.5)
-    md5 = hashlib.md5(model.read_bytes()).hexdigest() if same_weights else "other"
-    stage = {"deps": [{"path": "models/pairs.safetensors", "md5": md5}]}
-    stage["outs"] = [{"path": "errors.csv"}, {"path": "reports/metrics.json"}]
-    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {"evaluate@pairs": stage}}))
-    (tmp_path / "reports").mkdir()
-    (tmp_path / "reports" / "metrics.json").write_text(metrics)
-    assert known_error(model) == expected
-    monkeypatch.chdir(model.parent)
-    assert known_error("pairs.safetensors") == expected
+def test_a_published_network_has_a_test_error_and_another_its_validation_error(save, tmp_path):
+    model = save(tmp_path / "pairs.safetensors", num_digits=2, validation_error=41.5)
+    assert known_error(model) == KnownError(41.5, "validation")
+    description = checkpoint.describe(model) | {"test_error": 23.31}
+    checkpoint.write(model, description, checkpoint.load(model).state_dict())
+    assert known_error(model) == KnownError(23.31, "test")
 
 
 def test_only_a_network_that_is_often_wrong_warns(digits):

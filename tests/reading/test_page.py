@@ -49,6 +49,8 @@ FIVE = page((180, 190))
 DOWN, ACROSS = np.mgrid[:SIZE, :SIZE]
 SHADOW = np.where(DOWN + 0.6 * ACROSS < 380, 0.55, 1)
 BAND = np.where(abs(DOWN - ACROSS) < 60, 0.6, 1)
+RIGHT, BELOW = ACROSS - SIZE / 2, DOWN - SIZE / 2
+TURNED = np.maximum(abs(0.9 * RIGHT - 0.44 * BELOW), abs(0.44 * RIGHT + 0.9 * BELOW)) < 205
 NOTE = page((180, 190))
 NOTE[20:40, 20:24] = 0.1
 PAGES = {
@@ -58,6 +60,7 @@ PAGES = {
     "a narrow shadow": FIVE * BAND,
     "a desk around the sheet": on_desk(FIVE, sides=4),
     "a desk on one side": on_desk(FIVE, sides=1),
+    "a turned sheet that reaches all sides": np.where(TURNED, FIVE, 0.25),
     "a small mark": NOTE,
     "chalk on a board with a frame": on_desk(1 - FIVE, sides=4) + 0.2,
 }

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from capsnet import predict
+from capsnet.reading.draw import as_given
 from capsnet.reading.handwriting import read_handwriting
-from capsnet.reading.recognition import load_reader, read
+from capsnet.reading.recognition import Reading, load_reader, read
 
 
 @pytest.fixture
@@ -40,10 +41,21 @@ def test_answers_as_json_and_a_figure(call, picture, tmp_path, digits, pairs):
     wanted = {"image": str(picture), "digits": [*reading.digits], "rejected": True}
     wanted |= {"reason": "no capsule is longer than 0.5", "classes": reading.names}
     assert answer == wanted | {"error": 96.4, "error_source": "validation"}
+    assert json.loads(call(digits, picture, "--json")[1])["error"] is None
+    assert call(digits, "--json", picture) == call(digits, picture, "--json")
     for model in (digits, pairs):
         figure = tmp_path / "new" / f"{model.stem}.png"
         code, _, err = call(model, picture, "--figure", figure)
         assert (code, err) == (0, "") and Image.open(figure).width == 1600
+
+
+@pytest.mark.parametrize(("shape", "wanted"), [((3, 8, 8), [200, 0, 0]), ((8, 8), [60, 60, 60])])
+def test_the_figure_shows_a_picture_as_the_network_sees_it(tmp_path, shape, wanted):
+    """In colour, or its brightness: 0.299 of 200 for red."""
+    Image.new("RGB", (20, 20), (200, 0, 0)).save(tmp_path / "red.png")
+    reading = Reading(np.zeros(shape), np.zeros(10), (0,), None, None)
+    shown = as_given((tmp_path / "red.png").read_bytes(), reading, 10)
+    assert np.abs(255 * shown[5, 5] - wanted).max() <= 1
 
 
 def test_an_unreadable_picture_is_one_line_and_the_others_are_read(call, picture, tmp_path, digits):

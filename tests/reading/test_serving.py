@@ -57,11 +57,6 @@ def server(tmp_path_factory, weights):
         with track("train", "pairs", parameters={}, configuration={}) as tracker:
             tracker.checkpoint(weights)
             tracker.model(weights, validation_error=41.5, num_digits=100)
-        (metrics := root / "metrics.json").write_text('{"quick": {"pairs": {"error": 23.31}}}')
-        with track(
-            "evaluate", "pairs", parameters={}, configuration={}, checkpoint=weights
-        ) as tracker:
-            tracker.tested(metrics, test_error=23.31)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     words = "models serve -m models:/capsnet-pairs@champion --env-manager local -p"
@@ -101,11 +96,10 @@ def records(*images: object) -> str:
 
 def test_a_picture_is_answered_as_the_program_answers(server, weights, picture):
     """As JSON and in a table: the same lengths up to their last decimal, and the fields of the
-    signature. The test error, which came after the network was packed, is there too.
+    signature.
     """
     image, reader = picture.read_bytes(), load_reader(weights)
     wanted = answer(read(reader, read_handwriting(image)), reader)
-    wanted |= {"error": 23.31, "error_source": "test"}
     table = f"image\n{in_base64(image)}\n"
     for body, kind in ((records(in_base64(image)), "application/json"), (table, "text/csv")):
         status, answers = post(server[0], body, kind)

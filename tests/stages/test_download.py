@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from torchvision.datasets import MNIST
+from torchvision.datasets import KMNIST, MNIST
 
 from capsnet.config import load
 from capsnet.data import sources
@@ -110,6 +110,20 @@ def test_without_a_good_mirror_nothing_is_written(server, tmp_path, monkeypatch)
     monkeypatch.delenv("MNIST_MIRROR")
     download.main()
     assert contents(out).items() > ARCHIVES.items()  # and those of MNIST's names
+
+
+@pytest.mark.parametrize("local", [None, "nowhere", "wrong"])
+def test_without_archives_of_another_set_the_way_out_is_named(tmp_path, monkeypatch, local):
+    """DATA_MIRROR, or what is wrong with it. The port of the mirror is closed."""
+    monkeypatch.setattr(KMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "wrong" / KMNIST.resources[0][0]).write_bytes(b"another archive")
+    folder = local and str(tmp_path / local)
+    named = {None: "DATA_MIRROR=<folder>", "nowhere": f"there is no folder '{folder}'"}
+    line = named.get(local, f"{KMNIST.resources[0][0]}.*{folder} lacks")
+    with pytest.raises(ValueError, match=line) as caught:
+        sources.make("kmnist", tmp_path, sources.Settings(local=folder))
+    assert "\n" not in str(caught.value)
 
 
 def test_small_digits_are_scaled_and_centred_as_in_mnist():

@@ -11,7 +11,8 @@ from capsnet.studies.routing.describe import routing
 from stages.report import leading_runs
 from tests.studies.test_seeds import configs
 
-HEADLINE = {"error": 10.0, "error_low": 9.0, "error_high": 11.0, "loss": 0.25, "minutes": 3.0}
+HEADLINE = {"test_error": 10.0, "test_error_low": 9.0, "test_error_high": 11.0}
+HEADLINE |= {"loss": 0.25, "minutes": 3.0}
 ROUTING = ("contributed_coupling", "largest_coupling", "votes", "positive_share", "length", "error",
            "logit_change", "logit_change_change", "coupling_change")  # fmt: skip
 

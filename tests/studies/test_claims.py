@@ -24,7 +24,7 @@ def curve(panel: str, network: str, errors: dict[int, list[float]], images=100) 
     """Points of one network: errors by place, in the order of the seeds."""
     same = {"claim": "digits", "panel": panel, "network": network, "images": images}
     return pd.DataFrame(
-        {**same, "run": f"{network}{seed}", "place": place, "seed": seed, "error": error}
+        {**same, "run": f"{network}{seed}", "place": place, "seed": seed, "test_error": error}
         for place, of_seeds in errors.items()
         for seed, error in enumerate(of_seeds)
     )
@@ -64,7 +64,7 @@ def test_a_score_is_the_mean_of_a_curve():
     angles = curve("rotation", "compact", {-90: [60.0], -30: [30.0], 90: [0.0]})
     sizes = curve("digits", "compact", {100: [9.0, 9.0], 1000: [3.0], 57000: [1.0]})
     found = scores(pd.concat([angles, sizes]))
-    assert found[["panel", "seed", "error"]].values.tolist() == [
+    assert found[["panel", "seed", "test_error"]].values.tolist() == [
         ["rotation", 0, 25.0],
         ["digits", 0, 6.0],
     ]

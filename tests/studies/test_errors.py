@@ -26,7 +26,7 @@ def test_errors_by_digit_pair_and_overlap(predictions):
     assert errors["digit", "3"] == 0 and errors["digit", "5"] == 50
     assert errors["pair", "3 and 5"] == 50
     assert errors["overlap", "0 to 20 %"] == 0 and errors["overlap", "80 to 100 %"] == 100
-    assert len(errors) == 6 and headline(predictions)["error"] == 50
+    assert len(errors) == 6 and headline(predictions)["test_error"] == 50
     matrix = pair_matrix(table)
     assert matrix[3, 5] == matrix[5, 3] == 50 and np.isfinite(matrix).sum() == 2
 

@@ -23,8 +23,12 @@ def configs(**runs: dict):
 
 
 def results(name: str, error: float, *, right=None, multiply_adds=2e8, accuracy=80.0) -> Results:
-    headline = {"error": error, "error_low": error - 1, "error_high": error + 1}
-    headline |= {"validation_error": error + 2, "images_per_second": 50.0}
+    headline = {"test_error": error, "test_error_low": error - 1}
+    headline |= {
+        "test_error_high": error + 1,
+        "validation_error": error + 2,
+        "images_per_second": 50.0,
+    }
     errors = {"group": "overlap", "name": RANGES, "error": [error, error + 2, 40]}
     errors |= {"error_low": 1, "error_high": 99, "examples": [900, 500, 7]}
     separation = {"measure": "separation_accuracy", "name": ["all", *RANGES]}
@@ -71,10 +75,10 @@ def test_seeds_become_a_row_with_its_t_interval():
     measured = {name: results(name, error, accuracy=value) for name, error, value in numbers}
     three, one = row_table(records(configs(**runs), measured)).itertuples()
     assert (three.name, three.networks, one.networks) == ("CapsNet, r = 3", 3, 1)
-    assert (three.error, three.error_sd, three.separation) == pytest.approx((2, 1, 81))
+    assert (three.test_error, three.test_error_sd, three.separation) == pytest.approx((2, 1, 81))
     half = 4.3027 / 3**0.5
     assert (three.low, three.high) == pytest.approx((2 - half, 2 + half), abs=1e-3)
-    assert (one.low, one.high) == (19, 21) and pd.isna(one.error_sd)
+    assert (one.low, one.high) == (19, 21) and pd.isna(one.test_error_sd)
 
 
 def test_rows_of_the_same_seeds_are_paired():

@@ -53,11 +53,11 @@ const Explorer = (() => {
   // --- what is read
 
   function drawn(layers) {
-    const { size, digits } = page.info.sizes, near = digits > 1 ? page.info.sizes.shift : null;
-    const images = layers.map((layer) => Handwriting.fit(layer, size, near, page.info.sizes.box)).filter((image) => image !== null);
+    const { sizes } = page.info, { size, channels } = sizes, near = sizes.digits > 1 ? sizes.shift : null;
+    const images = layers.map((layer) => Handwriting.fit(layer, size, near, sizes)).filter((image) => image !== null);
     if (images.length === 0) return ask();
     mark(null);
-    const grey = Handwriting.overlay(images, size), { channels } = page.info.sizes;
+    const grey = Handwriting.overlay(images, size, sizes.combine);
     read(Float32Array.from({ length: channels * size * size }, (_, n) => grey[n % (size * size)]), null);
   }
 

@@ -5,10 +5,10 @@ const Handwriting = (() => {
   const FAINT = 0.1; // of full ink: fainter pixels do not count for the box
   const MARGIN = 1; // pixels without ink at the edge, if there is room
 
-  // Ink [size, size] in 0..1 from a layer {ink, width}. `near`: the centre of mass stays where it was
+  // Ink [size, size] in 0..1 from a layer {ink, width}. `near`: the centre stays where it was
   // drawn, up to so many pixels from the middle; null: in the middle. Null for no ink.
-  // box: the longer side of what is drawn, pixels.
-  function fit(layer, size, near, box) {
+  // box: the longer side of what is drawn, pixels. centre: of its "mass" or of its "box".
+  function fit(layer, size, near, { box, centre }) {
     const scaled = scale(layer, box);
     if (scaled === null) return null;
     const { pixels, height, width, drawn } = scaled, found = new Float32Array(size * size);
@@ -16,8 +16,8 @@ const Handwriting = (() => {
       if (near === null) return size / 2;
       return size / 2 + Math.max(-near, Math.min(near, Math.round((part - 0.5) * size)));
     });
-    const top = place(profile(pixels, height, width, true), size, middle[0]);
-    const left = place(profile(pixels, height, width, false), size, middle[1]);
+    const top = place(profile(pixels, height, width, true), size, middle[0], centre);
+    const left = place(profile(pixels, height, width, false), size, middle[1], centre);
     for (let y = 0; y < height; y++)
       for (let x = 0; x < width; x++) found[(top + y) * size + left + x] = pixels[y * width + x];
     return found;
@@ -73,15 +73,16 @@ const Handwriting = (() => {
     return sums;
   }
 
-  // Where along one axis the box begins, so that its centre of mass is at `middle`.
-  function place(sums, size, middle) {
+  // Where along one axis the box begins, so that its centre is at `middle`.
+  function place(sums, size, middle, centre) {
     let total = 0, moment = 0;
     sums.forEach((value, n) => {
       total += value;
       moment += value * n;
     });
     const room = size - sums.length, margin = Math.min(MARGIN, Math.floor(room / 2));
-    return Math.max(margin, Math.min(room - margin, rounded(middle - moment / total)));
+    const own = centre === "box" ? sums.length / 2 : moment / total;
+    return Math.max(margin, Math.min(room - margin, rounded(middle - own)));
   }
 
   // As Python rounds: halves to the even neighbour. Straight strokes make them.
@@ -90,10 +91,11 @@ const Handwriting = (() => {
     return Math.abs(value % 1) === 0.5 && up % 2 !== 0 ? up - 1 : up;
   }
 
-  // Layers laid over each other: added and clipped, as pairs of digits are.
-  function overlay(images, size) {
+  // Layers laid over each other as pairs of digits are: added and clipped, or their maximum.
+  function overlay(images, size, combine) {
     const found = new Float32Array(size * size);
-    for (const image of images) image.forEach((value, n) => (found[n] = Math.min(1, found[n] + value)));
+    const both = combine === "max" ? Math.max : (one, other) => Math.min(1, one + other);
+    for (const image of images) image.forEach((value, n) => (found[n] = both(found[n], value)));
     return found;
   }
 

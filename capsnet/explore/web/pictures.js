@@ -25,10 +25,13 @@ const Pictures = (() => {
     canvas.height = Math.max(1, box.height * ratio);
     const context = canvas.getContext("2d"), style = getComputedStyle(canvas);
     context.scale(ratio, ratio);
-    const left = 30, bottom = box.height - 20, right = box.width - 24, top = 8, count = lines[0].values.length;
+    context.font = "12px system-ui, sans-serif";
+    const widest = Math.max(...lines.map(({ name }) => context.measureText(name).width));
+    const right = box.width - Math.max(24, Math.min(widest + 12, box.width / 3));
+    const left = 30, bottom = box.height - 20, top = 8, count = lines[0].values.length;
     const x = (n) => left + ((right - left) * n) / (count - 1), y = (value) => bottom - (bottom - top) * value;
     const quiet = style.getPropertyValue("--quiet"), ink = style.getPropertyValue("--ink");
-    context.font = "12px system-ui, sans-serif";
+    const named = []; // heights of the names, which stand beside the ends of their lines if there is room
     context.fillStyle = context.strokeStyle = quiet;
     context.lineWidth = 0.5;
     for (const value of [0, 0.5, 1]) {
@@ -37,7 +40,7 @@ const Pictures = (() => {
     }
     for (let n = 0; n < count; n++) context.fillText(String(n + 1), x(n) - 3, box.height - 5);
     context.strokeRect(x(at), top, 0, bottom - top);
-    for (const { name, values, dashed } of lines) {
+    for (const { name, values, dashed } of [...lines].sort((one, other) => (other.name === marked) - (one.name === marked))) {
       const thick = name === marked;
       context.strokeStyle = context.fillStyle = thick ? style.getPropertyValue(dashed ? "--second" : "--first") : quiet;
       context.lineWidth = thick ? 2.5 : 1;
@@ -46,7 +49,10 @@ const Pictures = (() => {
       values.forEach((value, n) => context.lineTo(x(n), y(value)));
       context.stroke();
       context.setLineDash([]);
-      if (!dashed) context.fillText(name, right + 6, y(values[count - 1]) + 4);
+      const end = y(values[count - 1]);
+      if (dashed || named.some((other) => Math.abs(other - end) < 10)) continue;
+      context.fillText(name, right + 6, end + 4);
+      named.push(end);
     }
     context.fillStyle = ink;
   }

@@ -116,7 +116,7 @@ def table_markdown(table: pd.DataFrame) -> str:
             "network": NETWORKS[one.network].title,
             "images shown": f"{one.images:,.0f}",
             "networks": str(one.seeds),
-            "test error %": number(one.error),
+            "test error %": number(one.test_error),
             "95 % interval": "-" if one.seeds < 2 else f"{one.low:.2f} to {one.high:.2f}",
         }
         for one in rows

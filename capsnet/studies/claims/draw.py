@@ -61,8 +61,10 @@ def digits(table: pd.DataFrame, path: Path) -> None:
     with chart(path, height=1100, title=title) as figure:
         axes, sizes = figure.subplots(), sorted(table["place"].unique())
         curves(axes, table)
-        log_scale(axes, table["error"].to_numpy())
-        axes.set(xscale="log", ylim=(0.7 * table["error"].min(), 1.4 * table["error"].max()))
+        log_scale(axes, table["test_error"].to_numpy())
+        axes.set(
+            xscale="log", ylim=(0.7 * table["test_error"].min(), 1.4 * table["test_error"].max())
+        )
         axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("training digits", **LABELS)
@@ -75,7 +77,7 @@ def curves(axes: Axes, table: pd.DataFrame) -> None:
         rows = table[table["network"] == network].sort_values("place")
         x, style = rows["place"], {"color": color, "label": NETWORKS[network].title}
         if len(rows):
-            axes.plot(x, rows["error"], form, **style)
+            axes.plot(x, rows["test_error"], form, **style)
             axes.fill_between(x, rows["low"], rows["high"], color=color, alpha=0.12, lw=0)
     axes.grid(visible=True)
 
@@ -88,9 +90,12 @@ def groups(axes: Axes, table: pd.DataFrame, words: dict[str, str]) -> None:
         rows = table[(table["network"] == network) & table["panel"].isin(panels)]
         apart = (number - (len(networks) - 1) / 2) * width
         x = [panels.index(panel) + apart for panel in rows["panel"]]
-        bars = [rows["error"] - rows["low"], rows["high"] - rows["error"]]  # NaN: none is drawn
+        bars = [
+            rows["test_error"] - rows["low"],
+            rows["high"] - rows["test_error"],
+        ]  # NaN: none is drawn
         style = {"color": STYLES[network][0], "label": NETWORKS[network].title}
-        axes.bar(x, rows["error"], 0.9 * width, yerr=bars, ecolor=INK, capsize=4, **style)
+        axes.bar(x, rows["test_error"], 0.9 * width, yerr=bars, ecolor=INK, capsize=4, **style)
     axes.set_xticks(range(len(panels)), list(words.values()), **LABELS)
     axes.set_xlim(-0.5, len(panels) - 0.5)
     axes.grid(visible=True, axis="y")

@@ -23,7 +23,7 @@ PANELS = {
     "digits": ("digits",),
 }
 COMPARED = ("rotation", "pairs", "pair", "digits")
-COLUMNS = ["run", "claim", "panel", "place", "network", "seed", "images", "error"]
+COLUMNS = ["run", "claim", "panel", "place", "network", "seed", "images", "test_error"]
 FEW = 1000  # digits; a larger training set is no small one
 STUDY_ROWS = (  # networks trained on pairs
     ("capsnet", 3, True, "multimnist"),
@@ -48,7 +48,7 @@ def points(
             continue
         same = {"run": run.run, "claim": claim, "network": config.network, "seed": config.seed}
         found += [
-            {**same, "panel": panel, "place": place, "images": run.examples, "error": error}
+            {**same, "panel": panel, "place": place, "images": run.examples, "test_error": error}
             for panel, place, error in tests(claim, config, run)
             if panel in PANELS[claim]
         ]
@@ -58,11 +58,11 @@ def points(
 def tests(claim: str, config: RunConfig, run) -> Iterator[tuple[str, float, float]]:
     """Panel, place and error of each test of one record."""
     if claim == "digits":
-        yield "digits", config.data.training_digits, run.error
+        yield "digits", config.data.training_digits, run.test_error
     elif config.task.num_digits > 1:
-        yield "pairs", 0, run.error
+        yield "pairs", 0, run.test_error
     else:
-        yield "clean", 0, run.error
+        yield "clean", 0, run.test_error
         table = run.results.tables[TRANSFORMS]
         yield from zip(table["transform"], table["amount"].fillna(0), table["error"], strict=True)
 
@@ -78,15 +78,19 @@ def rows_of_pairs(runs: pd.DataFrame) -> list[str]:
 
 
 def means(found: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds at each point: error, its interval low to high, seeds (their number), images.
+    """Mean over seeds at each point: test_error, its interval low to high, seeds (number), images.
 
     A single seed has no interval.
     """
-    columns = {"error": ("error", "mean"), "sd": ("error", "std"), "seeds": ("seed", "count")}
+    columns = {
+        "test_error": ("test_error", "mean"),
+        "sd": ("test_error", "std"),
+        "seeds": ("seed", "count"),
+    }
     groups = found.groupby(["claim", "panel", "place", "network"])
     table = groups.agg(**columns, images=("images", "mean")).reset_index()
     half = t.ppf(0.975, table["seeds"] - 1) * table["sd"] / np.sqrt(table["seeds"])
-    ends = table["error"] - half, table["error"] + half
+    ends = table["test_error"] - half, table["test_error"] + half
     return table.assign(low=ends[0].clip(lower=0), high=ends[1].clip(upper=100))
 
 
@@ -94,16 +98,16 @@ def scores(found: pd.DataFrame) -> pd.DataFrame:
     """One error for each panel of COMPARED, network and seed: the mean over all angles, or over the
     training sets of up to FEW digits. Networks without the whole curve are left out.
     """
-    tables = [pd.DataFrame(columns=["panel", "network", "seed", "error", "images"])]
+    tables = [pd.DataFrame(columns=["panel", "network", "seed", "test_error", "images"])]
     for panel, part in found[found["place"] <= FEW].groupby("panel", sort=False):
         if panel not in COMPARED:
             continue
-        curves = part.pivot_table("error", ["network", "seed"], "place").dropna()
+        curves = part.pivot_table("test_error", ["network", "seed"], "place").dropna()
         mean = curves.mean(axis=1)
         if panel == "rotation":
             mean[:] = np.trapezoid(curves, curves.columns) / np.ptp(curves.columns)
         images = part.groupby(["network", "seed"])["images"].first()
-        table = mean.to_frame("error").join(images).reset_index()
+        table = mean.to_frame("test_error").join(images).reset_index()
         tables.append(table.assign(panel=panel))
     return pd.concat(tables[1:] or tables)
 

@@ -12,17 +12,17 @@ def headline(configs: dict[str, RunConfig], measured: dict[str, Results]) -> str
     """Test error of each run and, on MNIST, of the paper, as a Markdown table. Where the classes
     of a test have different numbers of examples also the balanced accuracy.
     """
-    uneven = any("balanced_accuracy" in results.headline for results in measured.values())
+    uneven = any("test_balanced_accuracy" in results.headline for results in measured.values())
     return markdown(
         {
             "run": name,
             "network": row_name(config, usual_peak=config.learning_rate.peak),
             "task": config.task.name,
-            "test error %": f"**{found['error']:.2f}**",
-            "95 % interval": f"{found['error_low']:.2f} to {found['error_high']:.2f}",
+            "test error %": f"**{found['test_error']:.2f}**",
+            "95 % interval": f"{found['test_error_low']:.2f} to {found['test_error_high']:.2f}",
             "examples": f"{measured[name].tables['errors']['examples'].iloc[0]:,}",
         }
-        | ({"balanced accuracy %": number(found.get("balanced_accuracy"))} if uneven else {})
+        | ({"balanced accuracy %": number(found.get("test_balanced_accuracy"))} if uneven else {})
         | ({"paper %": with_sd(*published(config), "g")} if config.source == "mnist" else {})
         for name, config in configs.items()
         for found in [measured[name].headline]

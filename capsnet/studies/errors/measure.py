@@ -15,14 +15,16 @@ LISTED = 100_000  # examples in the table of single examples, at most
 
 def headline(predictions: Predictions) -> dict[str, float]:
     """Test error in percent with its interval; mean reconstruction error (squared pixels). Where
-    the classes have different numbers of examples also the balanced accuracy in percent.
+    the classes have different numbers of examples also the balanced accuracy in percent. Each name
+    starts with `test_`.
     """
     numbers = metrics.error_row(predictions.correct)
     del numbers["examples"]
     if metrics.imbalance(predictions.labels, predictions.lengths.shape[1]):
         found = metrics.balanced_accuracy(predictions.predicted, predictions.labels)
         numbers["balanced_accuracy"] = found
-    return numbers | {"reconstruction_error": predictions.reconstruction_error.mean().item()}
+    numbers["reconstruction_error"] = predictions.reconstruction_error.mean().item()
+    return {f"test_{name}": value for name, value in numbers.items()}
 
 
 def error_table(predictions: Predictions, classes: tuple[str, ...] = TEN_DIGITS) -> pd.DataFrame:

@@ -13,9 +13,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.image import AxesImage
 
 from capsnet.config import RunConfig
+from capsnet.data.registry import worded
 from capsnet.plots import canvas
-from capsnet.plots.canvas import GAP, LINE
-from capsnet.plots.pictures import notice
+from capsnet.plots.canvas import GAP, LINE, NOUN
+from capsnet.plots.pictures import LETTER, cut, notice
 from capsnet.studies.perturbation.effects import TONES, effect_words
 from capsnet.studies.perturbation.measure import Shown
 from capsnet.studies.registry import Measured
@@ -23,7 +24,8 @@ from capsnet.studies.registry import Measured
 COLORS = ["#00412F", canvas.GREEN, "#FFFFFF", canvas.PURPLE, "#4A1042"]
 CHANGES = LinearSegmentedColormap.from_list("changes", COLORS)
 STRONGEST = 3  # typical changes at which the colours end
-LEFT = 316  # pixels, for the names of the rows
+LEFT = 316  # pixels, for the names of the rows, at least
+NUMBER = 100  # pixels, for a number above a column
 ROW = 22  # pixels, least height of a class in a panel
 
 
@@ -36,23 +38,26 @@ def sweeps(
     """
     head = LINE + GAP
     height, width = rows[0].shape[-2:]
+    letters = max(len(line) for name in names for line in worded(name, NOUN.get()).splitlines())
+    left = max(LEFT, LETTER * letters + GAP)
     room = canvas.WIDTH - 2 * canvas.MARGIN - LEFT
+    largest = max(largest, NUMBER // width)  # columns as wide as their numbers
     scale = int(np.clip((room // len(values) - GAP) // width, 1, largest))
     across, down = scale * width + GAP, scale * height + GAP
     note = f"Columns: {added} added to the dimension"
     note += "; framed: unperturbed. " if np.isclose(values, 0).any() else ". "
     note += "Number: change from the first to the last column, mean over the test digits (a typical"
     note += f" one is shown). {left_out}"
-    size = {"width": LEFT + len(values) * across, "height": head + len(rows) * down}
+    size = {"width": left + len(values) * across, "height": head + len(rows) * down}
     with canvas.sheet(path, title=title, note=note, **size) as axes:
         for column, value in enumerate(values):
-            x = LEFT + column * across
+            x = left + column * across
             text = f"{round(float(value), 3):+g}".replace("-", "\N{MINUS SIGN}")
             if np.isclose(value, 0):
                 text, frame_height = "0", len(rows) * down - GAP
                 canvas.frame(axes, (x, head), scale * width, frame_height, canvas.BLUE)
             axes.text(x + scale * width / 2, LINE, text, ha="center", va="bottom")
-        canvas.tiles(axes, rows, LEFT, head, scale)
+        canvas.tiles(axes, rows, left, head, scale)
         for row, name in enumerate(names):
             axes.text(0, head + (row + 0.5) * down, name, va="center", linespacing=1.3)
 
@@ -157,7 +162,7 @@ def draw_table(found: Measured, name: str, folder: Path, *, run: str, moved: str
     path = folder / f"{prefix}overview.png"
     if rows:
         title = f"{run}: largest effect on each measure, dimensions {moved}"
-        names = [f"digit {row.digit}, dim {row.dimension}\n{row.name}" for row in rows]
+        names = [f"digit {cut(row.digit)}, dim {row.dimension}\n{row.name}" for row in rows]
         images = [row.images for row in rows]
         sweeps(images, values, path, names=names, title=title, largest=5, added=added)
     else:

@@ -13,7 +13,7 @@ def reconstructions(results: Results, config: RunConfig) -> str:
         failures = " Failures follow, from the capsules of the label and of the prediction."
         return (
             "Each digit is reconstructed from its own class capsule, as in Figure 3 of the paper."
-            f"{failures if results.headline['error'] > 0 else ''} {error}"
+            f"{failures if results.headline['test_error'] > 0 else ''} {error}"
         )
     accuracy = table[(table["measure"] == "separation_accuracy") & (table["name"] == "all")].iloc[0]
     blurred = table.loc[table["measure"] == "class_means_accuracy", "value"].item()

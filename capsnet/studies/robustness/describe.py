@@ -55,7 +55,7 @@ def affine(results: Results, config: RunConfig) -> str:
         f"Under RandomAffine(degrees={degrees:g}, translate=({share:g}, {share:g})), as in the "
         f"teaching notebook, the error is {found['error']:.2f} % "
         f"({found['error_low']:.2f} to {found['error_high']:.2f}). Without it: "
-        f"{results.headline['error']:.2f} %. {robustness(table, config)}"
+        f"{results.headline['test_error']:.2f} %. {robustness(table, config)}"
     )
 
 

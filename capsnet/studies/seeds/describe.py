@@ -46,7 +46,7 @@ def rows_markdown(runs: pd.DataFrame) -> str:
             "task": row.task,
             "images shown": f"{row.examples:,}",
             "networks": str(row.networks),
-            "test error %": with_sd(row.error, row.error_sd),
+            "test error %": with_sd(row.test_error, row.test_error_sd),
             "95 % interval": f"{row.low:.2f} to {row.high:.2f}",
             "validation error %": number(row.validation_error),
             "separation accuracy %": with_sd(row.separation, row.separation_sd),
@@ -144,6 +144,6 @@ def in_place(place: tuple, table: pd.DataFrame) -> str:
     length = table["examples"].mode().max()
     for row in table[table["examples"] == length].itertuples():
         if row.in_paper == place:
-            error = with_sd(row.error, row.error_sd)
+            error = with_sd(row.test_error, row.test_error_sd)
             return f"{error} (n = {row.networks}, {row.examples:,} images)"
     return "not run"

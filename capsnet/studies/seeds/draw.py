@@ -51,7 +51,7 @@ def draw(runs: pd.DataFrame, folder: Path) -> Iterator[tuple[str, Path]]:
     alike = runs[runs["row"].isin(table.index[table["examples"] == examples])]
     several = table.groupby("name")["examples"].transform("count") > 1
     found = {
-        "length": table[several].rename(columns={"examples": "place", "error": "value"}),
+        "length": table[several].rename(columns={"examples": "place", "test_error": "value"}),
         "overlap": by_overlap(alike, "errors", "overlap"),
         "separation": by_overlap(alike, "separation", "separation_accuracy"),
     }

@@ -80,12 +80,12 @@ def row_table(runs: pd.DataFrame) -> pd.DataFrame:
     table = numbers[alike].first()
     table["networks"] = numbers.size()
     table["examples"] = numbers["examples"].mean().round().astype(int)
-    for name in ("error", "validation_error", "separation", "images_per_second"):
+    for name in ("test_error", "validation_error", "separation", "images_per_second"):
         table[name], table[f"{name}_sd"] = numbers[name].mean(), numbers[name].std()
-    half = t.ppf(0.975, table["networks"] - 1) * table["error_sd"] / np.sqrt(table["networks"])
+    half = t.ppf(0.975, table["networks"] - 1) * table["test_error_sd"] / np.sqrt(table["networks"])
     one = table["networks"] == 1
-    table["low"] = (table["error"] - half).mask(one, numbers["error_low"].first())
-    table["high"] = (table["error"] + half).mask(one, numbers["error_high"].first())
+    table["low"] = (table["test_error"] - half).mask(one, numbers["test_error_low"].first())
+    table["high"] = (table["test_error"] + half).mask(one, numbers["test_error_high"].first())
     return table
 
 
@@ -142,7 +142,7 @@ def difference(runs: pd.DataFrame, baseline: pd.DataFrame) -> dict[str, object] 
     pairs = runs.merge(baseline, on="seed", suffixes=("", "_base"))
     seeds = len(pairs) if len(pairs) > 1 else 0
     if seeds:
-        ours, base = pairs["error"].to_numpy(), pairs["error_base"].to_numpy()
+        ours, base = pairs["test_error"].to_numpy(), pairs["test_error_base"].to_numpy()
     else:
         if pairs.empty:
             pairs = runs.merge(baseline, how="cross", suffixes=("", "_base"))
