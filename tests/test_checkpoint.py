@@ -8,7 +8,6 @@ from unittest.mock import Mock
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import HealthCheck, given, settings, strategies
 from torch import nn
 
 from capsnet import checkpoint
@@ -86,44 +85,36 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == before and len([*tmp_path.iterdir()]) == 1
 
 
-def test_other_files_are_refused(tmp_path):
+SOUND = [  # JSON of another type, or that Python cannot read
+    ("3", "damaged"), ("{", "damaged"), ('{"format": 3}', "damaged"), ("[" * 100_000, "damaged"),
+    ('{"format": 2}', "format 2, this code reads 3"), (None, "not written by capsnet")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("metadata", "words"), SOUND)
+def test_other_files_are_refused(tmp_path, metadata, words):
+    path = tmp_path / "net"
     with pytest.raises(ValueError, match="missing: train small networks"):
-        checkpoint.load(tmp_path / "none")
-    (tmp_path / "text").write_text("hello")
-    with pytest.raises(ValueError, match="not a whole safetensors file"):
-        checkpoint.load(tmp_path / "text")
-    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "foreign")
-    with pytest.raises(ValueError, match="not written by capsnet"):
-        checkpoint.load(tmp_path / "foreign")
+        checkpoint.load(path)
+    known = {} if metadata is None else {"capsnet": metadata}
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, known)
+    with pytest.raises(ValueError, match=words):
+        checkpoint.load(path)
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    path = tmp_path_factory.mktemp("written") / "net"
-    save(path)
-    return path
-
-
-@given(data=strategies.data())
-@settings(max_examples=100, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
-def test_a_damaged_file_is_an_error_that_names_it(written, data):
-    """Cut, lengthened, bytes changed in the header or the weights, or random bytes."""
-    whole = written.read_bytes()
-    header = 8 + int.from_bytes(whole[:8], "little")
-    kind = data.draw(strategies.sampled_from(["cut", "longer", "header", "weights", "noise"]))
-    damaged = bytearray(whole)
-    if kind == "cut":
-        damaged = damaged[: data.draw(strategies.integers(0, len(whole) - 1))]
-    elif kind == "longer":
-        damaged += data.draw(strategies.binary(min_size=1, max_size=100))
-    elif kind == "noise":
-        damaged = bytearray(data.draw(strategies.binary(max_size=1000)))
+@pytest.mark.parametrize("place", ["cut", "longer", "size", "header", "metadata", "first", "last"])
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path, place):
+    """Cut, lengthened, or with one other bit in the header, the metadata or the weights."""
+    save(path := tmp_path / "net")
+    data = bytearray(path.read_bytes())
+    weights = 8 + int.from_bytes(data[:8], "little")
+    places = {"size": 0, "header": 9, "metadata": data.index(b"conv_channels"), "first": weights}
+    if place == "cut":
+        del data[-1]
+    elif place == "longer":
+        data += b"x"
     else:
-        first, last = (0, header - 1) if kind == "header" else (header, len(whole) - 1)
-        place, change = strategies.integers(first, last), strategies.integers(1, 255)
-        damaged[data.draw(place)] ^= data.draw(change)
-    path = written.with_name("damaged")
-    path.write_bytes(damaged)
+        data[places.get(place, -1)] ^= 1
+    path.write_bytes(data)
     with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
         checkpoint.load(path)
     assert len(str(caught.value).splitlines()) == 1
@@ -131,12 +122,7 @@ def test_a_damaged_file_is_an_error_that_names_it(written, data):
 
 @pytest.mark.parametrize(
     "change",
-    [
-        {"conv_channels": 4},
-        {"conv_channels": 10**9, "primary_types": 10**9},
-        {"image_size": -5},
-        {"speed": 3},
-    ],
+    [{"conv_channels": 4}, {"conv_channels": 10**9}, {"image_size": -5}, {"speed": 3}],
     ids=str,
 )
 def test_wrong_arguments_take_no_memory(tmp_path, change):
@@ -144,11 +130,3 @@ def test_wrong_arguments_take_no_memory(tmp_path, change):
     save(tmp_path / "net", saved_as=SIZES | change)
     with pytest.raises(ValueError, match="holds no network that this code knows"):
         checkpoint.load(tmp_path / "net")
-
-
-@pytest.mark.parametrize("metadata", ["3", "{", "{}", '{"format": 3}', "[" * 100_000])
-def test_damaged_metadata(tmp_path, metadata):
-    path = tmp_path / "net"
-    safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"capsnet": metadata})
-    with pytest.raises(ValueError, match="damaged"):
-        checkpoint.load(path)

@@ -6,6 +6,7 @@ import operator
 import re
 from functools import reduce
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -13,7 +14,6 @@ import pytest
 import torch
 import yaml
 from dvc.utils.serialize import parse_yaml
-from hypothesis import given, settings, strategies
 
 from capsnet.config import Params, file, load, resolve
 from capsnet.nn.registry import network_class
@@ -56,25 +56,20 @@ def errors_of(changes: dict[str, object]) -> list[str]:
     ("place", "value", "expected"),
     [
         ("routing/iterations", 0, "routing.iterations: got 0, wanted greater than or equal to 1"),
-        ("routing/leaky", DELETE, "routing.leaky: Field required"),
         ("routing/coupling", 1, "routing.coupling: unknown key, allowed are iterations, leaky, "),
         ("network/decoder_sizes", [8, "x"], "network.decoder_sizes.1: got 'x', wanted a valid int"),
         ("budget", "desktop", "budget: got 'desktop', wanted one of quick, laptop, night, gpu"),
         ("budgets/laptop/network", {"layers": 3}, "budgets.laptop.network.layers: unknown key"),
-        (f"{RATE}/peak", "x", "budgets.laptop.learning_rate.peak: got 'x', wanted a valid number"),
         (f"{RATE}/floor", 0.9, "budgets.laptop.learning_rate.floor: got 0.9, wanted at most 0.001"),
         (f"{RATE}/schedule", "step", "budgets.laptop.learning_rate: Input tag 'step' found using "),
         ("tasks/mnist/test_shift", 15, "tasks.mnist.test_shift: got 15, wanted at most 14, half"),
         ("tasks/mnist/batch_size/laptop", DELETE, "tasks.mnist.batch_size.laptop: missing, and a"),
         ("runs/mnist", "mnist", "runs.mnist: got 'mnist', wanted the keys task, network, seed"),
         ("runs/mnist/task", "cifar", "runs.mnist.task: got 'cifar', wanted one of mnist, mnist40"),
-        ("runs/my run", CNN, "runs.my run: String should match pattern '^[A-Za-z0-9_]+$'"),
         ("runs/cnn", CNN | {"iterations": 1}, "runs.cnn.iterations: a baseline does not route"),
         ("runs/cnn", CNN | {"stop_at_error": 1, "validation_fraction": 0}, "runs.cnn.stop_at_erro"),
         ("runs/cnn", CNN | {"budget": "paper"}, "runs.cnn.budget: only an override file may set"),
         ("runs/cnn", CNN | {"claim": "digits"}, "runs.cnn.claim: only an override file may set it"),
-        ("data/training_digits", 9, "data.training_digits: got 9, wanted greater than or equal"),
-        ("data/folder", "", "data.folder: got '', wanted the path of a folder"),
         ("data/folder", "~/a", "data.folder: got '~/a', wanted the path of a folder"),
         ("perturb/step", 0.04, "perturb.step: got 0.04, wanted a whole fraction of perturb.range"),
     ],
@@ -85,7 +80,6 @@ def test_an_error_is_one_line_with_its_path(place, value, expected):
 
 
 def test_each_error_is_a_line_and_other_budgets_are_not_checked():
-    """DVC does not track other budgets either, so no check runs again when they change."""
     others = {"budgets/paper/test_pairs": "many", "tasks/mnist/batch_size/paper": 0}
     assert load_changed(others).budget == "laptop"
     routing = {"iterations": 0, "leaky": 1, "speed": 2}  # gradient and implementation are missing
@@ -94,7 +88,7 @@ def test_each_error_is_a_line_and_other_budgets_are_not_checked():
 
 @pytest.mark.parametrize(
         ("text", "words"),
-    [(None, "is missing"), ("a: [1", "is not YAML: line [12]: [^\n]*$"),
+    [(None, "is missing"), ("a: [1", "is not YAML: line 1: [^\n]*$"),
      ("a:\n\t- 1", "is not YAML: line 2: "), ("", "got None, wanted"),
      ("a: 1\na: 2", "is not YAML: .*duplicate key"), ("a: &a\n  b: *a", "is not YAML"),
      ("runs: {1: {}}", "runs: got the key 1, wanted text"),
@@ -108,18 +102,14 @@ def test_a_missing_or_broken_file(tmp_path, text, words):
 
 
 def test_the_file_is_read_as_dvc_reads_it(tmp_path):
-    """YAML 1.2: 2e-05 is a number, `off` and 1:30 are text, 0o17 is octal."""
-    text = PATH.read_text().replace(
-        "reconstruction_weight: 0.0005 ", "reconstruction_weight: 2e-05 "
-    )
-    text = text.replace("cuda_graph: auto", "cuda_graph: off").replace("seed: 1  ", "seed: 0o17  ")
+    """YAML 1.2: 2e-05 is a number, `off` is text, 0o17 is octal."""
+    text = PATH.read_text().replace("cuda_graph: auto", "cuda_graph: off")
+    text = text.replace("weight: 0.0005 ", "weight: 2e-05 ").replace("seed: 1  ", "seed: 0o17  ")
     (path := tmp_path / "params.yaml").write_text(text + "# Größe\n", encoding="utf-8")
     params = load(path)
     assert (params.loss.reconstruction_weight, params.train.cuda_graph) == (2e-05, "off")
     assert (params.seed, params.evaluate.seed) == (15, 15)
-    words = (
-        "a: [no, 0b11, 014, 1_000, 2026-01-01, .5, ~, '1', +1, 1e3]\nb: 1:30\nc: &c {x: y}\nd: *c"
-    )
+    words = "a: [no, 1:30, 0b11, 014, 1_000, 2026-01-01, .5, ~, '1', +1, 1e3]\nb: &b {x: y}\nc: *b"
     path.write_text(words)
     assert file.read_yaml(path) == parse_yaml(words, path)
 
@@ -196,33 +186,26 @@ ODD = [DELETE, None, True, 0, -1, 3, 2.5, 1e-9, 10**30, math.nan, math.inf, "x",
        [1], ["a", 2], {}, {"x": 1}, {1: 2}, {None: 1}, "2026", "capsnet", "{x}"]  # fmt: skip
 
 
-BUILT = set()  # arguments of networks
-
-
-@given(data=strategies.data())
-@settings(max_examples=100, deadline=None)
-def test_any_one_change_runs_or_is_an_error_with_its_path(data):
+def test_any_one_change_runs_or_is_an_error_with_its_path():
     """What is accepted can be built (without memory), called, and has a rate at each step."""
-    pick = lambda values: data.draw(strategies.sampled_from([*values]))  # noqa: E731
-    budget, place = pick(TREE["budgets"]), "/".join(pick(places(TREE)))
-    changes = {"budget": budget, place + pick(["", "", "x"]): pick(ODD)}
-    try:
-        params = load_changed(changes)
-    except ValueError as error:
-        line = re.compile(rf"{re.escape(str(PATH))}: [^ :]+: \w")
-        assert all(line.match(each) for each in str(error).splitlines()), str(error)
-        return
-    for config in (resolve(params, run) for run in params.runs):
-        assert make_losses(config)
-        assert all(0 <= make_schedule(config, num_steps=10)(step) <= 1 for step in range(10))
-        if (arguments := str(config.arguments)) not in BUILT:
-            BUILT.add(arguments)
-            with torch.device("meta"):
-                model = network_class(config.network)(**config.arguments)
-                prediction = model(torch.empty(2, 1, *2 * [config.task.image_size]))
-                if model.decoder:
-                    labels = torch.empty(2, config.task.num_digits, dtype=torch.int64)
-                    model.decoder(prediction.capsules, labels)
+    random, built = Random(0), set()
+    for place in random.sample(["/".join(place) for place in places(TREE)], 100):
+        place += random.choice(["", "", "x"])
+        changes = {"budget": random.choice([*TREE["budgets"]]), place: random.choice(ODD)}
+        try:
+            params = load_changed(changes)
+        except ValueError as error:
+            line = re.compile(rf"{re.escape(str(PATH))}: [^ :]+: \w")
+            assert all(line.match(each) for each in str(error).splitlines()), str(error)
+            continue
+        for config in (resolve(params, run) for run in params.runs):
+            assert make_losses(config)
+            assert all(0 <= make_schedule(config, num_steps=10)(step) <= 1 for step in range(10))
+            if (arguments := str(config.arguments)) not in built:
+                built.add(arguments)
+                with torch.device("meta"):
+                    model = network_class(config.network)(**config.arguments)
+                    model(torch.empty(2, 1, *2 * [config.task.image_size]))
 
 
 def test_runs_are_compared_by_the_same_parameters_at_every_budget():

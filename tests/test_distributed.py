@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from capsnet.data.batches import evaluation_batches, training_draws
+from capsnet.learning.device import choose_device
 from capsnet.learning.distributed import Distributed, init_distributed
 from capsnet.learning.resume import SavedState
 from capsnet.learning.training import Progress, Trainer
@@ -19,6 +20,14 @@ from tests.training import SHIFTED, TASK, make_digits, make_model, make_trainer
 def test_a_batch_that_cannot_be_sharded_is_refused():
     with pytest.raises(ValueError, match=r"batch of 4 images .* batch_size that 3 divides"):
         Distributed(rank=0, size=3).shard(torch.zeros(4))
+
+
+def test_more_processes_than_gpus_is_a_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(ValueError, match=r"has 4 .* none for process 4: .* --nproc-per-node 4"):
+        choose_device()
 
 
 def in_two_processes(function, *arguments) -> None:

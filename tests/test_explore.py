@@ -82,9 +82,8 @@ def test_the_page_has_ten_of_each_class_the_failures_and_the_difference(made):
     found = header(out.read_text())
     wrong = int((~evaluator.evaluate(100).correct).sum())
     groups = [example["group"] for example in found["examples"]]
-    assert all(groups.count(f"Digit {digit}") == 10 for digit in range(10))
     few = min(60, wrong)
-    assert groups.count(f"Read wrongly, {few} of {wrong} among 100 test examples") == few
+    assert [groups.count(group) for group in dict.fromkeys(groups)] == [10] * 10 + [few]
     assert wrong > 0 and found["meanings"][3][0]["name"] == "thickness +30 %"
     assert 0 < found["difference"]["length"] < 0.05 and found["difference"]["examples"] == 100
     assert f"at most {found['difference']['length']:.3f}" in found["about"]

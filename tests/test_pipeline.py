@@ -125,13 +125,19 @@ def test_the_stages_log_to_mlflow(repository):
         assert [*artifacts.rglob(name)]
 
 
-def test_the_committed_results_match_in_a_clone_without_weights(repository, tmp_path):
+def test_a_clone_pulls_the_results_and_has_nothing_to_run(repository, tmp_path):
+    """Nor has it before, without the weights."""
+    repository.dvc("remote", "add", "--default", "disk", str(tmp_path / "remote"))
     repository.commit()
+    repository.dvc("push")
     clone = copy.copy(repository)
     clone.folder = tmp_path / "clone"
     repository.run("git", "clone", "-q", str(repository.folder), str(clone.folder))
     assert ran(clone.dvc("repro", "--dry", "--allow-missing")) == set()
     assert not (clone.folder / "models").exists()
+    clone.dvc("pull")
+    assert ran(clone.dvc("repro", "--dry")) == set()
+    assert (clone.folder / "models" / "pairs.safetensors").exists()
 
 
 def test_a_changed_parameter_reruns_only_what_depends_on_it(repository):

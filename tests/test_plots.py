@@ -1,9 +1,7 @@
-"""Figures: determinism, extreme inputs, exact pixels, and the numbers in their titles.
+"""Figures: determinism, extreme inputs and error bars.
 
 test_every_run.py draws every figure.
 """
-
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -20,10 +18,9 @@ from capsnet.studies.training.draw import training_curve
 
 
 def curve(**columns) -> pd.DataFrame:
-    names = ("classification_loss", "reconstruction_loss", "validation_error")
-    names += ("training_error",)
-    table = pd.DataFrame({"examples": [500, 1000], "loss": [2.0, 1.0]})
-    return table.assign(**{name: table["loss"] for name in names} | columns)
+    names = "loss", "classification_loss", "reconstruction_loss", "validation_error"
+    table = {key: [2.0, 1.0] for key in (*names, "training_error")} | {"examples": [500, 1000]}
+    return pd.DataFrame(table | columns)
 
 
 def example() -> Reconstruction:
@@ -65,31 +62,6 @@ def test_equal_input_gives_equal_bytes_whatever_the_users_settings(draw, inputs,
     with matplotlib.rc_context({"font.size": 30}):
         draw(inputs, tmp_path / "second.png", title="Title")
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
-
-
-def test_pixels_of_digits_are_exact_squares(tmp_path):
-    """A checkerboard of 28x28 is drawn at 5 screen pixels a pixel: the rows of screen pixels inside
-    it hold runs of exactly 5 black or 5 white, half of the rows of both pictures each.
-    """
-    reconstructions.reconstructions([example()], tmp_path / "board.png", title="Board")
-    with Image.open(tmp_path / "board.png") as image:
-        pixels = np.asarray(image.convert("L"))
-    left = canvas.MARGIN + 160
-    inside, row = pixels[:, left : left + 140], np.tile(np.repeat([0, 255], 5), 14)
-    assert (inside == row).all(axis=1).sum() == 2 * 14 * 5
-    assert (inside == 255 - row).all(axis=1).sum() == 2 * 14 * 5
-
-
-def test_overlay_adds_light_in_the_colours_of_the_explorer():
-    """The first digit alone is blue, the second orange, both the sum, none black."""
-    first, second = np.array([[1.0, 0, 1, 0]]), np.array([[0.0, 1, 1, 0]])
-    blue, orange, both, none = canvas.overlay(np.stack([first, second]))[0]
-    style = (Path(canvas.__file__).parents[1] / "explore/web/style.css").read_text()
-    for name, color in (("first", blue), ("second", orange)):
-        rgb = ", ".join(f"{255 * part:.0f}" for part in color)
-        assert f".{name} {{ background: rgb({rgb}); }}" in style
-    np.testing.assert_allclose(both, np.clip(blue + orange, 0, 1))
-    np.testing.assert_array_equal(none, 0)
 
 
 def test_error_bars_are_never_negative():

@@ -1,7 +1,6 @@
 """The published networks are small and as good as their cards say."""
 
 import os
-import re
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,6 @@ has_mnist = pytest.mark.skipif(
     not IMAGES.is_file() or IMAGES.stat().st_size < 10**6,
     reason="no MNIST test digits: set MNIST_MIRROR to a folder with the archives",
 )
-
-
-@pytest.mark.parametrize("num_digits", [1, 2])
-def test_the_card_names_the_error_in_the_checkpoint(num_digits):
-    path = pretrained(num_digits)
-    stated = checkpoint.describe(path)["test_error"]
-    assert path.stat().st_size <= 5e6
-    assert re.search(rf"\| test error \| {stated:.2f} % ", path.with_suffix(".md").read_text())
 
 
 @has_mnist
@@ -46,5 +37,6 @@ def test_the_stated_error_is_reached(num_digits, max_shift):
         max_shift=max_shift,
     )
     stated = description["test_error"] / 100
+    assert path.stat().st_size <= 5e6
     wrong = 1 - evaluator.evaluate(1000).correct.float().mean().item()
     assert wrong <= stated + 3 * (stated * (1 - stated) / 1000) ** 0.5

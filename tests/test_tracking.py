@@ -53,22 +53,20 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def root(tmp_path_factory, server) -> Path:
-    """A repository whose store three processes create at once, after an interrupted creation.
-
-    cwd is elsewhere, and nothing of the caller's MLflow or DVC is left.
+    """A folder below DVC_ROOT whose store three processes create at once, after an interrupted
+    creation. cwd is elsewhere, and nothing of the caller's MLflow or DVC is left.
     """
-    root = tmp_path_factory.mktemp("repository")
-    for folder in ("user", "elsewhere"):
-        (root / folder).mkdir()
-    (root / "user" / "mlflow.db.new").write_text("half")
+    root = tmp_path_factory.mktemp("repository") / "user"
+    (root / "elsewhere").mkdir(parents=True)
+    (root / "mlflow.db.new").write_text("half")
     (root / "network").write_bytes(b"weights")
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("MLFLOW_", "DVC_"))]:
             patch.delenv(name)
         for name in ENVIRONMENT:  # restored afterwards
             patch.setenv(name, ENVIRONMENT[name])
-        patch.setenv("MLFLOW_TRACKING_URI", "sqlite:///user/mlflow.db")  # below the root
-        patch.setenv("DVC_ROOT", str(root))
+        patch.setenv("MLFLOW_TRACKING_URI", "sqlite:///user/mlflow.db")
+        patch.setenv("DVC_ROOT", str(root.parent))
         patch.chdir(root / "elsewhere")
         processes = [FORK.Process(target=train, args=(name,)) for name in "abc"]
         for process in processes:
@@ -85,16 +83,24 @@ def train(name: str, seconds: float = 0) -> None:
         time.sleep(seconds)
 
 
-def runs_of(where: str | Path, prefix: str) -> list:
+def client_of(folder: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def runs_of(client: MlflowClient, prefix: str) -> list:
     """Runs whose name begins with `prefix`, the oldest first."""
-    uri = f"sqlite:///{where / 'user' / 'mlflow.db'}" if isinstance(where, Path) else where
-    experiment = MlflowClient(uri).get_experiment_by_name(EXPERIMENT).experiment_id
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     query, order = f"attributes.run_name LIKE '{prefix}%'", ["attributes.start_time ASC"]
-    return MlflowClient(uri).search_runs([experiment], query, order_by=order)
+    return client.search_runs([experiment], query, order_by=order)
+
+
+def artifacts(folder: Path, run) -> Path:
+    return folder / "mlartifacts" / run.info.run_id / "artifacts"
 
 
 def test_processes_create_the_store_at_once(root):
-    assert [run.info.status for name in "abc" for run in runs_of(root, name)] == ["FINISHED"] * 3
+    found = [run.info.status for name in "abc" for run in runs_of(client_of(root), name)]
+    assert found == ["FINISHED"] * 3
 
 
 def test_a_training_is_logged_in_the_repository(root, monkeypatch, capfd):
@@ -111,7 +117,7 @@ def test_a_training_is_logged_in_the_repository(root, monkeypatch, capfd):
         tracker.artifact(root / "digits", folder="figures")
         tracker.checkpoint(root / "network")
     assert capfd.readouterr() == ("", "") and not list(Path.cwd().iterdir())
-    [run] = runs_of(root, "mnist")
+    [run] = runs_of(client_of(root), "mnist")
     assert (run.info.run_name, run.info.status) == ("mnist (dusty-goat)", "FINISHED")
     params = {"seed": "7", "routing.iterations": "3", "routing.leaky": "false", "affnist": "null"}
     assert run.data.params == params
@@ -121,7 +127,7 @@ def test_a_training_is_logged_in_the_repository(root, monkeypatch, capfd):
     assert tags["data.md5"] == "858c0e578a9bf074cfb666693adb96a0.dir"
     assert run.inputs.dataset_inputs[0].dataset.digest == "858c0e57"
     assert "nan" not in run.data.metrics and run.data.metrics["loss"] == 1 / 3
-    kept = root / "user" / "mlartifacts" / run.info.run_id / "artifacts"
+    kept = artifacts(root, run)
     assert (kept / "checkpoint" / "network").read_bytes() == b"weights"
     assert (kept / "figures" / "sub" / "b.bin").is_file()
     assert yaml.safe_load((kept / "config.yaml").read_text()) == CONFIGURATION
@@ -142,17 +148,16 @@ def test_a_child_of_the_newest_training_with_this_checkpoint(root, tmp_path):
         with track("evaluate", "child", **NOTHING, checkpoint=weights) as tracker:
             tracker.headline({"test_error": error, "nothing": float("nan")})
             tracker.figures(tmp_path / "figures")
-    first, newest, _, _, child, alone = runs_of(root, "child")
+    client = client_of(root)
+    first, newest, _, _, child, alone = runs_of(client, "child")
     assert child.data.tags["mlflow.parentRunId"] == newest.info.run_id
     assert child.data.metrics == newest.data.metrics == {"test_error": 0.25}
     assert first.data.metrics == {} and alone.data.metrics == {"test_error": 0.5}
     assert "mlflow.parentRunId" not in alone.data.tags
-    client = MlflowClient(f"sqlite:///{root / 'user' / 'mlflow.db'}")
     history = client.get_metric_history(newest.info.run_id, "test_error")
     assert [(metric.step, metric.value) for metric in history] == [(0, 0.75), (1, 0.25)]
     for run, name in ((newest, "a.png"), (child, "figures/a.png"), (alone, "figures/a.png")):
-        kept = root / "user" / "mlartifacts" / run.info.run_id / "artifacts"
-        assert (kept / name).read_bytes() == b"picture"
+        assert (artifacts(root, run) / name).read_bytes() == b"picture"
 
 
 def test_the_newest_model_is_latest_and_the_best_is_champion(root, tmp_path, capfd):
@@ -165,14 +170,14 @@ def test_the_newest_model_is_latest_and_the_best_is_champion(root, tmp_path, cap
     with track("evaluate", "served", **NOTHING, checkpoint=tmp_path / "network") as tracker:
         tracker.tested(test_error=4.25)
     assert capfd.readouterr() == ("", "")
-    client = MlflowClient(f"sqlite:///{root / 'user' / 'mlflow.db'}")
+    client = client_of(root)
     version = client.get_model_version_by_alias("capsnet-served", "latest")
     md5 = hashlib.md5(b"second").hexdigest()
     errors = {"validation_error": "3.50", "test_error": "4.25"}
     assert version.tags == {"checkpoint.md5": md5, "data.digits": "100"} | errors
     assert client.get_model_version_by_alias("capsnet-served", "champion").version == 1
     model = client.get_logged_model(version.source.removeprefix("models:/"))
-    assert model.source_run_id == version.run_id == runs_of(root, "served")[1].info.run_id
+    assert model.source_run_id == version.run_id == runs_of(client, "served")[1].info.run_id
     kept = Path(model.artifact_location.removeprefix("file://"))
     assert root in kept.parents and not [*kept.rglob("*.pkl"), *kept.rglob("*.pyc")]
     assert (kept / "artifacts" / "network").read_bytes() == b"second"
@@ -181,62 +186,47 @@ def test_the_newest_model_is_latest_and_the_best_is_champion(root, tmp_path, cap
 
 def test_a_moved_store_keeps_its_artifacts_beside_it(root, tmp_path, monkeypatch):
     """A copy, so that the old place is there to be written to by mistake."""
-    moved = tmp_path / "größer 2" / "user"
-    shutil.copytree(root / "user", moved)
-    before = {path: path.stat().st_mtime_ns for path in (root / "user").rglob("*")}
+    shutil.copytree(root, moved := tmp_path / "größer 2")
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{moved / 'mlflow.db'}")
-    with track("train", "moved", parameters={}, configuration={}) as tracker:
+    with track("train", "moved", **NOTHING) as tracker:
         tracker.checkpoint(root / "network")
-    assert before == {path: path.stat().st_mtime_ns for path in (root / "user").rglob("*")}
-    [run] = runs_of(moved.parent, "moved")
-    kept = moved / "mlartifacts" / run.info.run_id / "artifacts" / "checkpoint" / "network"
-    assert kept.read_bytes() == b"weights"
+    assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    client = client_of(moved)
+    [run] = runs_of(client, "moved")
+    assert (artifacts(moved, run) / "checkpoint" / "network").read_bytes() == b"weights"
     found = []
     with sqlite3.connect(moved / "mlflow.db") as store:
         for table, column in LOCATIONS.items():
-            found += store.execute(f"SELECT {column} FROM {table} WHERE {column} LIKE '%/user/%'")
+            found += store.execute(f"SELECT {column} FROM {table} WHERE {column} LIKE 'file:%'")
     assert len(found) > 10 and all(place.startswith(moved.as_uri()) for (place,) in found)
-    client = MlflowClient(f"sqlite:///{moved / 'mlflow.db'}")
     model = client.get_model_version_by_alias("capsnet-served", "latest").source
     place = client.get_logged_model(model.removeprefix("models:/")).artifact_location
     assert Path(unquote(place.removeprefix("file://")), "MLmodel").is_file()
 
 
-def test_an_artifact_location_that_the_user_chose_stays(root, tmp_path, monkeypatch):
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    client.create_experiment(EXPERIMENT, (tmp_path / "large disk").as_uri())
+def test_a_deleted_experiment_is_restored_and_a_chosen_place_stays(tmp_path, monkeypatch, capfd):
+    client, chosen = client_of(tmp_path), tmp_path / "large disk"
+    client.delete_experiment(client.create_experiment(EXPERIMENT, chosen.as_uri()))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    with track("train", "chosen", parameters={}, configuration={}) as tracker:
-        tracker.checkpoint(root / "network")
-    assert len([*(tmp_path / "large disk").rglob("network")]) == 1
+    (tmp_path / "network").touch()
+    with track("train", "restored", **NOTHING) as tracker:
+        tracker.checkpoint(tmp_path / "network")
+    assert "mlflow: restored the deleted experiment capsnet\n" in capfd.readouterr().err
+    assert [run.info.status for run in runs_of(client, "restored")] == ["FINISHED"]
+    assert len([*chosen.rglob("network")]) == 1
 
 
-def test_a_deleted_experiment_is_restored(root, tmp_path, monkeypatch, capfd):
-    shutil.copytree(root / "user", tmp_path / "user")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'user' / 'mlflow.db'}")
-    client = MlflowClient(f"sqlite:///{tmp_path / 'user' / 'mlflow.db'}")
-    client.delete_experiment(client.get_experiment_by_name(EXPERIMENT).experiment_id)
-    with track("train", "restored", parameters={}, configuration={}):
-        pass
-    assert capfd.readouterr().err == "mlflow: restored the deleted experiment capsnet\n"
-    assert [run.info.status for run in runs_of(tmp_path, "restored")] == ["FINISHED"]
-
-
-@pytest.mark.parametrize(
-    ("versions", "best"),
-    [
-        ([(100, "1.00"), (100, "0.50"), (100, "0.50"), (100, "2.00")], 3),
-        ([(100, "1.00"), (7, "0.00")], 1),
-        ([(100, None)], None),
-    ],
-)
-def test_the_best_version_has_the_lowest_validation_error_on_the_largest_data(versions, best):
+def test_the_best_version_has_the_lowest_validation_error_on_the_largest_data():
     """Of equals the newest; a network without validation digits is not compared."""
-    made = []
-    for number, (digits, error) in enumerate(versions, 1):
-        tags = {"data.digits": str(digits)} | ({"validation_error": error} if error else {})
-        made.append(SimpleNamespace(version=number, tags=tags))
-    assert best_version(made) == best
+
+    def best(*versions: tuple) -> int | None:
+        names = "data.digits", "validation_error"
+        tags = [dict(zip(names, each, strict=False)) for each in versions]
+        return best_version([SimpleNamespace(version=n, tags=t) for n, t in enumerate(tags)])
+
+    assert best(("100", "1.00"), ("100", "0.50"), ("100", "0.50"), ("100", "2.00")) == 2
+    assert best(("100", "1.00"), ("7", "0.00")) == 0 and best(("100",)) is None
 
 
 @pytest.mark.parametrize(
@@ -248,7 +238,7 @@ def test_exceptions_of_the_stage_pass_unchanged(root, error, status):
     with pytest.raises(type(error)) as caught, track("train", name, **NOTHING):
         raise error
     assert caught.value is error
-    [run] = runs_of(root, name)
+    [run] = runs_of(client_of(root), name)
     assert run.info.status == status and run.data.tags["error"].startswith(name)
 
 
@@ -257,16 +247,17 @@ def test_the_run_of_a_killed_process_is_closed_by_the_next(root, monkeypatch):
     killed, alive = (FORK.Process(target=train, args=("k", 120)) for _ in range(2))
     killed.start()
     alive.start()
-    while len(runs_of(root, "k")) < 2:
+    client = client_of(root)
+    while len(runs_of(client, "k")) < 2:
         time.sleep(0.1)
     killed.kill()
     killed.join()
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(provenance.uuid, "getnode", lambda: 1)
         with track("train", "k", **NOTHING):
-            assert [run.info.status for run in runs_of(root, "k")] == ["RUNNING"] * 3
+            assert [run.info.status for run in runs_of(client, "k")] == ["RUNNING"] * 3
     with track("train", "k", **NOTHING):
-        status = {run.data.tags["process.id"]: run.info.status for run in runs_of(root, "k")}
+        status = {run.data.tags["process.id"]: run.info.status for run in runs_of(client, "k")}
     assert (status[str(killed.pid)], status[str(alive.pid)]) == ("KILLED", "RUNNING")
     alive.kill()
 
@@ -293,7 +284,7 @@ def assert_one_warning(capfd, reason: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "reason"),
     [("http://me:secret@127.0.0.1:9", "Connection refused"), ("nonsense://x", "nonsense"),
-     ("sqlite:///network", "not a database"),
+     ("sqlite:///user/network", "not a database"),
      ("no mlflow", "ModuleNotFoundError")],
 )  # fmt: skip
 def test_a_store_out_of_reach_is_one_warning(uri, reason, root, monkeypatch, capfd):
@@ -301,14 +292,14 @@ def test_a_store_out_of_reach_is_one_warning(uri, reason, root, monkeypatch, cap
     if uri == "no mlflow":
         monkeypatch.setitem(sys.modules, "mlflow", None)
     started = time.monotonic()
-    with track("train", "mnist", parameters=PARAMETERS, configuration=CONFIGURATION) as tracker:
+    with track("train", "mnist", **NOTHING) as tracker:
         log_everything(tracker, root / "network")
     assert time.monotonic() - started < 20
     assert_one_warning(capfd, reason)
 
 
 def test_a_store_that_dies_midway_is_one_warning(root, tmp_path, monkeypatch, capfd):
-    shutil.copy(root / "user" / "mlflow.db", tmp_path)
+    shutil.copy(root / "mlflow.db", tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     with track("train", "mnist", **NOTHING) as tracker:
         with sqlite3.connect(tmp_path / "mlflow.db") as store:
@@ -327,10 +318,10 @@ def test_a_training_logs_to_a_server(server, root, monkeypatch, capfd):
         assert process.poll() is None, (folder / "log").read_text()
         time.sleep(0.2)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    with track("train", "mnist", parameters=PARAMETERS, configuration=CONFIGURATION) as tracker:
+    with track("train", "mnist", **NOTHING) as tracker:
         log_everything(tracker, root / "network")
     assert capfd.readouterr() == ("", "") and not list(Path.cwd().iterdir())
-    [run] = runs_of(address, "mnist")
+    [run] = runs_of(MlflowClient(address), "mnist")
     assert (run.info.status, run.data.metrics["loss"]) == ("FINISHED", 1)
     assert run.info.artifact_uri.startswith("mlflow-artifacts:")
     kept = [path.read_bytes() for path in (folder / "kept").rglob("network")]

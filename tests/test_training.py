@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from math import isnan
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from capsnet.data.batches import evaluation_batches, training_batches, training_draws
 from capsnet.learning.schedules import exponential, one_cycle
 from capsnet.learning.step import PredictAndDecode, forward_losses
+from stages.build import until
 from tests.training import SHIFTED, TASK, compute_losses, make_digits, make_model, make_trainer
 
 
@@ -129,3 +131,11 @@ def test_exponential_by_hand():
     assert rate(2000) == pytest.approx(0.00096)
     assert rate(1000) == pytest.approx(0.001 * 0.96**0.5)
     assert rate(10**6) == 0.000001
+
+
+def test_a_training_stops_at_the_first_record_that_reaches_the_error():
+    """Of 5, NaN, 0.8, 0.7 and 0.6 % the third reaches 0.8 %; no further record is asked for."""
+    errors = iter([5.0, float("nan"), 0.8, 0.7, 0.6])
+    records = (SimpleNamespace(validation_error=error) for error in errors)
+    assert len(list(until(records, 0.8))) == 3 and list(errors) == [0.7, 0.6]
+    assert len(list(until([SimpleNamespace(validation_error=0.0)] * 3, None))) == 3

@@ -43,17 +43,15 @@ def test_a_wrong_field_is_an_error(field, value, message, tmp_path):
         load_affnist(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["other", "text", "half", "version 7.3"])
+@pytest.mark.parametrize("kind", ["other", "half", "version 7.3"])
 def test_another_file_is_an_error_of_one_line(kind, tmp_path):
-    path = tmp_path / "1.mat"
-    write_batch(path)
-    whole = path.read_bytes()
-    newer = b"MATLAB 7.3 MAT-file".ljust(124) + bytes([0, 2]) + b"IM" + bytes(600)
-    wrong = {"text": b"404" * 20, "half": whole[: len(whole) // 2], "version 7.3": newer}
+    write_batch(path := tmp_path / "1.mat")
     if kind == "other":
         savemat(path, {"affNISTdata": np.zeros(3)})
+    elif kind == "half":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     else:
-        path.write_bytes(wrong[kind])
+        path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + bytes([0, 2]) + b"IM" + bytes(600))
     with pytest.raises(ValueError, match=r"1\.mat") as caught:
         load_affnist(path)
     assert "\n" not in str(caught.value)

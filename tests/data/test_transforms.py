@@ -53,19 +53,15 @@ def test_the_order_is_scale_shear_rotate_translate():
     assert centre_of_mass(affine(dot(6, 3), scale=2.0)) == [12, 6]
 
 
-def test_affnist_draws_fill_their_ranges():
-    """The extremes of 1,000 uniform draws are within 1 % of the ends of the range."""
-    drawn = draw_affnist(1000, seeded_generator("draw"))
-    vertical, horizontal = drawn["scale"]
-    for values in (drawn["rotation"] / 20, drawn["shear"] / 0.2, 5 * (vertical - 1)):
-        assert -1.0001 < values.min() < -0.98 and 0.98 < values.max() < 1.0001
-    assert not torch.equal(vertical, horizontal)
-
-
 def test_affnist_like_digits_go_everywhere_and_stay_on_the_canvas():
     """A rectangle of 6x20 px, at most 1.2 (20 cos 20 + 6 sin 20) + 2 < 28 wide, on a canvas of 40:
-    no ink is lost, and positions differ by up to 40 - 28 px.
+    no ink is lost, and positions differ by up to 40 - 28 px. The extremes of 1,000 uniform draws
+    are within 1 % of the ends of their range.
     """
+    drawn = draw_affnist(1000, seeded_generator("draw"))
+    vertical, _ = drawn["scale"]
+    for values in (drawn["rotation"] / 20, drawn["shear"] / 0.2, 5 * (vertical - 1)):
+        assert -1.0001 < values.min() < -0.98 and 0.98 < values.max() < 1.0001
     images = torch.zeros(200, 40, 40)
     images[:, 17:23, 10:30] = 1
     made = affnist_like(images, seeded_generator("like"))

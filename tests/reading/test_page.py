@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from capsnet.reading.handwriting import fit, read_handwriting
+from capsnet.reading.handwriting import fit
 from capsnet.reading.page import choose_marks, find_ink
 
 SIZE = 480
@@ -102,8 +102,3 @@ def test_a_small_picture_is_left_alone_only_if_its_digit_lies_as_those_of_mnist(
     moved.paste(image.crop((4, 4, 24, 24)).resize((size, size)), (1, 2))
     found = fit(np.asarray(moved) / 255, image_size=28, box_size=20)
     assert np.abs(found - ink).mean() < 0.08 < np.abs(np.asarray(moved) / 255 - ink).mean()
-
-
-def test_heic_is_named_whatever_the_file_is_called():
-    with pytest.raises(ValueError, match="HEIC"):
-        read_handwriting(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200))

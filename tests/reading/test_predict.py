@@ -34,7 +34,7 @@ def test_a_line_for_each_picture(call, picture, digits, pairs):
     assert out.endswith("; this network is wrong on 96 % of its validation pairs\n")
 
 
-def test_answers_as_json(call, picture, digits, pairs):
+def test_answers_as_json_and_a_figure(call, picture, tmp_path, digits, pairs):
     answer = json.loads(call(pairs, picture, "--json")[1])
     reading = read(load_reader(pairs), read_handwriting(picture))
     np.testing.assert_allclose(answer.pop("lengths"), reading.lengths, atol=1e-4)
@@ -43,9 +43,6 @@ def test_answers_as_json(call, picture, digits, pairs):
     assert answer == wanted | {"error": 96.4, "error_source": "validation"}
     assert json.loads(call(digits, picture, "--json")[1])["error"] is None
     assert call(digits, "--json", picture) == call(digits, picture, "--json")
-
-
-def test_figure(call, picture, tmp_path, digits, pairs):
     for model in (digits, pairs):
         figure = tmp_path / "new" / f"{model.stem}.png"
         code, _, err = call(model, picture, "--figure", figure)

@@ -49,66 +49,45 @@ def test_a_bug_keeps_its_traceback():
         run(lambda: {}["bug"], "train")
 
 
-def test_a_terminated_stage_leaves_through_its_context_managers():
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_through_context_managers_also_if_it_comes_in_a_finaliser(number, code):
     left = []
 
-    def stage():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        finally:
-            left.append(True)
-
-    with pytest.raises(SystemExit) as stopped:
-        run(stage, "train")
-    assert stopped.value.code == 143 and left == [True]
-
-
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_that_comes_in_a_finaliser_is_not_lost(number, code):
     class Finalised:
         def __del__(self):
             os.kill(os.getpid(), number)
 
     def stage():
-        Finalised()
-        time.sleep(10)
+        try:
+            Finalised()
+            time.sleep(10)
+        finally:
+            left.append(time.monotonic())
 
     begun = time.monotonic()
     with pytest.raises(SystemExit) as stopped:
         run(stage, "train")
-    assert stopped.value.code == code and time.monotonic() - begun < 5
+    assert stopped.value.code == code and left[0] - begun < 5
 
 
-def end_of(stage: str, folder: Path) -> subprocess.CompletedProcess:
-    """Run a stage with this body in a process that sends itself a signal. A file `slow.py` in the
-    folder can be imported.
-    """
-    code = "import os, signal, sys, threading, time; from stages import command\n"
-    code += f"sys.path.append({str(folder)!r}); command.TIME_TO_LEAVE = 1\n"
-    code += f"def stage():\n{stage}\ncommand.run(stage, 'train')"
-    start = [sys.executable, "-c", code]
-    return subprocess.run(start, cwd=ROOT, capture_output=True, text=True, timeout=60)
+STAGES = {  # its body, exit code, what it prints
+    # An exception in an import would leave its lock locked: the process ends at once.
+    "an import": ("  import slow", 143, ""),
+    "for ever": ("  try: kill()\n  finally: threading.Event().wait()", -signal.SIGALRM, ""),
+    # Stands for a thread that Python stopped with its lock.
+    "at the end": ("  atexit.register(threading.Event().wait); print('on'); kill()", 143, "on\n"),
+}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_in_an_import_raises_nothing_there(number, tmp_path):
-    """An exception would leave the lock of the import locked; the process ends at once."""
-    (tmp_path / "slow.py").write_text(
-        f"import os, time\ntry:\n    os.kill(os.getpid(), {int(number)})\n    time.sleep(60)\n"
-        "except BaseException:\n    print('raised')\n    raise\n"
-    )
-    done = end_of("  import slow", tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")
-
-
-def test_what_waits_for_ever_after_a_signal_is_ended(tmp_path):
-    stage = "  try: os.kill(os.getpid(), signal.SIGTERM)\n  finally: threading.Event().wait()"
-    assert end_of(stage, tmp_path).returncode == -signal.SIGALRM
-
-
-def test_after_a_signal_nothing_waits_at_the_end_of_the_process(tmp_path):
-    """The handler that waits for ever stands for a thread that Python stopped with its lock."""
-    stage = "  import atexit; atexit.register(threading.Event().wait)\n"
-    stage += "  print('begun'); os.kill(os.getpid(), signal.SIGTERM)"
-    done = end_of(stage, tmp_path)
-    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "begun\n")
+@pytest.mark.parametrize(("body", "code", "printed"), STAGES.values(), ids=STAGES)
+def test_nothing_waits_after_a_signal(body, code, printed, tmp_path):
+    """In a process of its own, which sends itself SIGTERM."""
+    start = "import os, signal\nkill = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
+    slow = "import time\ntry: kill(); time.sleep(60)\nexcept BaseException: print('raised')\n"
+    (tmp_path / "slow.py").write_text(start + slow)
+    program = f"{start}import atexit, sys, threading; from stages import command\n"
+    program += f"sys.path.append({str(tmp_path)!r}); command.TIME_TO_LEAVE = 1\n"
+    program += f"def stage():\n{body}\ncommand.run(stage, 'train')"
+    start = [sys.executable, "-c", program]
+    done = subprocess.run(start, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (code, printed, "")

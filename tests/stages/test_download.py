@@ -17,7 +17,6 @@ from torchvision.datasets import KMNIST, MNIST
 from capsnet.config import load
 from capsnet.data import sources
 from capsnet.data.mnist import Digits
-from capsnet.paths import from_root
 from stages import download
 
 ROOT = Path(__file__).parents[2]
@@ -64,35 +63,24 @@ def contents(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("prefix", ["", "file://"])
-def test_a_folder_is_a_mirror_and_its_checksums_are_checked(server, tmp_path, capsys, prefix):
-    """Both sums are named."""
+@pytest.mark.parametrize("form", ["{name}", "file://{root}/{name}"])
+def test_a_folder_is_a_mirror(server, tmp_path, capsys, monkeypatch, form):
+    """Both checksums are named. A relative path is of the repository: DVC runs an experiment in a
+    copy with `--temp` and in the queue.
+    """
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path.parent)
     for name in ("bad", "good", "out"):
         (tmp_path / name).mkdir()
     for archive, data in ARCHIVES.items():
         (tmp_path / "good" / archive).write_bytes(data)
         (tmp_path / "bad" / archive).write_bytes(b"images")
-    bad, good = (f"{prefix}{tmp_path}/{name}" for name in ("bad", "good"))
+    bad, good = (form.format(root=tmp_path, name=name) for name in ("bad", "good"))
     sources.fetch_mnist(tmp_path / "out", [bad, good])
     assert contents(tmp_path / "out") == ARCHIVES
     sums = (hashlib.md5(each).hexdigest() for each in (b"images", b"labels"))
     words = "its MD5 is {}, MNIST's is {}".format(*sums)
     assert capsys.readouterr().out.startswith(f"labels.gz: {bad} ({words})")
-
-
-def test_a_relative_path_is_of_the_repository(server, tmp_path, monkeypatch):
-    """DVC runs an experiment in a copy with `--temp` and in the queue, and names the repository."""
-    for name in ("root/good", "copy/out"):
-        (tmp_path / name).mkdir(parents=True)
-    for archive, data in ARCHIVES.items():
-        (tmp_path / "root" / "good" / archive).write_bytes(data)
-    monkeypatch.chdir(tmp_path / "copy")
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "root"))
-    sources.fetch_mnist(tmp_path / "copy" / "out", ["good"])
-    assert contents(tmp_path / "copy" / "out") == ARCHIVES
-    assert from_root(tmp_path / "x") == tmp_path / "x" and from_root("~/x") == Path.home() / "x"
-    monkeypatch.delenv("DVC_ROOT")
-    assert from_root("x") == Path("x")
 
 
 @pytest.mark.parametrize("how", ["wrong", "drops", "hangs", "403", "404", "500"])
@@ -116,17 +104,12 @@ def test_without_a_good_mirror_nothing_is_written(server, tmp_path, monkeypatch)
     monkeypatch.setattr(sources, "load_digits", lambda folder, split: Digits(PIXEL, LABEL))
     for bad in (f"{server}/drops", str(tmp_path / "nowhere")):
         monkeypatch.setenv("MNIST_MIRROR", bad)
-        with pytest.raises(ValueError, match=f"no mirror gave images.gz; tried {bad} ") as caught:
+        with pytest.raises(ValueError, match=f"no mirror gave images.gz; tried {bad} .*quick"):
             download.main()
-        assert "\n" not in str(caught.value)
-        for way_out in ("-S budget=quick", "docs/data.md"):
-            assert way_out in str(caught.value)
         assert [*out.parent.iterdir()] == [out] and [*out.iterdir()] == [out / "old"]
     monkeypatch.delenv("MNIST_MIRROR")
     download.main()
-    assert (
-        contents(out).items() > ARCHIVES.items()
-    )  # and the images of those that torchvision names
+    assert contents(out).items() > ARCHIVES.items()  # and those of MNIST's names
 
 
 @pytest.mark.parametrize("local", [None, "nowhere", "wrong"])

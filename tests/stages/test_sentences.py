@@ -43,19 +43,10 @@ def test_a_capsnet_leads_its_task():
 
 
 def test_routing_ends_at_the_trained_iterations():
-    nan = float("nan")
-    table = routing_table(
-        contributed_coupling=[10.0, 16.0, 30.0, 99.0],
-        positive_share=[100.0, 105.0, 110.0, 115.0],
-        error=[12.0, 11.0, 10.5, 20.0],
-        logit_change=[0.1, 0.2, 0.3, 0.01],
-        logit_change_change=[nan, 0.2, 0.1, 0.05],
-        coupling_change=[nan, 1.0, 2.0, 0.5],
-    )
+    table = routing_table(contributed_coupling=[10.0, 16.0, 30.0, 99.0], error=[12, 11, 10.5, 20])
     words = routing(*of({"iterations": 3}, routing=table))
     for numbers in ("from 10 to 30 %", "10.50 % (0.5 to 1.5) as trained, 12.00 or 11.00 % if",
-                    "With 4 iterations the same weights have an error of 20.00 %",
-                    "from 0.1 to 0.3", "from 0.2 to 0.1", "from 1 to 2 points"):  # fmt: skip
+                    "With 4 iterations the same weights have an error of 20.00 %"):  # fmt: skip
         assert numbers in words
     table = routing_table(votes=[12.0, 9.0], length=[0.6, 0.7], error=[11.0, 13.0])
     words = routing(*of({"iterations": 1}, routing=table))

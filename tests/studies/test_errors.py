@@ -3,19 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import one_hot
 
 from capsnet.learning.evaluation import Predictions
-from capsnet.nn.registry import classification_loss, network_class
 from capsnet.studies.errors.draw import pair_matrix
 from capsnet.studies.errors.measure import confusion_table, error_table, headline
-
-SMALL = {
-    "capsnet": dict(conv_channels=8, primary_types=2),
-    "compact": dict(
-        stem=dict(channels=[8, 8], kernels=[5, 3], strides=[2, 2], primary_kernel=2), primary_dim=8
-    ),
-}
 
 
 @pytest.fixture
@@ -40,12 +31,6 @@ def test_errors_by_digit_pair_and_overlap(predictions):
     assert matrix[3, 5] == matrix[5, 3] == 50 and np.isfinite(matrix).sum() == 2
 
 
-def test_one_digit_has_errors_by_digit_only():
-    labels, none = torch.arange(10)[:, None], torch.zeros(10)
-    table = error_table(Predictions(torch.eye(10), labels, none[:, None], none))
-    assert set(table["group"]) == {"all", "digit"} and table["error"].eq(0).all()
-
-
 def test_confusion_table(predictions):
     """The 5 is predicted as 6 once, and found once in the other pair."""
     table = confusion_table(predictions)
@@ -54,19 +39,11 @@ def test_confusion_table(predictions):
     assert counts.sum() == 4
 
 
-@pytest.mark.parametrize("network", ["capsnet", "compact"])
-def test_62_classes(network):
-    """The letters and digits of EMNIST: lengths, loss, gradients and tables of all of them."""
-    torch.manual_seed(0)
-    arguments = dict(image_size=28, num_classes=62, decoder_sizes=[8], **SMALL[network])
-    model, labels = network_class(network)(**arguments), torch.arange(62)[:, None]
-    lengths = model(torch.rand(62, 1, 28, 28)).lengths
-    loss = classification_loss(network, num_digits=1)(lengths, one_hot(labels[:, 0], 62).float())
-    loss.backward()
-    assert lengths.shape == (62, 62) and loss.isfinite()
-    assert all(each.grad.isfinite().all() for each in model.parameters() if each.grad is not None)
+def test_single_objects_have_errors_by_class_only_with_its_name():
+    """Of 62 classes, the letters and digits of EMNIST."""
     names, none = tuple(f"class {n}" for n in range(62)), torch.zeros(62)
-    found = Predictions(lengths.detach(), labels, none[:, None], none)
+    found = Predictions(torch.eye(62), torch.arange(62)[:, None], none[:, None], none)
     assert len(confusion_table(found, names)) == 62**2
     table = error_table(found, names)
+    assert set(table["group"]) == {"all", "digit"} and table["error"].eq(0).all()
     assert tuple(table[table["group"] == "digit"]["name"]) == names

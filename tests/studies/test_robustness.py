@@ -43,47 +43,33 @@ def measure(model=None, count=20, affnist=None, **changes):
     return robustness_table(evaluator._replace(**changes), 20, affnist)
 
 
-@pytest.fixture(scope="module")
-def placed():
-    """The witness of a task that shifts digits on a canvas of 40x40, and its table."""
-    model = Witness()
-    return model, measure(model, image_size=40, max_shift=6)
-
-
-def test_every_point_is_tested_and_unchanged_images_once(placed):
-    """Four transforms leave images unchanged at one point. Translation starts in the middle, so a
-    task that shifts digits has two kinds of unchanged images. affNIST's transforms add one test.
-    """
-    centred = Witness()
-    table = measure(centred)
-    assert list(table) == COLUMNS and (table["examples"] == 20).all()
-    points = sum(len(amounts) for amounts in AMOUNTS.values())
-    curves = table[table["amount"].notna()]
-    assert len(curves) == points and not curves.duplicated(["transform", "amount"]).any()
-    assert table["transform"].iloc[-1] == "affnist_like_2px"
-    assert len(centred.seen) == points - 3 + 1 and len(placed[0].seen) == points - 2 + 1
-
-
 def test_errors_of_a_bar_by_hand():
     """A bar of 16x4 turned by 60 degrees is 16 sin 60 + 4 cos 60 = 15.9 wide and 16 cos 60 + 4 sin
     60 = 11.5 high: wrong, as by 75 and 90; by 30 degrees it is 11.5 wide and 15.9 high: correct.
     Sheared by 0.6 it is 4 + 0.6 * 16 = 13.6 wide and 16 high: correct. Scale and translation keep
-    it upright. At 45 degrees both sides are equal, so this point does not count. A batch may be
-    smaller.
+    it upright. At 45 degrees both sides are equal, so this point does not count.
     """
-    table = measure(count=7, batch_size=3)
+    table = measure(model := Witness(), count=7, batch_size=3)
     wrong = table[(table["error"] == 100) & (table["amount"].abs() != 45)]
     found = set(zip(wrong["transform"], wrong["amount"], strict=True))
     assert found == {("rotation", sign * angle) for sign in (-1, 1) for angle in (60, 75, 90)}
     assert table["error"].iloc[-1] == 0 and (table["examples"] == 7).all()
+    assert list(table) == COLUMNS and table["transform"].iloc[-1] == "affnist_like_2px"
+    # Each point once, in three batches; four transforms leave the images unchanged at one point.
+    points = sum(len(amounts) for amounts in AMOUNTS.values())
+    curves = table[table["amount"].notna()]
+    assert len(curves) == points and not curves.duplicated(["transform", "amount"]).any()
+    assert len(model.seen) == 3 * (points - 3 + 1)
 
 
-def test_positions_on_a_large_canvas(placed):
+def test_positions_on_a_large_canvas():
     """A digit stands where the task shifts it, the same for each rotation. Translation starts in
     the middle: 8 px to one of four sides, drawn for each digit.
     """
-    model, table = placed
+    table = measure(model := Witness(), image_size=40, max_shift=6)
     assert table["transform"].iloc[-1] == "affnist_like" and model.seen[0].shape == (20, 1, 40, 40)
+    points = sum(len(amounts) for amounts in AMOUNTS.values())
+    assert len(model.seen) == points - 2 + 1  # unchanged where the task puts them, and centred
 
     def centres(images):
         """Of the ink, (down, right) from the middle of the image."""
