@@ -42,7 +42,8 @@ def test_help_has_a_sentence_every_argument_and_a_valid_example(file, monkeypatc
 
     module = import_module(".".join(file.with_suffix("").parts))
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(ArgumentParser, "parse_args", stop)
+        for name in ("parse_args", "parse_intermixed_args"):
+            patch.setattr(ArgumentParser, name, stop)
         module.main()
     [parser] = parsers
     assert parser.prog == command(file) and parser.description.splitlines()[0].endswith(".")

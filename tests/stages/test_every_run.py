@@ -98,7 +98,8 @@ def go_through(monkeypatch, name: str, run: str = "", project: str = ".") -> Non
     """Run the commands of dvc.yaml here, then look for every output that it declares."""
     found = yaml.safe_load((ROOT / project / "dvc.yaml").read_text())["stages"][name]
     text = yaml.safe_dump(found.get("do", found))
-    names = {"key": run, "item": run, "budget": "quick", "rows": "reports/study/runs"}
+    names = {"key": run, "item": run, "budget": "quick"}
+    names |= {"rows": "reports/study/runs", "models": "models/study"}
     for key, value in names.items():
         text = text.replace(f"${{{key}}}", value)
     stage = yaml.safe_load(text.replace("../", ""))
