@@ -186,9 +186,9 @@ def test_a_lost_process_ends_the_training(workspace):
 def test_a_signal_while_a_stage_starts_ends_it_within_10_seconds(workspace):
     """In a process that imports everything, after 1 and 4 seconds of processor time."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    for seconds, number in ((1, signal.SIGTERM), (4, signal.SIGINT)):
+    for stage, seconds, number in (("train", 1, signal.SIGTERM), ("evaluate", 4, signal.SIGINT)):
         process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "stages.evaluate", RUN],
+            [sys.executable, "-u", "-m", f"stages.{stage}", RUN],
             cwd=workspace / "alone",
             env=environment,
             stderr=subprocess.PIPE,
