@@ -87,9 +87,15 @@ def load_reader(path: str | Path) -> Reader:
     model, description = checkpoint.load(path), checkpoint.describe(path)
     arguments, num_digits = description["arguments"], description["num_digits"]
     threshold = description.get("rejection_threshold", DEFAULT_THRESHOLD)
-    about, channels = checkpoint.about(description), arguments.get("num_channels", 1)
-    known = num_digits, threshold, known_error(path), about, channels
-    return Reader(model, arguments["image_size"], *known)
+    return Reader(
+        model,
+        arguments["image_size"],
+        num_digits,
+        threshold,
+        known_error(path),
+        checkpoint.about(description),
+        arguments.get("num_channels", 1),
+    )
 
 
 def read_file(reader: Reader, file: Path | bytes) -> Reading:

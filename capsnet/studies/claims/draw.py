@@ -60,10 +60,9 @@ def digits(table: pd.DataFrame, path: Path) -> None:
     with chart(path, height=1100, title=title) as figure:
         axes, sizes = figure.subplots(), sorted(table["place"].unique())
         curves(axes, table)
-        log_scale(axes, table["test_error"].to_numpy())
-        axes.set(
-            xscale="log", ylim=(0.7 * table["test_error"].min(), 1.4 * table["test_error"].max())
-        )
+        errors = table["test_error"]
+        log_scale(axes, errors.to_numpy())
+        axes.set(xscale="log", ylim=(0.7 * errors.min(), 1.4 * errors.max()))
         axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("training digits", **LABELS)
@@ -89,12 +88,10 @@ def groups(axes: Axes, table: pd.DataFrame, words: dict[str, str]) -> None:
         rows = table[(table["network"] == network) & table["panel"].isin(panels)]
         apart = (number - (len(networks) - 1) / 2) * width
         x = [panels.index(panel) + apart for panel in rows["panel"]]
-        bars = [
-            rows["test_error"] - rows["low"],
-            rows["high"] - rows["test_error"],
-        ]  # NaN: none is drawn
+        errors = rows["test_error"]
+        bars = [errors - rows["low"], rows["high"] - errors]  # NaN: none is drawn
         style = {"color": STYLES[network][0], "label": NETWORKS[network].title}
-        axes.bar(x, rows["test_error"], 0.9 * width, yerr=bars, ecolor=INK, capsize=4, **style)
+        axes.bar(x, errors, 0.9 * width, yerr=bars, ecolor=INK, capsize=4, **style)
     axes.set_xticks(range(len(panels)), list(words.values()), **LABELS)
     axes.set_xlim(-0.5, len(panels) - 0.5)
     axes.grid(visible=True, axis="y")
