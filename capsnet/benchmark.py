@@ -5,12 +5,13 @@ The table shows medians over the rounds, also of ratios, and ranges in brackets.
 bytes, because no time depends on pixel values. A 36x36 image shows two digits. Targets are for
 batches of 128 on two CPU cores with AVX512-BF16.
 
-`training` is an eager training step, from the draw of its batch to the new weights. `convolve` is
-the forward and backward pass of its convolutions alone, `conv2d` the same with PyTorch's function.
-`product` is one matrix product with as many multiply-adds as the step: three times those of a
-prediction. `route` and `route_reference` are forward and backward passes of three iterations in
-float32, on CUDA with TF32 products if a training uses them. Memory is the allocator's on CUDA, else
-the process's: at the peak of `training`, and beyond what is held before a routing pass.
+`training` is an eager training step, from the draw of its batch to the new weights; on CUDA
+`captured` is the same step as a CUDA graph. `convolve` is the forward and backward pass of its
+convolutions alone, `conv2d` the same with PyTorch's function. `product` is one matrix product with
+as many multiply-adds as the step: three times those of a prediction. `route` and `route_reference`
+are forward and backward passes of three iterations in float32, on CUDA with TF32 products if a
+training uses them. Memory is the allocator's on CUDA, else the process's: at the peak of
+`training`, and beyond what is held before a routing pass.
 """
 
 if not __package__:
@@ -38,6 +39,7 @@ from capsnet.files import replace_file
 from capsnet.learning import device as hardware
 from capsnet.learning.evaluation import predict
 from capsnet.learning.step import TrainingStep
+from capsnet.learning.training import WARM_UP_STEPS
 from capsnet.losses import Losses, margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet, Prediction
 from capsnet.nn.convolution import convolve
@@ -104,7 +106,8 @@ def measure(
     print(f"{image_size}x{image_size}, b = {batch_size}", file=sys.stderr)
     device = digits.images.device
     model = CapsNet(image_size=image_size).to(device)
-    training, composition = training_calls(model, image_size, digits, dtype, batch_size)
+    sizes = image_size, digits, dtype, batch_size
+    training, composition = training_calls(model, *sizes)
     images = composition().images
     routing = batch_size, model.digit.weight.shape[0], device
     macs = 3 * batch_size * multiply_adds("capsnet", {"image_size": image_size})
@@ -126,6 +129,8 @@ def measure(
         "route": routing_pass(route, *routing),
         "route_reference": routing_pass(route_reference, *routing),
     }
+    if device.type == "cuda":
+        candidates["captured"] = training_calls(model, *sizes, captured=True)[0]
     return derive(time_in_rounds(candidates, rounds), pd.Series(memory, dtype=float), batch_size)
 
 
@@ -143,14 +148,25 @@ def time_in_rounds(candidates: dict[str, Callable[[], object]], rounds: int) -> 
 
 
 def training_calls(
-    model: CapsNet, image_size: int, digits: Digits, dtype: torch.dtype, batch_size: int
+    model: CapsNet,
+    image_size: int,
+    digits: Digits,
+    dtype: torch.dtype,
+    batch_size: int,
+    captured: bool = False,
 ) -> tuple[Callable[[], None], Callable[[], Batch]]:
-    """An eager training step of Adam, and the composition of a batch alone."""
+    """A training step of Adam, eager or captured, and the composition of a batch alone."""
     compose = partial(compose_batch, digits, image_size=image_size)
     draws = training_draws(digits, count(), seed=1, batch_size=batch_size, **TASKS[image_size])
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    adam = {"lr": torch.tensor(1e-4, device=digits.images.device), "capturable": True}
+    adam = adam if digits.images.is_cuda else {"lr": 1e-4}
+    optimizer = torch.optim.Adam(model.parameters(), fused=True, **adam)
     settings = {"compose": compose, "compute_losses": compute_losses, "dtype": dtype}
     step = TrainingStep(model, optimizer, **settings)
+    if captured:
+        step.capture_after(WARM_UP_STEPS, print)
+        for _ in range(WARM_UP_STEPS + 1):
+            step(next(draws), 1)
     return lambda: step(next(draws), 1), lambda: compose(next(draws))
 
 
