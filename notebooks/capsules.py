@@ -708,8 +708,8 @@ drawing.watch_routing(batch.images[n, 0], batch.sources[n], by_place, at_each, l
 
 # %% [markdown]
 # The votes for the two digits come from different places. From iteration to iteration the right capsules grow longer and
-# their reconstructions separate. The [report](../reports/laptop/runs/multimnist/figures/routing.png) measures this on
-# 1,000 pairs.
+# their reconstructions separate. A wrong capsule can grow too, here that of the 4. The
+# [report](../reports/laptop/runs/multimnist/figures/routing.png) measures this on 1,000 pairs.
 #
 # ## 11. Does routing matter?
 #
