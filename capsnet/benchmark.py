@@ -7,11 +7,10 @@ batches of 128 on two CPU cores with AVX512-BF16.
 
 `training` is an eager training step, from the draw of its batch to the new weights; on CUDA
 `captured` is the same step as a CUDA graph. `convolve` is the forward and backward pass of its
-convolutions alone, `conv2d` the same with PyTorch's function. `product` is one matrix product with
-as many multiply-adds as the step: three times those of a prediction. `route` and `route_reference`
-are forward and backward passes of three iterations in float32, on CUDA with TF32 products if a
-training uses them. Memory is the allocator's on CUDA, else the process's: at the peak of
-`training`, and beyond what is held before a routing pass.
+convolutions alone, `conv2d` the same with PyTorch's function. `route` and `route_reference` are
+forward and backward passes of three iterations in float32, on CUDA with TF32 products if a training
+uses them. Their memory is what a pass holds at its peak: the allocator's on CUDA, else the
+process's.
 """
 
 if not __package__:
@@ -35,7 +34,7 @@ from torch.nn.functional import conv2d, relu
 from capsnet import program_parser
 from capsnet.data.batches import Batch, compose_batch, training_draws
 from capsnet.data.mnist import Digits
-from capsnet.files import replace_file
+from capsnet.files import write_text
 from capsnet.learning import device as hardware
 from capsnet.learning.evaluation import predict
 from capsnet.learning.step import TrainingStep
@@ -43,7 +42,6 @@ from capsnet.learning.training import WARM_UP_STEPS
 from capsnet.losses import Losses, margin_loss, weighted_losses
 from capsnet.nn.capsnet import CapsNet, Prediction
 from capsnet.nn.convolution import convolve
-from capsnet.nn.registry import multiply_adds
 from capsnet.nn.routing import route, route_reference, squash
 from capsnet.provenance import record
 
@@ -75,11 +73,11 @@ def main() -> None:
             for batch in options.batch_size
         }
         lines = "".join(f"- {name}: `{value}`\n" for name, value in about.items())
-        table = compare(measured).to_markdown(index=False, disable_numparse=True)
+        table = compare(measured).to_markdown(disable_numparse=True)
         note = __doc__.split("\n\n", 1)[1]
         text = f"# Benchmark\n\n{lines}\n{table}\n\n{note}"
         print(text)
-        replace_file(options.out, text.encode())
+        write_text(options.out, text)
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
         sys.exit(f"benchmark: {error}")
 
@@ -103,6 +101,10 @@ def measure(
     image_size: int, digits: Digits, dtype: torch.dtype, batch_size: int, rounds: int
 ) -> pd.DataFrame:
     """Measure the task with images of this size and return the table of `derive`."""
+    # On a CPU, the import warns that there is no CUDA runtime.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    from torch.utils.benchmark import Timer
+
     print(f"{image_size}x{image_size}, b = {batch_size}", file=sys.stderr)
     device = digits.images.device
     model = CapsNet(image_size=image_size).to(device)
@@ -110,20 +112,10 @@ def measure(
     training, composition = training_calls(model, *sizes)
     images = composition().images
     routing = batch_size, model.digit.weight.shape[0], device
-    macs = 3 * batch_size * multiply_adds("capsnet", {"image_size": image_size})
-    factors = torch.randn(4096 + macs // 4096**2, 4096, device=device).to(dtype)
-    training()  # allocates the gradients and the optimizer's state
-    hardware.restart_peak(device)
-    training()
-    memory = {"training": hardware.peak(device)}
-    with ProcessPoolExecutor(1, max_tasks_per_child=1) as pool:  # a new process for each call
-        for way in (route, route_reference):
-            memory[way.__name__] = pool.submit(extra_memory, way, *routing).result()
     candidates = {
         "training": training,
         "convolve": partial(convolutions, model, images, dtype, convolve),
         "conv2d": partial(convolutions, model, images, dtype, conv2d),
-        "product": partial(torch.mm, factors[4096:], factors[:4096]),
         "composition": composition,
         "evaluation": partial(predict, model, images, dtype),
         "route": routing_pass(route, *routing),
@@ -131,20 +123,16 @@ def measure(
     }
     if device.type == "cuda":
         candidates["captured"] = training_calls(model, *sizes, captured=True)[0]
-    return derive(time_in_rounds(candidates, rounds), pd.Series(memory, dtype=float), batch_size)
-
-
-def time_in_rounds(candidates: dict[str, Callable[[], object]], rounds: int) -> pd.DataFrame:
-    """Seconds of a call [rounds, candidates]: medians over `MIN_RUN_TIME` or longer."""
-    # On a CPU, the import warns that there is no CUDA runtime.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    from torch.utils.benchmark import Timer
+    with ProcessPoolExecutor(1, max_tasks_per_child=1) as pool:  # a new process for each call
+        ways = (route, route_reference)
+        memory = {way.__name__: pool.submit(extra_memory, way, *routing).result() for way in ways}
 
     def seconds(call: Callable[[], object]) -> float:
         timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
         return timer.blocked_autorange(min_run_time=MIN_RUN_TIME).median
 
-    return pd.DataFrame([pd.Series(candidates).map(seconds) for _ in range(rounds)])
+    timed = pd.DataFrame([pd.Series(candidates).map(seconds) for _ in range(rounds)])
+    return derive(timed, memory, batch_size)
 
 
 def training_calls(
@@ -204,21 +192,20 @@ def routing_pass(
 
 def extra_memory(way: Callable, batch_size: int, num_lower: int, device: torch.device) -> int:
     """Bytes at the peak of a routing pass beyond those before it."""
-    routing_pass(way, min(batch_size, 17), num_lower, device)()  # loads the code for 17 or more
     call = routing_pass(way, batch_size, num_lower, device)
+    call()  # loads the code
     before = hardware.restart_peak(device)
     call()
     return hardware.peak(device) - before
 
 
-def derive(seconds: pd.DataFrame, memory: pd.Series, batch_size: int) -> pd.DataFrame:
+def derive(seconds: pd.DataFrame, memory: dict[str, int], batch_size: int) -> pd.DataFrame:
     """Seconds [rounds, candidates] and bytes -> speeds, memory and ratios [rounds, measures]."""
     speed = batch_size / seconds
     measures = {f"{name} (images/s)": speed[name] for name in speed}
-    measures |= {f"memory of {name} (MiB)": memory[name] / 2**20 for name in memory.index}
+    measures |= {f"memory of {name} (MiB)": size / 2**20 for name, size in memory.items()}
     measures |= {
         "speed of training / convolve": speed["training"] / speed["convolve"],
-        "speed of training / product": speed["training"] / speed["product"],
         "speed of composition / training": speed["composition"] / speed["training"],
         "speed of route / route_reference": speed["route"] / speed["route_reference"],
         "memory of route_reference / route": memory["route_reference"] / memory["route"],
@@ -228,15 +215,12 @@ def derive(seconds: pd.DataFrame, memory: pd.Series, batch_size: int) -> pd.Data
 
 def compare(measured: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """One row of text a measure, one column a case: median and range. Then the targets."""
-    rows = []
-    for name in next(iter(measured.values())):
-        columns = {case: table[name] for case, table in measured.items()}
-        row = {"measure": name} | {case: cell(values) for case, values in columns.items()}
-        bound = TARGETS.get(name)
-        met = ["yes" if values.median() >= bound else "no" for values in columns.values() if bound]
-        target = f"at least {bound}" if bound else ""
-        rows.append(row | {"target": target, "met": ", ".join(met)})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame({case: values.apply(cell) for case, values in measured.items()})
+    table[["target", "met"]] = ""
+    for name, least in TARGETS.items():
+        met = ["yes" if values[name].median() >= least else "no" for values in measured.values()]
+        table.loc[name, ["target", "met"]] = f"at least {least}", ", ".join(met)
+    return table.rename_axis("measure")
 
 
 def cell(values: pd.Series) -> str:
