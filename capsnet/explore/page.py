@@ -15,10 +15,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from capsnet import metrics
 from capsnet.data.registry import worded
 from capsnet.explore.weights import Quantised, fit_into, packed_size, with_weights
-from capsnet.learning.evaluation import Evaluator, Predictions, decode, predict
+from capsnet.learning.evaluation import Evaluator, Predictions, decode
 from capsnet.nn.compact import fold_norms
 from capsnet.nn.layers import grid_size, receptive_field
 from capsnet.nn.registry import network_of
@@ -185,26 +184,24 @@ def meanings(
     return found
 
 
-@torch.inference_mode()
 def compare(evaluator: Evaluator, shown: nn.Module) -> dict[str, float]:
     """Difference of the network that is shown from the original, in float32: the largest of a
     capsule's `length`, the mean of a `pixel` in reconstructions of true digits, and the
     `decisions`, examples with another prediction, of `examples`.
     """
-    lengths, pixels, decisions = 0.0, [], 0
-    for batch in evaluator.batches(min(COMPARED, len(evaluator.digits))):
-        length, drawn, read = [], [], []
-        for network in (evaluator.model.float().eval(), shown.float().eval()):
-            prediction = predict(network, batch.images, torch.float32)
-            length.append(prediction.lengths)
-            drawn.append(decode(network, prediction.capsules, batch.labels))
-            read.append(metrics.predict(prediction.lengths, batch.labels.shape[1]))
-        lengths = max(lengths, float((length[0] - length[1]).abs().max()))
-        pixels.append((drawn[0] - drawn[1]).abs().flatten(1).mean(dim=1))
-        decisions += int((read[0] != read[1]).any(dim=1).sum())
-    pixel = torch.cat(pixels)
-    found = {"length": lengths, "pixel": float(pixel.mean())}
-    return found | {"decisions": decisions, "examples": len(pixel)}
+    count, found, drawn = min(COMPARED, len(evaluator.digits)), [], []
+    for model in (evaluator.model.float().eval(), shown.float().eval()):
+        exact = evaluator._replace(model=model, dtype=torch.float32)
+        found.append(exact.evaluate(count, num_kept=count))
+        device = next(model.parameters()).device
+        drawn.append(decode(model, found[-1].capsules.to(device), found[-1].labels.to(device)))
+    first, second = found
+    return {
+        "length": float((first.lengths - second.lengths).abs().max()),
+        "pixel": float((drawn[0] - drawn[1]).abs().flatten(1).mean(dim=1).mean()),
+        "decisions": int((first.predicted != second.predicted).any(dim=1).sum()),
+        "examples": count,
+    }
 
 
 def about(weights: dict[str, Quantised], difference: dict[str, float]) -> str:
