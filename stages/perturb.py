@@ -19,10 +19,12 @@ from capsnet.learning.evaluation import Evaluator
 from capsnet.paths import RunPaths
 from capsnet.plots.canvas import NOUN
 from capsnet.reading.errors import KnownError, known_error
-from capsnet.studies.registry import STUDIES, Measured, measure, part
+from capsnet.studies.registry import Measured, measure, part
 from capsnet.tracking import Tracker, track
 from stages.build import make_evaluator
 from stages.command import configuration, run, run_parser
+
+TOPIC = "perturbation"
 
 
 def main() -> None:
@@ -37,17 +39,16 @@ def perturb(config: RunConfig, paths: RunPaths, out: Path, tracker: Tracker) -> 
     evaluator = make_evaluator(config, paths.model, paths.digits, choose_device())
     NOUN.set(evaluator.digits.about.noun)
     num_examples = config.task.test_examples or len(evaluator.digits)
-    for topic in (topic for topic, study in STUDIES.items() if study.stage == "perturb"):
-        print(f"{config.name}: measuring the {topic} of capsules", flush=True)
-        found = measure(topic, evaluator, num_examples, config, out=out, tracker=tracker)
-        print(f"{config.name}: drawing the {topic} of capsules", flush=True)
-        part(topic, "draw").draw(found, out, config)
-        tracker.figures(out / topic)
-        print(f"{config.name}: writing {paths.explorer}", flush=True)
-        few = min(num_examples, config.study_examples)
-        write_text(paths.explorer, page(evaluator, found, few, config, known_error(paths.model)))
+    print(f"{config.name}: measuring the {TOPIC} of capsules", flush=True)
+    found = measure(TOPIC, evaluator, num_examples, config, out=out, tracker=tracker)
+    print(f"{config.name}: drawing the {TOPIC} of capsules", flush=True)
+    part(TOPIC, "draw").draw(found, out, config)
+    tracker.figures(out / TOPIC)
+    print(f"{config.name}: writing {paths.explorer}", flush=True)
+    few = min(num_examples, config.study_examples)
+    write_text(paths.explorer, page(evaluator, found, few, config, known_error(paths.model)))
     tracker.artifact(paths.explorer)
-    print(f"{config.name}: figures in {out / 'perturbation'}")
+    print(f"{config.name}: figures in {out / TOPIC}")
 
 
 def page(

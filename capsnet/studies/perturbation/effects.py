@@ -81,8 +81,6 @@ def effect_table(sweeps: dict[int, Sweep]) -> pd.DataFrame:
     root mean square over all dimensions of all digits. `name` is the dimension's significant
     measure with the largest effect, or "none".
     """
-    if not sweeps:
-        return pd.DataFrame(columns=COLUMNS)
     num_tests = sum(
         one.slope.shape[1] for sweep in sweeps.values() for one in sweep.slopes.values()
     )

@@ -8,17 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import LogLocator
 
-from capsnet.plots.canvas import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PURPLE,
-    chart,
-    error_bars,
-    legend_below,
-)
+from capsnet.plots import canvas
+from capsnet.plots.canvas import BLUE, GREEN, GREY, INK, ORANGE, PURPLE
 from capsnet.studies.seeds.measure import by_overlap, row_table
 
 STYLES = [(BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^-"), (PURPLE, "D--"), (INK, "v:"), (GREY, "x:"),
@@ -66,7 +57,7 @@ def draw(runs: pd.DataFrame, folder: Path) -> Iterator[tuple[str, Path]]:
         if len(points):
             path = folder / f"{name}_{first['task']}_{first['family']}_{first['budget']}.png"
             note = NOTE[name == "length"]
-            with chart(path, height=1000, title=title, note=note) as figure:
+            with canvas.chart(path, height=1000, title=title, note=note) as figure:
                 axes = figure.subplots()
                 axes.set(xlabel=x_label, ylabel=y_label)
                 lines(axes, points, styles, least=least)
@@ -92,7 +83,7 @@ def lines(axes, table: pd.DataFrame, styles: dict[str, tuple[str, str]], *, leas
             if words
             else rows["place"] * 1.015**apart
         )
-        bars = error_bars(rows["value"], rows["low"], rows["high"])
+        bars = canvas.error_bars(rows["value"], rows["low"], rows["high"])
         axes.errorbar(x, rows["value"], bars, fmt=form, color=color, label=name)
     if words:
         counts = table.groupby("place")["examples"].max()
@@ -106,4 +97,4 @@ def lines(axes, table: pd.DataFrame, styles: dict[str, tuple[str, str]], *, leas
     low = np.nanmin([least, *table["value"], *table["low"]])
     axes.set_ylim(low, low + 1.1 * (np.nanmax(table[["value", "high"]]) - low))
     axes.grid(visible=True)
-    legend_below(axes)
+    canvas.legend_below(axes)
