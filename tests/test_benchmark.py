@@ -17,7 +17,7 @@ def test_ratios_are_medians_over_the_rounds():
     assert measures["training (images/s)"].median() == 1
     assert measures["memory of route (MiB)"].tolist() == [3, 3, 3]
     table = benchmark.compare({"one": measures, "two": 1.6 * measures})
-    table = table.loc[list(benchmark.TARGETS)]
+    table = table[-len(benchmark.TARGETS) :]
     assert table["met"].tolist() == ["no, yes", "yes, yes", "yes, yes", "yes, yes"]
     ratios = ["0.500 (0.250 to 0.750)", "20.0 (5.00 to 30.0)", "5.00 (5.00 to 10.0)", "10.0"]
     assert table["one"].tolist() == ratios
