@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from tqdm import tqdm
@@ -16,7 +18,7 @@ from capsnet.data.mnist import Digits, load_digits, split_validation, stratified
 from capsnet.learning.device import allow_tf32, choose_dtype, keep_freed_memory, limit_threads
 from capsnet.learning.distributed import Distributed
 from capsnet.learning.evaluation import Evaluator, load_evaluator
-from capsnet.learning.log import LogRecord, ProgressLines
+from capsnet.learning.log import LogRecord, progress_line, repeated
 from capsnet.learning.rejection import rejection_threshold
 from capsnet.learning.resume import SavedState, inputs_of, states_folder
 from capsnet.learning.schedules import exponential, one_cycle
@@ -87,13 +89,13 @@ class Training:
         a bar on a terminal and a line every 30 seconds in a log.
         """
         config, task = self.config, self.config.task
-        kind = tqdm if sys.stderr.isatty() else ProgressLines
+        shown, terminal = self.distributed.first, sys.stderr.isatty()
         bar = {"total": self.num_steps, "initial": self.resumed_after, "leave": False}
         bar |= {"unit": " images", "unit_scale": task.batch_size}
         steps = range(self.resumed_after, self.num_steps)
         draws = batches.training_draws(
             self.digits,
-            kind(steps, config.name, disable=not self.distributed.first, **bar),
+            tqdm(steps, config.name, disable=not (shown and terminal), **bar),
             seed=config.seed,
             batch_size=task.batch_size,
             num_digits=task.num_digits,
@@ -109,7 +111,9 @@ class Training:
             train_eval_batches=partial(self._interval_examples, self.digits),
             after_step=self.saved.save_if_due,
         )
-        yield from until(records, config.stop_at_error)
+        progress = partial(self._progress, perf_counter())
+        with repeated(progress) if shown and not terminal else nullcontext():
+            yield from until(records, config.stop_at_error)
 
     def save(self, path: Path) -> None:
         """Write the checkpoint."""
@@ -141,6 +145,11 @@ class Training:
         most = len(self.validation) or min(CHECKED, len(self.digits))
         whole = last or self.config.stop_at_error is not None
         return self.examples(digits, most if whole else min(CHECKED, most))
+
+    def _progress(self, begun: float) -> str:
+        steps = (self.trainer.progress.step, self.num_steps, self.resumed_after)
+        now, total, first = (self.config.task.batch_size * step for step in steps)
+        return progress_line(self.config.name, now, total, perf_counter() - begun, first=first)
 
 
 def warn_of_imbalance(config: RunConfig, digits: Digits) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from capsnet import __main__ as listing
 from capsnet import check_python
-from capsnet.learning.log import ProgressLines
+from capsnet.learning.log import progress_line
 from stages.command import require_root
 
 ROOT = Path(__file__).parent.parent
@@ -99,11 +99,7 @@ def test_a_sub_folder_of_the_repository_is_named(tmp_path):
     require_root(tmp_path)  # a copy of params.yaml elsewhere
 
 
-def test_a_line_of_progress_has_percent_speed_and_time_left(capsys):
-    """Resumed after 400 of 4,000 images, 800 took 80 s: 30 %, 10 a second, 2,800 are left."""
-    bar = {"total": 40, "initial": 4, "leave": False, "unit": " images", "unit_scale": 100}
-    line = ProgressLines(desc="mnist", **bar)
-    line._time = lambda: line.start_t + 80
-    line.update(8)
-    wanted = "mnist: 30 % of 4,000 images, 10.00 images/s, 04:40 left\n"
-    assert capsys.readouterr().out == wanted
+def test_a_line_of_progress_has_percent_speed_and_time_left():
+    """Resumed after 400 of 4,000 images, 800 took 8 s: 30 %, 100 a second, 2,800 are left."""
+    line = progress_line("mnist", 1200, 4000, 8.0, first=400)
+    assert line == "mnist: 30 % of 4,000 images, 100.00 images/s, 00:28 left"

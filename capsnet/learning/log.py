@@ -1,13 +1,13 @@
 """The log of a training: records of intervals, their summary, and lines of progress."""
 
-from collections.abc import Callable, Sequence
-from io import StringIO
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from statistics import median
+from threading import Event, Thread
 from typing import NamedTuple
 
 from tqdm import tqdm
 
-LINE_EVERY = 30  # seconds
 HEADER = (
     "  examples      loss  classification  reconstruction  validation  training  learning rate  "
     "images/s    time\n"
@@ -55,15 +55,27 @@ def summary(history: Sequence[LogRecord]) -> dict[str, float]:
     }
 
 
-class ProgressLines(tqdm):
-    """A bar of tqdm as lines for a log, `LINE_EVERY` seconds apart: percent, speed, time left."""
+def progress_line(name: str, examples: int, total: int, seconds: float, *, first: int) -> str:
+    """Percent, speed and time left after the images from `first` to `examples` took `seconds`."""
+    form = "{desc}: {percentage:.0f} % of {total:,} images, {rate_noinv_fmt}, {remaining} left"
+    return tqdm.format_meter(
+        examples, total, seconds, prefix=name, initial=first, unit=" images", bar_format=form
+    )
 
-    def __init__(self, *arguments: object, **options: object) -> None:
-        form = "{desc}: {percentage:.0f} % of {total:,} images, {rate_noinv_fmt}, {remaining} left"
-        every = {"mininterval": LINE_EVERY, "delay": LINE_EVERY, "miniters": 1}
-        super().__init__(*arguments, **options, **every, bar_format=form, file=StringIO())
 
-    @staticmethod
-    def status_printer(file: object) -> Callable[[str], None]:
-        """Print a line in the place of the bar, which `file` would get."""
-        return lambda line: print(line, flush=True) if line else None
+@contextmanager
+def repeated(line: Callable[[], str], every: float = 30.0) -> Iterator[None]:
+    """Print `line()` again and again while the block runs, `every` seconds apart."""
+    ended = Event()
+
+    def print_lines() -> None:
+        while not ended.wait(every):
+            print(line(), flush=True)
+
+    thread = Thread(target=print_lines, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -9,6 +9,7 @@ import shlex
 import sys
 import traceback
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -22,8 +23,9 @@ from torch import nn
 
 from capsnet import tracking
 from capsnet.data.archives import ARCHIVES, write_idx
-from capsnet.learning import log
+from capsnet.learning.log import repeated
 from capsnet.nn import baseline
+from stages import build
 
 ROOT = Path(__file__).parents[2]
 STEM = {"channels": [8, 8], "kernels": [5, 3], "strides": [2, 2], "primary_kernel": 3}
@@ -122,7 +124,7 @@ def few_layers(image_size: int, channels: int, classes: int, dropout: float) -> 
 @pytest.mark.parametrize("run", RUNS)
 def test_a_run_goes_through(workspace, monkeypatch, capsys, run):
     monkeypatch.chdir(workspace)
-    monkeypatch.setattr(log, "LINE_EVERY", 0)
+    monkeypatch.setattr(build, "repeated", partial(repeated, every=0.01))
     monkeypatch.setattr(baseline, "_mnist_layers", few_layers)
     if run != "capsnet":  # whose figures are drawn, as are those of the study's row
         monkeypatch.setattr(Figure, "draw", lambda figure, renderer: None)
