@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from capsnet import checkpoint
-from capsnet.data.archives import ARCHIVES, write_idx
+from capsnet.data.mnist import Digits, save_digits
 from capsnet.explore import __main__ as program
 from capsnet.explore import page
 from capsnet.learning.evaluation import load_evaluator
@@ -47,9 +47,8 @@ def made(request, tmp_path_factory):
             top, left, height, width = random.integers(4, 18, 4)
             image[top : top + max(2, height // 3), left : left + max(2, width // 3)] = 255
     (folder / "digits").mkdir()
-    for split in ("train", "test"):
-        write_idx(folder / "digits" / ARCHIVES[split][0], images)
-        write_idx(folder / "digits" / ARCHIVES[split][1], np.arange(100) % 10)
+    digits = Digits(torch.from_numpy(images), torch.arange(100) % 10)
+    save_digits(folder / "digits", {"test": digits})
     torch.manual_seed(0)
     sizes |= {"image_size": size}
     model, path = network_class(network)(**sizes), folder / "net.safetensors"

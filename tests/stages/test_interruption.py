@@ -21,7 +21,6 @@ from unittest.mock import Mock
 
 import mlflow.pyfunc  # loaded here, once for all forks
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -31,7 +30,8 @@ import torch._dynamo  # of the optimizer
 import yaml
 
 from capsnet import tracking
-from capsnet.data.archives import ARCHIVES, write_idx
+from capsnet.data.batches import seeded_generator
+from capsnet.data.mnist import Digits, save_digits
 from capsnet.paths import RunPaths, run_paths
 
 FORK = multiprocessing.get_context("fork")
@@ -46,12 +46,11 @@ def workspace(tmp_path_factory) -> Path:
     """Sixty digits of noise, a params.yaml, and a finished training in the folder `alone`. In
     float32 the sums of two processes differ less.
     """
-    folder, noise = tmp_path_factory.mktemp("interruption"), np.random.default_rng(0)
+    folder, generator = tmp_path_factory.mktemp("interruption"), seeded_generator(0)
+    noise = torch.randint(256, (60, 28, 28), generator=generator, dtype=torch.uint8)
+    digits = Digits(noise, torch.arange(60) % 10)
     (folder / "digits").mkdir()
-    for split in ("train", "test"):
-        images, labels = (folder / "digits" / name for name in ARCHIVES[split])
-        write_idx(images, noise.integers(0, 256, (60, 28, 28), np.uint8))
-        write_idx(labels, np.arange(60) % 10)
+    save_digits(folder / "digits", {"train": digits, "test": digits})
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
     tree["budget"], tree["train"]["save_every"] = "quick", 0
     tree["data"]["validation_fraction"] = 0.5

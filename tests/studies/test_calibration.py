@@ -8,11 +8,7 @@ from capsnet.data.mnist import Digits
 from capsnet.learning.evaluation import Evaluator, Predictions
 from capsnet.nn.capsnet import Prediction
 from capsnet.studies.calibration.gap import calibration_error
-from capsnet.studies.calibration.measure import (
-    count_table,
-    reliability,
-    reliability_table,
-)
+from capsnet.studies.calibration.measure import count_table, reliability, reliability_table
 
 
 def test_bin_edges():

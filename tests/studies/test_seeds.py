@@ -22,12 +22,8 @@ def configs(**runs: dict):
 
 
 def results(name: str, error: float, *, right=None, multiply_adds=2e8, accuracy=80.0) -> Results:
-    headline = {"test_error": error, "test_error_low": error - 1}
-    headline |= {
-        "test_error_high": error + 1,
-        "validation_error": error + 2,
-        "images_per_second": 50.0,
-    }
+    headline = {"test_error": error, "test_error_low": error - 1, "test_error_high": error + 1}
+    headline |= {"validation_error": error + 2, "images_per_second": 50.0}
     errors = {"group": "overlap", "name": RANGES, "error": [error, error + 2, 40]}
     errors |= {"error_low": 1, "error_high": 99, "examples": [900, 500, 7]}
     separation = {"measure": "separation_accuracy", "name": ["all", *RANGES]}

@@ -74,15 +74,13 @@ def lines(axes, table: pd.DataFrame, styles: dict[str, tuple[str, str]], *, leas
     words = isinstance(places[0], str)
     for number, name in enumerate(names):
         rows, (color, form) = table[table["name"] == name], styles[name]
-        if not words:
+        apart = number - (len(names) - 1) / 2
+        if words:
+            x = rows["place"].map(places.index) + 0.04 * apart
+        else:
             rows = rows.sort_values("place")
             name += f", n = {', '.join(map(str, rows['networks']))}"
-        apart = number - (len(names) - 1) / 2
-        x = (
-            rows["place"].map(places.index) + 0.04 * apart
-            if words
-            else rows["place"] * 1.015**apart
-        )
+            x = rows["place"] * 1.015**apart
         bars = canvas.error_bars(rows["value"], rows["low"], rows["high"])
         axes.errorbar(x, rows["value"], bars, fmt=form, color=color, label=name)
     if words:
