@@ -71,7 +71,7 @@ def test_known_effects_have_their_size_and_sign():
     assert thick["change_percent"] == pytest.approx(40, rel=0.03)
     assert thick["slope_low"] < 8 < thick["slope_high"]
     assert thick["rank_correlation"] > 0.95 and thick["significant"]
-    assert thick["name"] == "thickness +40 %" and thick["examples"] == 50
+    assert thick["name"] == "thickness +4.0 px" and thick["examples"] == 50
     assert slant["name"] == "slant \N{MINUS SIGN}6°" and np.isnan(slant["change_percent"])
     assert effects["significant"].sum() == 2
     other = effects[effects["dimension"] == 1]
@@ -111,7 +111,7 @@ def test_a_dimension_is_named_after_its_largest_effect():
     moving = {"horizontal_centre": 10.0}
     effects = table(made_up(moving), made_up(moving | {"thickness": 4.0}))
     assert row_of(effects, 0, 0, "slant")["name"] == "moves right 5.0 px"
-    assert row_of(effects, 1, 0, "slant")["name"] == "thickness +20 %"
+    assert row_of(effects, 1, 0, "slant")["name"] == "thickness +2.0 px"
     assert row_of(effects, 1, 0, "thickness")["effect"] == pytest.approx(2, rel=0.02)
     assert clearest(effects)["measure"].tolist() == ["thickness", "horizontal_centre"]
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-# The fields of morphometry.Shapes -> unit. Those that are not ABSOLUTE are reported in percent of
-# the digit's own.
+# The fields of morphometry.Shapes -> unit. Only those that are not ABSOLUTE have a change in percent
+# of the digit's own.
 ABSOLUTE = {"slant": "degrees", "horizontal_centre": "px", "vertical_centre": "px"}
 MEASURES = {"thickness": "px", "width": "px", "height": "px", "area": "px^2", "sharpness": "1/px"}
 MEASURES |= ABSOLUTE
@@ -140,14 +140,15 @@ def clearest(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def effect_words(row: pd.Series) -> str:
-    """ "thickness +38 %", "slant +12°", "moves right 0.8 px"; a minus is U+2212.
+    """ "thickness +1.2 px", "area +38 %", "slant +12°", "moves right 0.8 px"; a minus is U+2212.
 
     If the shape changes, only the centre moves: "centre right 0.8 px".
     """
-    change, measure = row["change"], row["measure"]
+    change, measure, unit = row["change"], row["measure"], row["unit"]
     if measure.endswith("_centre"):
         ways = ("left", "right") if measure == "horizontal_centre" else ("down", "up")
         side = "moves" if row["shape_overlap"] >= SAME_SHAPE else "centre"
         return f"{side} {ways[int(change > 0)]} {abs(change):.1f} px"
-    number = f"{change:+.0f}°" if measure == "slant" else f"{row['change_percent']:+.0f} %"
+    numbers = {"degrees": f"{change:+.0f}°", "px": f"{change:+.1f} px"}
+    number = numbers.get(unit, f"{row['change_percent']:+.0f} %")
     return f"{measure} {number}".replace("-", "\N{MINUS SIGN}")
