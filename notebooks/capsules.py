@@ -539,8 +539,9 @@ print(f"misread: {percent_wrong(misread)}, with a mean length of {longest[misrea
 #
 # ## 8. Rotated and shifted digits
 #
-# The networks of this notebook saw only upright digits, shifted by up to 2 pixels. Now each test digit is rotated by up
-# to 30 degrees and shifted by up to a tenth of the width, as torchvision's `RandomAffine(30, (0.1, 0.1))` does.
+# The networks trained here saw only upright digits, shifted by up to 2 pixels; the published one also saw digits rotated by
+# up to 10 degrees. Now each test digit is rotated by up to 30 degrees and shifted by up to a tenth of the width, as
+# torchvision's `RandomAffine(30, (0.1, 0.1))` does.
 
 # %%
 torch.manual_seed(1)

@@ -60,8 +60,9 @@ def card(config: RunConfig, paths: RunPaths, numbers: dict[str, float], count: i
         f"# {config.task.name}\n\n| | |\n| --- | --- |\n{lines}\n\n"
         f"The network reads {wanted} as MNIST has them: handwritten, upright, on "
         f"{config.task.image_size}x{config.task.image_size} pixels. It knows no letters and no "
-        f"other alphabets. It was not trained for rotations beyond {turned}. A rejected picture "
-        "may still be a digit.\n"
+        f"other alphabets. It was not trained for rotations beyond {turned}. "
+        f"{'' if single else 'Where there is only one digit it names a second one. '}"
+        "A rejected picture may still be a digit.\n"
     )
 
 

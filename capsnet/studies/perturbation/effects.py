@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-# The fields of morphometry.Shapes -> unit. Those that are not ABSOLUTE also have a change in percent
-# of the digit's own.
+# The fields of morphometry.Shapes -> unit. A change of those that are not ABSOLUTE is also given in
+# percent of the digit's own.
 ABSOLUTE = {"slant": "degrees", "horizontal_centre": "px", "vertical_centre": "px"}
 MEASURES = {"thickness": "px", "width": "px", "height": "px", "area": "px^2", "sharpness": "1/px"}
 MEASURES |= ABSOLUTE
