@@ -15,7 +15,7 @@ from capsnet.data.pictures import decode
 from capsnet.reading.page import FAINT, find_ink, stroke_width
 
 LARGEST = 1024  # pixels; larger pictures are reduced first
-THINNEST = 1.6  # pixels, of a stroke in MNIST's box; a pen's may be a tenth of that
+THINNEST = 2.5  # pixels, of a stroke in the box: MNIST's median; a pen's may be a tenth of that
 OFF_CENTRE = 1.0  # pixels between centre of mass and middle, at most, in MNIST and a little more
 OFF_SIZE = 2  # pixels by which the box of a digit of MNIST may differ from 20
 MARGIN = 1  # pixels without ink at the edge, as in 98 % of MNIST and MultiMNIST

@@ -23,6 +23,7 @@ PAIR_BOXES = (1.0, 1.1, 1.2, 1.3)  # around two overlapping digits, 90 % of Mult
 PAIR_BOX = 1.15  # their mean
 PAIR_SHIFT = 0.25  # between the centre of mass of two digits and the middle, at most
 DIGIT_SHIFT = 0.05  # of one digit
+PAIR_THINNEST = 0.08  # a stroke of two overlapping digits: wider ones hide each other
 NO_CAPSULE = f"no capsule is longer than {THRESHOLD}"
 NO_PROBABILITY = f"no class has a probability above {THRESHOLD}"
 UNLIKE = "the reconstruction does not resemble the picture"
@@ -135,7 +136,7 @@ def read(reader: Reader, ink: np.ndarray) -> Reading:
         taken, why = ink, None
         if centre == "mass":
             taken, why = choose_marks(ink, reader.num_digits)
-        thinnest = THINNEST * box / About().box
+        thinnest = box * (PAIR_THINNEST if pair else THINNEST / About().box)
         how = {"image_size": size, "thinnest": thinnest, "centre": centre}
         images = [fit(taken, box_size=each, **how) for each in boxes]
     reading = min((read_image(reader, image) for image in images), key=Reading.misfit)
