@@ -3,7 +3,7 @@
 import pandas as pd
 
 from capsnet.config import RunConfig
-from capsnet.studies.perturbation.effects import IN_PERCENT, SAME_SHAPE, TONES, clearest, strongest
+from capsnet.studies.perturbation.effects import MEASURES, SAME_SHAPE, TONES, clearest, strongest
 from capsnet.studies.results import Results, Section
 
 PAPER_MEASURES = "thickness", "slant", "width", "horizontal_centre", "vertical_centre"
@@ -87,8 +87,8 @@ def largest(table: pd.DataFrame) -> str:
     best, found = clearest(table).set_index("measure"), []
     for name in (*PAPER_MEASURES, *TONES):
         if name in best.index:
-            unit = "%" if best.loc[name, "unit"] in IN_PERCENT else best.loc[name, "unit"]
-            change = best.loc[name, "change_percent" if unit == "%" else "change"]
+            change, unit = best.loc[name, "change"], MEASURES.get(name, "%")
+            change = best.loc[name, "change_percent"] if unit == "%" else change
             found.append(f"{name.replace('_', ' ')} {change:+.3g} {unit}")
     return ", ".join(found) or "none that is visible"
 
