@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from capsnet.losses import margin_loss, reconstruction_loss, weighted_losses
+from capsnet.losses import (
+    margin_loss,
+    reconstruction_loss,
+    sigmoid_loss,
+    softmax_loss,
+    weighted_losses,
+)
 
 
 def one_hot(*classes: int) -> torch.Tensor:
@@ -46,3 +52,12 @@ def test_total_weighs_the_reconstruction(decoded, reconstruction):
     )
     expected = 0.81 + 0.0005 * reconstruction, 0.81, reconstruction
     assert [loss.item() for loss in losses] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("classification", [margin_loss, softmax_loss, sigmoid_loss])
+def test_no_loss_names_a_device(classification):
+    """A tensor made on the CPU would fail on the meta device."""
+    lengths, images = torch.empty(2, 10, device="meta"), torch.empty(2, 1, 8, 8, device="meta")
+    settings = dict(classification=classification, reconstruction_weight=0.0005)
+    losses = weighted_losses(lengths, torch.empty_like(lengths), images, images, **settings)
+    assert {loss.device.type for loss in losses} == {"meta"}

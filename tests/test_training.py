@@ -9,9 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from capsnet.data.batches import evaluation_batches, training_batches, training_draws
+from capsnet.data.batches import Batch, evaluation_batches, training_batches, training_draws
+from capsnet.learning.log import LogRecord, summary
 from capsnet.learning.schedules import exponential, one_cycle
 from capsnet.learning.step import PredictAndDecode, forward_losses
+from capsnet.nn.capsnet import Prediction
+from capsnet.nn.compact import CompactCapsNet
 from stages.build import until
 from tests.training import SHIFTED, TASK, compute_losses, make_digits, make_model, make_trainer
 
@@ -55,6 +58,33 @@ def test_records_come_at_even_intervals_and_end_with_the_last_step():
         for error in (row.validation_error, row.training_error):
             assert 0 <= error <= 100 and error % (12.5 if row is records[-1] else 25) == 0
     assert isnan(run_fit(make_model(), validate=False)[-1].validation_error)
+
+
+@pytest.mark.parametrize(("found", "expected"), [([1, 3], 0), ([3, 5], 100), ([0, 5], 100)])
+def test_a_pair_is_right_only_with_both_digits(found, expected):
+    """The first digit, 3, is the longest capsule where it is found."""
+    model = make_model()
+    lengths = torch.zeros(4, 10)
+    lengths[:, found], lengths[:, 3] = 0.8, 0.9 if 3 in found else 0.0
+    batch = Batch(torch.zeros(4, 1, 20, 20), None, None, torch.tensor([[3, 1]] * 4))
+    model.forward = lambda images: Prediction(lengths, None)
+    assert make_trainer(model, make_digits()).error([batch]) == expected
+
+
+def test_an_error_is_measured_in_evaluation_mode_and_training_goes_on():
+    """In training mode batch normalization would take in the validation images."""
+    model, digits = make_model(CompactCapsNet).train(), make_digits()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    make_trainer(model, digits).error(
+        evaluation_batches(digits, seed=0, num_examples=8, batch_size=4, **TASK)
+    )
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training
+
+
+def test_the_summary_is_that_of_the_last_record_not_of_the_best():
+    records = [LogRecord(*[value] * 10) for value in (1.0, 3.0)]
+    assert summary(records)["validation_error"] == 3
 
 
 def test_in_training_the_decoder_sees_the_capsules_of_the_labels():

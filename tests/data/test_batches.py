@@ -56,10 +56,9 @@ def test_a_batch_depends_on_seed_and_step_alone(task):
 def test_each_step_draws_its_own_shifts_and_partners():
     """Two batches of the whole set have the same first digits and nothing else in common."""
     task = dict(seed=1, batch_size=60, num_digits=2, max_shift=4)
-    first, second = (
-        draws[draws[:, 0, 0].argsort()]
-        for draws in batches.training_draws(make_digits(), [0, 1], **task)
-    )
+    drawn = [*batches.training_draws(make_digits(), [0, 1], **task)]
+    assert not torch.equal(drawn[0][..., 1:], drawn[1][..., 1:])
+    first, second = (draws[draws[:, 0, 0].argsort()] for draws in drawn)
     assert torch.equal(first[:, 0, 0], second[:, 0, 0])
     assert not torch.equal(first[:, 1, 0], second[:, 1, 0])
     assert not torch.equal(first[..., 1:], second[..., 1:])

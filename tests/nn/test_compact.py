@@ -51,6 +51,20 @@ def test_the_exponential_squash():
     assert found[1].tolist() == [0, 0] and s.grad[1].isfinite().all()
 
 
+def test_each_network_has_its_own_squash():
+    """Eq. 1 for both kinds of compact capsules, that of its authors for Efficient-CapsNet."""
+    published = EfficientCapsNet(image_size=28, decoder_sizes=None)
+    cases = [(small(), squash), (small(CompactAttention), squash), (published, exponential_squash)]
+    for model, expected in cases:
+        size = 28 if model is published else 13
+        images = torch.rand(2, 1, size, size)
+        lower = model.eval().lower_capsules(images)
+        torch.testing.assert_close(lower, expected(model.stem(images)))
+    weights = published.digit.weight, published.digit.prior
+    upper = self_attention(lower, *weights, squash=exponential_squash)
+    torch.testing.assert_close(published(images).capsules, upper)
+
+
 def test_the_stem_is_relu_then_batch_normalization():
     """13 px: a kernel of 3 with stride 2 leaves 6, one of 3 leaves 4, one of 2 leaves 3. A position
     sees 3 + 2 x 2 + 2 x 1 = 9 px, its neighbour is 2 px away.

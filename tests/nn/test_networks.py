@@ -94,11 +94,14 @@ def test_the_control_is_two_convolutions_and_a_linear_layer():
     assert control.decoder(capsules, torch.tensor([[3, 7]] * 3)).shape == (3, 2, 20, 20)
 
 
-def test_an_image_alone_equals_the_image_in_a_batch():
+@pytest.mark.parametrize("name", [name for name in NETWORKS if NETWORKS[name].gives_lengths])
+def test_an_image_alone_equals_the_image_in_a_batch(name):
     """Logits shared by the batch, or a squeeze that eats a batch of one, would show here. Lengths
     are those of the capsules: no softmax, no square.
     """
-    model, images = small_capsnet(), torch.rand(5, 1, 20, 20)
+    torch.manual_seed(0)
+    few = {"conv_channels": 8} if "conv_channels" in NETWORKS[name].arguments else {}
+    model, images = network_class(name)(image_size=28, **few).eval(), torch.rand(5, 1, 28, 28)
     with torch.no_grad():
         together, alone = model(images), model(images[2:3])
     assert alone.lengths.shape == (1, 10) and alone.capsules.shape == (1, 10, 16)
@@ -131,14 +134,22 @@ def test_the_decoder_sees_only_the_capsule_of_its_label():
     torch.testing.assert_close(images[:1], torch.cat(alone, dim=1))
 
 
-def test_no_layer_names_a_device():
-    """A `.cuda()` or a tensor made on the CPU inside a layer would fail on the meta device."""
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_layer_names_a_device(name):
+    """A `.cuda()` or a tensor made on the CPU inside a layer would fail on the meta device. The
+    batch of one keeps its axis.
+    """
+    options = {"init": "authors", "leaky": True} if name == "capsnet" else {}
     with torch.device("meta"):
-        model = CapsNet(image_size=28, init="authors", leaky=True)
-    prediction = model(torch.empty(2, 1, 28, 28, device="meta"))
-    labels = torch.zeros(2, 1, dtype=torch.int64, device="meta")
-    assert prediction.lengths.device.type == "meta"
-    assert model.decoder(prediction.capsules, labels).shape == (2, 1, 28, 28)
+        model = network_class(name)(image_size=28, **options).eval()
+    images = torch.empty(1, 1, 28, 28, device="meta")
+    prediction = model(images)
+    labels = torch.zeros(1, 1, dtype=torch.int64, device="meta")
+    assert prediction.lengths.device.type == "meta" and prediction.lengths.shape == (1, 10)
+    if NETWORKS[name].routes:
+        assert model.digit.trace(model.lower_capsules(images)).couplings.device.type == "meta"
+    if model.decoder is not None:
+        assert model.decoder(prediction.capsules, labels).shape == (1, 1, 28, 28)
 
 
 def test_one_batch_overfits():

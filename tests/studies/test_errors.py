@@ -11,9 +11,9 @@ from capsnet.studies.errors.measure import confusion_table, error_table, headlin
 
 @pytest.fixture
 def predictions() -> Predictions:
-    """(3, 5) is correct, (5, 3) is predicted as (3, 6)."""
+    """(5, 3) is correct once, and once predicted as (3, 6)."""
     lengths = torch.zeros(2, 10).scatter_(1, torch.tensor([(3, 5), (3, 6)]), 1.0)
-    labels, overlap = torch.tensor([(3, 5), (5, 3)]), torch.tensor([0.1, 1.0])
+    labels, overlap = torch.tensor([(5, 3), (5, 3)]), torch.tensor([0.1, 1.0])
     return Predictions(lengths, labels, torch.zeros(2, 2), overlap)
 
 
