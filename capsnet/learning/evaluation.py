@@ -33,7 +33,7 @@ class Predictions:
 
     @cached_property
     def correct(self) -> Tensor:
-        return (self.predicted == self.labels.sort(dim=1).values).all(dim=1)
+        return metrics.exact_match(self.lengths, self.labels)
 
 
 class Evaluator(NamedTuple):
