@@ -146,8 +146,9 @@ def training_calls(
     """A training step of Adam, eager or captured, and the composition of a batch alone."""
     compose = partial(compose_batch, digits, image_size=image_size)
     draws = training_draws(digits, count(), seed=1, batch_size=batch_size, **TASKS[image_size])
-    adam = {"lr": torch.tensor(1e-4, device=digits.images.device), "capturable": True}
-    adam = adam if digits.images.is_cuda else {"lr": 1e-4}
+    adam = {"lr": 1e-4}
+    if digits.images.is_cuda:  # a captured step reads its learning rate from a tensor
+        adam = {"lr": torch.tensor(1e-4, device=digits.images.device), "capturable": True}
     optimizer = torch.optim.Adam(model.parameters(), fused=True, **adam)
     settings = {"compose": compose, "compute_losses": compute_losses, "dtype": dtype}
     step = TrainingStep(model, optimizer, **settings)
